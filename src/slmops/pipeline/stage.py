@@ -1,0 +1,78 @@
+"""The one protocol between the pipeline and the rooms."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel
+
+from slmops.progress import Progress, Silent
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may use besides its inputs and settings.
+
+    Attributes:
+        out: an empty folder; the files written here become the artifact.
+        work: a folder that survives a kill and is handed to the same stage again: checkpoints, partial answers.
+            It is deleted once the artifact is whole.
+        seed: the recipe's seed.
+        progress: where to report; never print.
+        log: the run's log file.
+    """
+
+    out: Path
+    work: Path
+    seed: int
+    progress: Progress = field(default_factory=Silent)
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("slmops"))
+
+
+class Stage(Protocol):
+    """A step of a run: a pure function of files and settings, given an address.
+
+    A stage is a class without state, so an executor can send its import path to another process or machine.
+    """
+
+    name: ClassVar[str]
+    """Names the kind of work; part of the key."""
+
+    version: ClassVar[int]
+    """Raised when the same inputs would now give another result; part of the key."""
+
+    libraries: ClassVar[tuple[str, ...]]
+    """Distributions whose installed versions shape the result; part of the key."""
+
+    def run(self, inputs: Mapping[str, Path], settings: Any, context: Context) -> Mapping[str, float | str]:
+        """Write the artifact's files below `context.out` and return its headline figures.
+
+        Args:
+            inputs: the folder of each upstream artifact, or the path of each outside file, by name; read-only.
+            settings: this stage's slice of the recipe, a pydantic model.
+            context: where to write and whom to tell.
+
+        Raises:
+            SlmopsError: what a user can mend, said so that they can.
+        """
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage with its settings and the places its inputs come from.
+
+    Attributes:
+        id: unique in the graph, e.g. `score:shipped`.
+        inputs: input name to the id of the node that makes it.
+        sources: input name to an outside file or folder; its content enters the key, its path does not.
+    """
+
+    id: str
+    stage: type[Stage]
+    settings: BaseModel
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, Path] = field(default_factory=dict)

@@ -1,0 +1,53 @@
+"""What a task kind must say about itself: how to ask, how to read the answer, how to judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Message = dict[str, str]
+"""`{"role": "system" | "user" | "assistant", "content": text}`."""
+
+Row = dict[str, Any]
+"""`{"id": str, "input": str, "output": answer}`; rows of the pool have no `output`."""
+
+
+@dataclass(frozen=True)
+class ParseFailure:
+    """An answer that does not have the form the task asks for."""
+
+    reason: str
+
+
+class Task(Protocol):
+    """One kind of task, bound to its settings. Knows nothing of where a model runs."""
+
+    max_answer_tokens: int
+
+    def render(self, text: str) -> list[Message]:
+        """The messages that ask for the answer to `text`."""
+
+    def write(self, answer: Any) -> str:
+        """The one canonical text of an answer: what a model is trained to write."""
+
+    def parse(self, text: str) -> Any | ParseFailure:
+        """The answer that a model's text stands for; `parse(write(answer)) == answer`."""
+
+    def label(self, answer: Any) -> str | None:
+        """The class that stratifies splits and is reported as accuracy, if the task has one."""
+
+    def check(self, answer: Any) -> str | None:
+        """Why `answer` cannot be a reference answer, or None."""
+
+    def judge(self, reference: Any, answer: Any | ParseFailure) -> Mapping[str, float]:
+        """Figures of one row that add up over rows, e.g. exact match 0/1 and field counts."""
+
+    def metrics(self, judged: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+        """The task's figures over judged rows: `exact_match` first, each in 0..1."""
+
+    def floor(self, train: Sequence[Row], texts: Sequence[str]) -> list[Any]:
+        """Answers to `texts` by the trivial method for this task, fitted on `train`: what any model must beat."""
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON from which `from_description` makes the same task; carried in a bundle."""
