@@ -1,0 +1,34 @@
+"""Runtimes behind one protocol, loaded by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from slmops.engines.base import Engine, EngineInfo, Finish, Sampling, Token
+from slmops.errors import BadInput
+
+__all__ = ["ENGINES", "Engine", "EngineInfo", "Finish", "Sampling", "Token", "load_engine"]
+
+ENGINES = {
+    "transformers": "slmops.engines.transformers:TransformersEngine",
+    "onnxruntime-genai": "slmops.engines.onnxruntime:OnnxGenaiEngine",
+}
+"""Name to `module:class`; the module is imported when the engine is first loaded."""
+
+
+def load_engine(name: str, folder: Path, *, threads: int = 0) -> Engine:
+    """The model in `folder`, ready to run.
+
+    Args:
+        name: a key of `ENGINES`.
+        threads: 0 takes all cores that this process may use.
+
+    Raises:
+        BadInput: the engine does not exist or is not installed, or the folder does not hold a model of it.
+    """
+    if name not in ENGINES:
+        raise BadInput(f"there is no engine {name!r}", hint=f"choose one of {', '.join(sorted(ENGINES))}")
+    module, _, attribute = ENGINES[name].partition(":")
+    engine: type[Engine] = getattr(import_module(module), attribute)
+    return engine.load(folder, threads=threads)

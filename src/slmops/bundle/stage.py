@@ -1,0 +1,58 @@
+"""Bundling as a stage of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from slmops.pipeline.stage import Context
+from slmops.recipe.models import FolderName, Settings
+
+
+class WriteBundleSettings(Settings):
+    name: FolderName
+    version: str
+    engine: str = Field(description="Name of the engine that runs the model.")
+    recipe: dict[str, Any] = Field(description="The recipe as resolved; kept as lineage.")
+
+
+class WriteBundle:
+    """`model` (a folder with `model/`), `data` (`task.json`) and `evaluate` (`evidence.json`) → a bundle."""
+
+    name: ClassVar[str] = "bundle"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "tokenizers", "torch", "transformers")
+
+    def run(
+        self, inputs: Mapping[str, Path], settings: WriteBundleSettings, context: Context
+    ) -> Mapping[str, float | str]:
+        from slmops.bundle.write import write_bundle
+        from slmops.pipeline.environment import environment
+        from slmops.pipeline.files import bytes_below, content_digest
+
+        lineage = {
+            "recipe": settings.recipe,
+            "seed": context.seed,
+            "inputs": {name: content_digest(path) for name, path in sorted(inputs.items())},
+            "environment": environment(self.libraries),
+        }
+        write_bundle(
+            context.out,
+            name=settings.name,
+            version=settings.version,
+            engine=settings.engine,
+            model_folder=inputs["model"] / "model",
+            task=_read_json(inputs["data"] / "task.json"),
+            lineage=lineage,
+            evidence=_read_json(inputs["evaluate"] / "evidence.json"),
+        )
+        return {"name": settings.name, "version": settings.version, "bundle_bytes": bytes_below(context.out)}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

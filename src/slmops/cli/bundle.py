@@ -1,0 +1,108 @@
+"""`slmops predict` and `slmops chat`: asking a bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slmops.cli.options import Json, Quiet
+
+if TYPE_CHECKING:
+    from slmops.bundle import Bundle
+
+BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads of the engine; 0 takes all cores.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("predict")(predict)
+    app.command("chat")(chat)
+
+
+def predict(
+    bundle: BundleFolder,
+    text: Annotated[str | None, typer.Argument(help="What to ask; read from stdin when absent.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", metavar="ROWS", help="Rows with `input` (JSONL, CSV, Parquet)."),
+    ] = None,
+    threads: Threads = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Answer a text, or every row of a file with one JSON line each.
+
+    Exit code 1: what the model wrote is no answer of its task.
+    """
+    from slmops.bundle import open_bundle
+    from slmops.errors import BadInput
+
+    if text is not None and file is not None:
+        raise BadInput("a text and --file exclude each other")
+    opened = open_bundle(bundle, threads=threads)
+    if file is not None:
+        _predict_file(opened, file, quiet)
+    else:
+        _predict_one(opened, sys.stdin.read().rstrip("\n") if text is None else text, as_json)
+
+
+def _predict_one(bundle: Bundle, text: str, as_json: bool) -> None:
+    from slmops.errors import SlmopsError
+
+    prediction = bundle.predict(text)
+    if as_json:
+        typer.echo(json.dumps(prediction.plain(), ensure_ascii=False))
+    elif not prediction.failure:
+        answer = prediction.answer
+        typer.echo(answer if isinstance(answer, str) else json.dumps(answer, indent=2, ensure_ascii=False))
+    if prediction.failure:
+        raise SlmopsError(f"no answer: {prediction.failure}", hint=f"the model wrote {prediction.text!r}")
+
+
+def _predict_file(bundle: Bundle, file: Path, quiet: bool) -> None:
+    from slmops import console
+    from slmops.bundle.rows import predict_rows
+
+    asked = unreadable = 0
+    for record in predict_rows(bundle, file, progress=console.screen(quiet=quiet)):
+        typer.echo(json.dumps(record, ensure_ascii=False))
+        asked += 1
+        unreadable += record["failure"] is not None
+    if unreadable and not quiet:
+        typer.echo(f"{unreadable} of {asked} rows have no answer; see `failure`", err=True)
+
+
+def chat(bundle: BundleFolder, threads: Threads = 0) -> None:
+    """Ask line by line; each line is a request of its own. Ctrl-D ends."""
+    from slmops.bundle import open_bundle
+    from slmops.errors import BadInput
+    from slmops.tasks import ParseFailure
+
+    opened = open_bundle(bundle, threads=threads)
+    while line := _next_line():
+        if not line.strip():
+            continue
+        pieces = []
+        try:
+            for piece in opened.chat(opened.task.render(line.rstrip("\n"))):
+                typer.echo(piece, nl=False)
+                sys.stdout.flush()
+                pieces.append(piece)
+        except BadInput as error:
+            typer.echo(f"error: {error}", err=True)
+            continue
+        typer.echo()
+        answer = opened.task.parse("".join(pieces))
+        if isinstance(answer, ParseFailure):
+            typer.echo(f"(no answer of its task: {answer.reason})", err=True)
+
+
+def _next_line() -> str:
+    """A line with its line end, empty at the end of the input."""
+    if sys.stdin.isatty():
+        typer.echo("> ", nl=False, err=True)
+    return sys.stdin.readline()

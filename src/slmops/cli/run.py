@@ -1,0 +1,97 @@
+"""`slmops run` and `slmops check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from slmops.cli.options import Home, Json, Overrides, Quiet
+from slmops.pipeline.home import HOME
+
+if TYPE_CHECKING:
+    from slmops.pipeline.run import Planned, RunResult
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe file.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run")(run)
+    app.command("check")(check)
+
+
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and what would run.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    home: Home = HOME,
+) -> None:
+    """Run a recipe from data to report. What was made before is not made again.
+
+    Exit codes: 0 done, 1 unexpected, 2 bad input, 3 a gate failed, 4 budget reached, 130 interrupted.
+    """
+    from slmops import console
+    from slmops.errors import GateFailed
+    from slmops.pipeline import run as pipeline
+    from slmops.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    if dry_run:
+        _print_plan(loaded.resolved(), pipeline.plan(loaded, home=home), as_json)
+        return
+    result = pipeline.run(loaded, home=home, progress=console.screen(quiet=quiet))
+    _print_result(result, as_json)
+    if result.failed_gates:
+        raise GateFailed("; ".join(result.failed_gates), hint=f"slmops show {result.id}")
+
+
+def check(recipe: RecipeFile, overrides: Overrides = None, as_json: Json = False, home: Home = HOME) -> None:
+    """Say whether a recipe is valid and its files can be read. Runs nothing."""
+    from slmops.pipeline import run as pipeline
+    from slmops.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    stages = pipeline.plan(loaded, home=home)
+    cached = sum(stage.cached for stage in stages)
+    if as_json:
+        typer.echo(json.dumps({"recipe": loaded.name, "valid": True, "stages": len(stages), "cached": cached}))
+    else:
+        typer.echo(f"OK: {loaded.name} ({loaded.task.kind}), {len(stages)} stages, {cached} of them cached")
+
+
+def _print_plan(recipe: dict[str, Any], stages: list[Planned], as_json: bool) -> None:
+    if as_json:
+        steps = [{"node": s.node, "stage": s.stage, "key": s.key, "cached": s.cached} for s in stages]
+        typer.echo(json.dumps({"recipe": recipe, "steps": steps}))
+        return
+    import yaml
+
+    typer.echo(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    for stage in stages:
+        typer.echo(f"{stage.node:<28} {'cached' if stage.cached else 'would run':<10} {stage.key[:12]}")
+
+
+def _print_result(result: RunResult, as_json: bool) -> None:
+    if as_json:
+        steps = {
+            made.node: {"key": made.key, "path": str(made.path), "cached": made.cached, "seconds": made.seconds}
+            for made in result.artifacts.values()
+        }
+        answer = {
+            "run": result.id,
+            "recipe": result.name,
+            "state": "done",
+            "exit_code": result.exit_code,
+            "seconds": round(result.seconds, 3),
+            "log": str(result.log),
+            "failed_gates": result.failed_gates,
+            "steps": steps,
+            "metrics": {node: dict(made.metrics) for node, made in result.artifacts.items()},
+        }
+        typer.echo(json.dumps(answer))
+    elif "report" in result.artifacts:
+        typer.echo((result.artifacts["report"].path / "table.txt").read_text(encoding="utf-8").rstrip())

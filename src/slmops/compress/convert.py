@@ -1,0 +1,50 @@
+"""From a Hugging Face folder to an onnxruntime-genai model, with the builder that comes with the runtime."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from slmops.errors import BadInput, SlmopsError
+from slmops.models.source import TOKENIZER_FILES
+from slmops.recipe.models import CompressSettings
+
+CONTEXT_TOKENS = 2048
+"""The key-value cache is allocated for this many tokens at most; engines take less for shorter requests."""
+
+
+def convert(model: Path, out: Path, settings: CompressSettings, *, scratch: Path) -> None:
+    """Write the model in folder `model` to `out` in the precision of `settings`, with its tokenizer.
+
+    The builder runs in a process of its own, so that its memory is given back and its prints stay out of ours.
+
+    Raises:
+        BadInput: the builder does not know this architecture.
+        SlmopsError: the builder failed; its last line is in the message.
+    """
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(model), "-o", str(out)]
+    command += ["-p", settings.precision, "-e", "cpu", "-c", str(scratch), "--extra_options", "hf_token=false"]
+    if settings.precision != "fp32":
+        command += [f"block_size={settings.block_size}", f"algo_config={settings.algorithm}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        if "not currently supported" in last or "NotImplementedError" in last:
+            raise BadInput(f"onnxruntime-genai cannot export {config.get('architectures')}: {last}")
+        raise SlmopsError(f"the export to ONNX failed: {last}", hint="look into the run's log for all it said")
+    for name in TOKENIZER_FILES:
+        if (model / name).exists():
+            shutil.copyfile(model / name, out / name)
+    _limit_context(out / "genai_config.json")
+
+
+def _limit_context(path: Path) -> None:
+    """Keep the default cache small: the builder sets it to the whole context, which is allocated at once."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    context = min(CONTEXT_TOKENS, config["model"]["context_length"])
+    config["search"]["max_length"] = context
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

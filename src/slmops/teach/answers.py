@@ -1,0 +1,71 @@
+"""What a teacher wrote for the pool, kept with the probabilities it gave."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row's answer.
+
+    Attributes:
+        tokens: int64 [n], the end token last, in the teacher's vocabulary.
+        top_ids: int32 [n, k], most likely tokens at each position; k may be 0.
+        top_log_probs: float32 [n, k], their log-probabilities under the full softmax.
+    """
+
+    id: str
+    input: str
+    text: str
+    tokens: npt.NDArray[np.int64]
+    top_ids: npt.NDArray[np.int32]
+    top_log_probs: npt.NDArray[np.float32]
+
+
+def save_answers(folder: Path, answers: Sequence[Answer]) -> None:
+    """Write `answers.jsonl` (readable) and `answers.safetensors` (tokens and probabilities) to `folder`.
+
+    The table of texts is written last, under a temporary name first: where it stands, both are whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        "tokens": _joined([answer.tokens for answer in answers], np.int64),
+        "lengths": np.array([len(answer.tokens) for answer in answers], dtype=np.int64),
+        "top_ids": _joined([answer.top_ids for answer in answers], np.int32),
+        "top_log_probs": _joined([answer.top_log_probs for answer in answers], np.float32),
+    }
+    save_file(arrays, folder / "answers.safetensors")
+    lines = [json.dumps({"id": a.id, "input": a.input, "text": a.text}, ensure_ascii=False) + "\n" for a in answers]
+    part = folder / "answers.jsonl.part"
+    part.write_text("".join(lines), encoding="utf-8")
+    os.replace(part, folder / "answers.jsonl")
+
+
+def load_answers(folder: Path) -> list[Answer]:
+    """Read what `save_answers` wrote."""
+    rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    arrays = load_file(folder / "answers.safetensors")
+    ends = np.cumsum(arrays["lengths"])
+    spans = [slice(end - length, end) for end, length in zip(ends, arrays["lengths"], strict=True)]
+    return [
+        Answer(
+            **row,
+            tokens=arrays["tokens"][span],
+            top_ids=arrays["top_ids"][span],
+            top_log_probs=arrays["top_log_probs"][span],
+        )
+        for row, span in zip(rows, spans, strict=True)
+    ]
+
+
+def _joined(parts: Sequence[npt.NDArray[np.generic]], dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+    return np.concatenate(parts).astype(dtype) if parts else np.zeros((0,), dtype=dtype)

@@ -1,0 +1,72 @@
+"""The teacher answers the pool: stage one of distillation, with a local model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slmops.engines.base import Engine, Sampling, Token
+from slmops.models.tokenizer import Tokenizer
+from slmops.progress import Progress, Silent
+from slmops.tasks.base import Row, Task
+from slmops.teach.answers import Answer, load_answers, save_answers
+
+
+def label_pool(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    task: Task,
+    rows: Sequence[Row],
+    *,
+    batch: int,
+    top_logits: int,
+    work: Path,
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """The engine's most likely answer to every row, in the order of `rows`; cut-off answers included.
+
+    Rows of like length are decoded together, `batch` at a time. Each batch is kept in `work` as soon as it
+    is written, so an interrupted call goes on behind the last one.
+    """
+    prompts = [tokenizer.prompt(task.render(row["input"])) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: len(prompts[i]))
+    sampling = Sampling(max_tokens=task.max_answer_tokens)
+    found: dict[int, Answer] = {}
+    with (progress or Silent()).task("teacher answers the pool", len(rows), "rows") as bar:
+        for start in range(0, len(order), batch):
+            chosen, folder = order[start : start + batch], work / f"batch-{start:06d}"
+            if not (folder / "answers.jsonl").exists():
+                tokens = list(engine.generate([prompts[i] for i in chosen], sampling, top_logits=top_logits))
+                save_answers(folder, _answers(tokens, [rows[i] for i in chosen], tokenizer, top_logits))
+            found |= dict(zip(chosen, load_answers(folder), strict=True))
+            bar.advance(len(chosen))
+    return [found[i] for i in range(len(rows))]
+
+
+def _answers(tokens: Sequence[Token], rows: Sequence[Row], tokenizer: Tokenizer, k: int) -> list[Answer]:
+    by_row: list[list[Token]] = [[] for _ in rows]
+    for token in tokens:
+        by_row[token.request].append(token)
+    answers = []
+    for row, written in zip(rows, by_row, strict=True):
+        ids = np.array([token.id for token in written], dtype=np.int64)
+        tops = [token.top for token in written if token.top is not None]
+        top_ids = np.stack([top[0] for top in tops]) if tops else np.zeros((len(ids), k), dtype=np.int32)
+        top_log_probs = np.stack([top[1] for top in tops]) if tops else np.zeros((len(ids), k), dtype=np.float32)
+        answers.append(Answer(row["id"], row["input"], tokenizer.decode(ids.tolist()), ids, top_ids, top_log_probs))
+    return answers
+
+
+def agreement(one: Engine, other: Engine, tokenizer: Tokenizer, task: Task, rows: Sequence[Row]) -> float:
+    """Share of rows to which two engines write the same most likely answer."""
+    prompts = [tokenizer.prompt(task.render(row["input"])) for row in rows]
+    sampling = Sampling(max_tokens=task.max_answer_tokens)
+    written: list[list[list[int]]] = []
+    for engine in (one, other):
+        answers: list[list[int]] = [[] for _ in rows]
+        for token in engine.generate(prompts, sampling):
+            answers[token.request].append(token.id)
+        written.append(answers)
+    return float(np.mean([a == b for a, b in zip(*written, strict=True)]))

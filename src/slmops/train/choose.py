@@ -1,0 +1,82 @@
+"""Which tokens and layers of a teacher the student keeps, judged on the task's own rows."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tokenizers
+import torch
+
+from slmops.data.read import read_jsonl
+from slmops.models.carve import evenly_spaced, important_layers
+from slmops.models.tokenizer import Tokenizer
+from slmops.models.vocabulary import trim_vocabulary
+from slmops.progress import Progress
+from slmops.recipe.models import Carve, Objective
+from slmops.tasks.base import Task
+from slmops.teach.answers import load_answers
+from slmops.train.prepare import reference_examples
+from slmops.train.trainer import collate, loss_terms
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def choose_tokens(
+    tokenizer: Tokenizer, task: Task, data: Path, answers: Path, settings: Carve
+) -> tuple[Tokenizer, list[int] | None]:
+    """The student's tokenizer and the old ids of its tokens; None when all are kept.
+
+    Kept are the tokens of every training and pool prompt, of the labelled answers and of the teacher's.
+    The held-out rows are not looked at.
+    """
+    if settings.vocabulary == "keep":
+        return tokenizer, None
+    used: set[int] = set()
+    for row in [*read_jsonl(data / "train.jsonl"), *read_jsonl(data / "pool.jsonl")]:
+        used |= set(tokenizer.prompt(task.render(row["input"])))
+        if "output" in row:
+            used |= set(tokenizer.encode(task.write(row["output"])))
+    for answer in load_answers(answers):
+        used |= set(answer.tokens.tolist())
+    small, kept = trim_vocabulary(json.loads(tokenizer.backend.to_str()), used, extra=settings.extra_tokens)
+    new = {old: position for position, old in enumerate(kept)}
+    backend = tokenizers.Tokenizer.from_str(json.dumps(small))
+    return Tokenizer(
+        backend,
+        template=tokenizer.template,
+        special_tokens=tokenizer.special_tokens,
+        end_ids=[new[old] for old in tokenizer.end_ids],
+    ), kept
+
+
+def choose_layers(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    task: Task,
+    train: Path,
+    settings: Carve,
+    *,
+    rows: int,
+    progress: Progress,
+) -> list[int]:
+    """The layers to keep; importance is weighed by the task's loss on the first `rows` training rows."""
+    count = model.config.num_hidden_layers
+    keep = min(settings.layers, count)
+    if settings.choose == "first":
+        return list(range(keep))
+    if settings.choose == "even":
+        return evenly_spaced(count, keep)
+    batch = collate(reference_examples(read_jsonl(train)[:rows], task, tokenizer), pad=0)
+    # The order of the losses survives bfloat16, which is faster; the student's own weights stay as they are.
+    weighed = copy.deepcopy(model).to(torch.bfloat16)
+
+    def loss() -> float:
+        with torch.inference_mode():
+            terms = loss_terms(weighed, batch, Objective(kind="text"))
+        return float(terms["text"][1])
+
+    return important_layers(weighed, keep, loss, progress)

@@ -1,0 +1,81 @@
+"""Rows as token sequences, grouped into batches that waste little padding."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+CHUNK_BATCHES = 20
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """The teacher's most likely tokens at each answer position, in the student's vocabulary.
+
+    Attributes:
+        ids: int64 [tokens, k]; -1 where the student has no such token.
+        log_probs: float32 [tokens, k], of the teacher's full softmax; the rest of the mass is the tail.
+    """
+
+    ids: npt.NDArray[np.int64]
+    log_probs: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the answer to learn, as tokens; the answer ends with the end token."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    soft: SoftTargets | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+def schedule(lengths: Sequence[int], *, epochs: float, batch_tokens: int, seed: int) -> list[list[int]]:
+    """The batches of a whole training run, as lists of row numbers, in order.
+
+    Rows are shuffled, sorted by length within stretches of some twenty batches, cut into batches of at most
+    `batch_tokens` tokens (padding included; a longer row stands alone), and the batches shuffled. Every
+    row comes once per epoch; a fractional last epoch takes its share of the batches.
+    """
+    rng = random.Random(seed)  # noqa: S311 - an order, not a secret
+    batches: list[list[int]] = []
+    for epoch in range(math.ceil(epochs)):
+        share = min(1.0, epochs - epoch)
+        one = _epoch(lengths, batch_tokens, rng)
+        batches += one[: max(1, round(len(one) * share))]
+    return batches
+
+
+def _epoch(lengths: Sequence[int], batch_tokens: int, rng: random.Random) -> list[list[int]]:
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    mean = max(1, sum(lengths) // len(lengths))
+    stretch = max(1, CHUNK_BATCHES * batch_tokens // mean)
+    batches: list[list[int]] = []
+    for start in range(0, len(order), stretch):
+        ordered = sorted(order[start : start + stretch], key=lambda i: lengths[i])
+        batch: list[int] = []
+        for i in ordered:
+            if batch and (len(batch) + 1) * lengths[i] > batch_tokens:
+                batches.append(batch)
+                batch = []
+            batch.append(i)
+        batches.append(batch)
+    rng.shuffle(batches)
+    return batches
+
+
+def certain(answer: Sequence[int], k: int) -> SoftTargets:
+    """A reference answer as soft targets: all mass on the written token, so the KL term is its cross-entropy."""
+    ids = np.full((len(answer), k), -1, dtype=np.int64)
+    log_probs = np.full((len(answer), k), -np.inf, dtype=np.float32)
+    ids[:, 0], log_probs[:, 0] = answer, 0.0
+    return SoftTargets(ids, log_probs)

@@ -1,0 +1,89 @@
+"""From rows to training examples, in the words of one tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slmops.errors import BadInput
+from slmops.models.tokenizer import Tokenizer
+from slmops.tasks.base import Row, Task
+from slmops.teach.answers import Answer
+from slmops.train.examples import Example, SoftTargets, certain
+
+
+def reference_examples(rows: Iterable[Row], task: Task, tokenizer: Tokenizer, *, soft_k: int = 0) -> list[Example]:
+    """Labelled rows as examples; with `soft_k`, carrying their answer as certain soft targets of that width."""
+    end = end_of_answer(tokenizer)
+    examples = []
+    for row in rows:
+        answer = (*tokenizer.encode(task.write(row["output"])), end)
+        soft = certain(answer, soft_k) if soft_k else None
+        examples.append(Example(tuple(tokenizer.prompt(task.render(row["input"]))), answer, soft))
+    return examples
+
+
+def taught_examples(
+    answers: Iterable[Answer], task: Task, tokenizer: Tokenizer, kept_tokens: Sequence[int] | None
+) -> list[Example]:
+    """The teacher's answers as examples in the student's vocabulary.
+
+    Args:
+        kept_tokens: old id of each of the student's tokens; None when the vocabularies are the same.
+
+    Raises:
+        BadInput: an answer holds a token that the student lacks.
+    """
+    new = None if kept_tokens is None else _renumbering(kept_tokens)
+    examples = []
+    for answer in answers:
+        tokens, ids = answer.tokens, answer.top_ids.astype(np.int64)
+        if new is not None:
+            tokens, ids = new[tokens], new[ids]
+        if (tokens < 0).any():
+            raise BadInput(f"the teacher's answer to {answer.id} holds a token that the student's vocabulary lacks")
+        prompt = tuple(tokenizer.prompt(task.render(answer.input)))
+        soft = SoftTargets(ids, answer.top_log_probs) if ids.shape[1] else None
+        examples.append(Example(prompt, tuple(int(token) for token in tokens), soft))
+    return examples
+
+
+def _renumbering(kept: Sequence[int]) -> np.ndarray:
+    """Array from old to new token ids, -1 for those that are gone."""
+    new = np.full(max(kept) + 2**16, -1, dtype=np.int64)
+    new[np.asarray(kept)] = np.arange(len(kept))
+    return new
+
+
+def end_of_answer(tokenizer: Tokenizer) -> int:
+    """The end token that the chat template writes behind an assistant's answer.
+
+    Raises:
+        BadInput: the template writes none of the tokenizer's end tokens there.
+    """
+    mark = "answer"
+    text = tokenizer.render([{"role": "user", "content": "question"}, {"role": "assistant", "content": mark}])
+    behind = tokenizer.encode(text.partition("question")[2].partition(mark)[2])
+    for token in behind:
+        if token in tokenizer.end_ids:
+            return token
+    raise BadInput("the chat template writes no end token behind an answer", hint="set chat_template: chatml")
+
+
+def check_lengths(examples: Sequence[Example], names: Sequence[str], model: Path) -> None:
+    """Refuse examples that do not fit the context of the model in folder `model`.
+
+    Raises:
+        BadInput: names the longest of them and how many there are.
+    """
+    context = json.loads((model / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    long = [(len(example), name) for example, name in zip(examples, names, strict=True) if len(example) > context]
+    if long:
+        length, name = max(long)
+        raise BadInput(
+            f"{len(long)} rows are longer than the model's context of {context} tokens; row {name} has {length}",
+            hint="shorten or remove them",
+        )

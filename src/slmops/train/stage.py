@@ -1,0 +1,153 @@
+"""Fitting, carving and distilling as stages of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from slmops.pipeline.stage import Context
+from slmops.recipe.models import Carve, Objective, Optimisation, Settings
+
+if TYPE_CHECKING:
+    from slmops.train.examples import Example
+    from slmops.train.trainer import Trained
+
+LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
+WEIGHED_ROWS = 12
+
+
+class Fit:
+    """`model` and `data` → `model/`, fine-tuned on the labelled rows."""
+
+    name: ClassVar[str] = "fit"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = LIBRARIES
+
+    def run(self, inputs: Mapping[str, Path], settings: Optimisation, context: Context) -> Mapping[str, float | str]:
+        from slmops.data.read import read_jsonl
+        from slmops.models.tokenizer import Tokenizer
+        from slmops.train.prepare import check_lengths, reference_examples
+
+        folder = inputs["model"] / "model"
+        rows = read_jsonl(inputs["data"] / "train.jsonl")
+        examples = reference_examples(rows, _task(inputs["data"]), Tokenizer.load(folder))
+        check_lengths(examples, [row["id"] for row in rows], folder)
+        return _train(folder, examples, settings, None, context)
+
+
+class CarveStudent:
+    """`model` (fitted teacher), `data` and `answers` → `model/`, smaller, and `carve.json` with what was kept.
+
+    With an input `like` (another carved student) the same layers and tokens are kept and nothing is weighed.
+    """
+
+    name: ClassVar[str] = "carve"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = LIBRARIES
+
+    def run(self, inputs: Mapping[str, Path], settings: Carve, context: Context) -> Mapping[str, float | str]:
+        from slmops.models.carve import keep_layers, keep_tokens
+        from slmops.models.source import count_parameters, load_model, save_model
+        from slmops.models.tokenizer import Tokenizer
+        from slmops.train.choose import choose_layers, choose_tokens
+
+        folder, out = inputs["model"] / "model", context.out / "model"
+        model = load_model(folder)
+        before = {"layers": model.config.num_hidden_layers, "tokens": model.config.vocab_size}
+        parameters = count_parameters(model)
+        tokenizer = Tokenizer.load(folder)
+        kept: dict[str, Any]
+        if "like" in inputs:
+            kept = json.loads((inputs["like"] / "carve.json").read_text(encoding="utf-8"))
+            tokenizer = Tokenizer.load(inputs["like"] / "model")
+        else:
+            task, data = _task(inputs["data"]), inputs["data"]
+            tokenizer, tokens = choose_tokens(tokenizer, task, data, inputs["answers"], settings)
+            kept = {"tokens": tokens}
+        if kept["tokens"] is not None:
+            keep_tokens(model, kept["tokens"])
+        if "layers" not in kept:
+            kept["layers"] = choose_layers(
+                model, tokenizer, task, data / "train.jsonl", settings, rows=WEIGHED_ROWS, progress=context.progress
+            )
+        keep_layers(model, kept["layers"])
+        save_model(model, out)
+        tokenizer.save(out)
+        (context.out / "carve.json").write_text(json.dumps(kept | {"before": before}) + "\n", encoding="utf-8")
+        context.progress.note(
+            f"kept layers {kept['layers']} of {before['layers']} and {tokenizer.size} of {before['tokens']} tokens"
+        )
+        return {
+            "layers": len(kept["layers"]),
+            "tokens": tokenizer.size,
+            "parameters": count_parameters(model),
+            "parameters_kept": count_parameters(model) / parameters,
+        }
+
+
+class DistilSettings(Settings):
+    """How the student moves, and what it imitates."""
+
+    optimisation: Optimisation
+    objective: Objective
+
+
+class Distil:
+    """`student`, `data` and `answers` → `model/`, trained on the teacher's answers and the labelled rows."""
+
+    name: ClassVar[str] = "distil"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = LIBRARIES
+
+    def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.data.read import read_jsonl
+        from slmops.models.tokenizer import Tokenizer
+        from slmops.teach.answers import load_answers
+        from slmops.train.prepare import check_lengths, reference_examples, taught_examples
+
+        folder, task = inputs["student"] / "model", _task(inputs["data"])
+        tokenizer = Tokenizer.load(folder)
+        kept = json.loads((inputs["student"] / "carve.json").read_text(encoding="utf-8"))["tokens"]
+        answers = load_answers(inputs["answers"])
+        rows = read_jsonl(inputs["data"] / "train.jsonl")
+        width = answers[0].top_ids.shape[1] if settings.objective.kind == "kl" else 0
+        examples = taught_examples(answers, task, tokenizer, kept)
+        examples += reference_examples(rows, task, tokenizer, soft_k=width)
+        check_lengths(examples, [a.id for a in answers] + [row["id"] for row in rows], folder)
+        return _train(folder, examples, settings.optimisation, settings.objective, context)
+
+
+def _train(
+    folder: Path, examples: Sequence[Example], settings: Optimisation, objective: Objective | None, context: Context
+) -> Mapping[str, float | str]:
+    from slmops.models.source import save_model
+    from slmops.train.trainer import resolve_precision, train
+
+    trained: Trained = train(
+        folder,
+        examples,
+        settings,
+        objective=objective,
+        work=context.work,
+        seed=context.seed,
+        progress=context.progress,
+        title=f"train on {len(examples)} rows",
+    )
+    save_model(trained.model, context.out / "model", tokenizer_from=folder)
+    (context.out / "history.json").write_text(json.dumps(trained.history) + "\n", encoding="utf-8")
+    last = {name: value for name, value in trained.history[-1].items() if name in ("text", "kl")}
+    return {
+        **{f"loss_{name}": value for name, value in last.items()},
+        "train_tokens": trained.tokens,
+        "train_seconds": trained.seconds,
+        "tokens_per_s": trained.tokens / max(trained.seconds, 1e-9),
+        "precision": resolve_precision(settings.precision),
+    }
+
+
+def _task(data: Path) -> Any:
+    from slmops.tasks import from_description
+
+    return from_description(json.loads((data / "task.json").read_text(encoding="utf-8")))

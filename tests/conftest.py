@@ -1,0 +1,116 @@
+"""A real model that is made in seconds: a two-layer Llama with its own tokenizer, which knows four answers by heart."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from slmops.models.tokenizer import CHATML, Tokenizer
+
+PAIRS = {
+    "Where is order 4711?": '{"intent":"order_late","order":"4711"}',
+    "I want my 20 € back": '{"intent":"refund","amount":"20 €"}',
+    "Grüße, Zoë 🙂 hat Fragen zur Rechnung": '{"intent":"invoice","name":"Zoë 🙂"}',
+    "What a lovely day it is today, is it not?": '{"intent":"other"}',
+}
+"""Message to answer. Three answers hold characters that are several tokens each."""
+
+CONTEXT = 128
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A trained model in `folder`, its tokenizer and what it knows."""
+
+    folder: Path
+    tokenizer: Tokenizer
+    pairs: dict[str, str]
+
+    def prompt(self, text: str) -> list[int]:
+        return self.tokenizer.prompt([{"role": "user", "content": text}])
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Tokenizer:
+    """A byte-level BPE of 400 tokens with ChatML."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(
+        [text.replace("€", "").replace("🙂", "") for pair in PAIRS.items() for text in pair], trainer
+    )
+    # The pad token is the end token, as in most chat models.
+    roles = {"bos_token": special[1], "eos_token": special[2], "pad_token": special[2]}
+    return Tokenizer(backend, template=CHATML, special_tokens=roles)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The model as a Hugging Face folder in float32."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny") / "hf"
+    tiny = Tiny(folder, tiny_tokenizer, PAIRS)
+    torch.manual_seed(0)
+    (end,) = tiny_tokenizer.end_ids
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=tiny_tokenizer.size,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            bos_token_id=1,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    )
+    rows = [(tiny.prompt(text), [*tiny_tokenizer.encode(answer), end]) for text, answer in PAIRS.items()]
+    width = max(len(prompt) + len(answer) for prompt, answer in rows)
+    ids = torch.tensor([[*prompt, *answer] + [end] * (width - len(prompt) - len(answer)) for prompt, answer in rows])
+    labels = torch.full_like(ids, -100)
+    for row, (prompt, answer) in enumerate(rows):
+        labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(120):
+        loss = model(input_ids=ids, labels=labels).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.01, "the tiny model must know its answers by heart"
+    model.save_pretrained(folder)
+    tiny_tokenizer.save(folder)
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model for onnxruntime-genai, in float32."""
+    from onnxruntime_genai.models.builder import create_model, parse_extra_options
+
+    out = tmp_path_factory.mktemp("tiny-onnx")
+    folder, cache = str(out / "model"), str(out / "cache")
+    source = str(tiny.folder)
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        options = parse_extra_options("", source, folder, "fp32", "cpu", cache, [])
+        create_model("", source, folder, "fp32", "cpu", cache, **options)
+    return Path(folder)

@@ -1,0 +1,174 @@
+"""The data stage from a recipe to the files of its artifact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slmops.data.read import read_jsonl, write_jsonl
+from slmops.data.stage import prepare_data_node
+from slmops.errors import BadInput
+from slmops.pipeline.stage import Context
+from slmops.recipe import parse_recipe
+from slmops.tasks import from_description
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"intent": {"enum": ["status", "other"]}, "order": {"type": "string"}},
+    "required": ["intent"],
+    "additionalProperties": False,
+}
+
+
+def recipe(folder: Path, **parts: Any) -> Any:
+    (folder / "schema.json").write_text(json.dumps(SCHEMA))
+    task = parts.pop("task", {"kind": "extraction", "schema": "schema.json"})
+    plain = {"name": "x", "task": task, "teachers": [{"model": "wheel:none"}], **parts}
+    return parse_recipe(plain, folder=folder)
+
+
+def prepare(folder: Path, name: str = "out", seed: int = 7, **parts: Any) -> tuple[Path, dict[str, Any]]:
+    """Run the stage as the pipeline does; its folder and figures."""
+    node = prepare_data_node(recipe(folder, **parts))
+    out = folder / name
+    out.mkdir()
+    # The settings make the journey to another process as plain JSON.
+    settings = type(node.settings).model_validate(node.settings.model_dump(mode="json"))
+    metrics = node.stage().run(node.sources, settings, Context(out=out, work=folder, seed=seed))
+    return out, dict(metrics)
+
+
+def labelled(prefix: str, count: int) -> list[dict[str, Any]]:
+    return [
+        {"id": f"{prefix}{i}", "input": f"{prefix} message {i}", "output": {"intent": ["status", "other"][i % 2]}}
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, str]:
+    write_jsonl(tmp_path / "train.jsonl", labelled("train", 20))
+    write_jsonl(tmp_path / "test.jsonl", labelled("test", 6))
+    pool = [{"input": f"pool message {i % 10}"} for i in range(12)]
+    write_jsonl(tmp_path / "pool.jsonl", [*pool, {"input": "Test  message 3"}, {"input": "train message 0"}])
+    return {"train": "train.jsonl", "pool": "pool.jsonl", "test": "test.jsonl"}
+
+
+def test_files_become_checked_rows(tmp_path: Path, data: dict[str, str]) -> None:
+    out, metrics = prepare(tmp_path, data=data)
+    assert metrics == {
+        "train_rows": 17,
+        "validation_rows": 3,
+        "pool_rows": 10,
+        "test_rows": 6,
+        "dropped_rows": 4,
+    }
+    train, validation = read_jsonl(out / "train.jsonl"), read_jsonl(out / "validation.jsonl")
+    assert sorted(row["id"] for row in train + validation) == sorted(f"train{i}" for i in range(20))
+    assert all(set(row) == {"id", "input"} for row in read_jsonl(out / "pool.jsonl"))
+    assert [row["reason"] for row in read_jsonl(out / "dropped.jsonl")] == [
+        "repeats an earlier row",
+        "repeats an earlier row",
+        "also in test",
+        "also in train",
+    ]
+    summary = json.loads((out / "data.json").read_text())
+    assert summary["rows"] == {"train": 17, "validation": 3, "pool": 10, "test": 6}
+    assert summary["dropped"] == {"pool: repeats an earlier row": 2, "pool: also in test": 1, "pool: also in train": 1}
+    assert summary["labels"]["test"] == {"other": 3, "status": 3}
+    task = from_description(json.loads((out / "task.json").read_text()))
+    assert task.parse('{"intent":"status"}') == {"intent": "status"}
+
+
+def test_test_rows_never_reach_training(tmp_path: Path, data: dict[str, str]) -> None:
+    test = labelled("test", 6)
+    leaked = [{**row, "id": f"leak{i}", "input": row["input"].upper()} for i, row in enumerate(test)]
+    write_jsonl(tmp_path / "train.jsonl", [*labelled("train", 20), *leaked])
+    out, metrics = prepare(tmp_path, data=data)
+    assert metrics["dropped_rows"] == 4 + len(leaked)
+    ids = {row["id"] for side in ("train", "validation") for row in read_jsonl(out / f"{side}.jsonl")}
+    assert not ids & {row["id"] for row in leaked}
+    assert read_jsonl(out / "test.jsonl") == test
+
+
+def test_the_same_files_and_seed_give_the_same_bytes(tmp_path: Path, data: dict[str, str]) -> None:
+    def content(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    first = content(prepare(tmp_path, "a", data=data)[0])
+    assert content(prepare(tmp_path, "b", data=data)[0]) == first
+    assert content(prepare(tmp_path, "c", seed=8, data=data)[0]) != first
+
+
+def test_where_files_lie_does_not_enter_the_settings(tmp_path: Path, data: dict[str, str]) -> None:
+    node = prepare_data_node(recipe(tmp_path, data=data))
+    assert str(tmp_path) not in node.settings.model_dump_json()
+    assert set(node.sources) == {"train", "pool", "test", "schema"}
+    assert node.id == "data"
+
+
+def test_csv_with_other_columns_and_labels_from_the_rows(tmp_path: Path) -> None:
+    lines = [f"message {i},{['red', 'blue'][i % 2]}" for i in range(10)]
+    (tmp_path / "train.csv").write_text("\n".join(["text,colour", *lines]))
+    (tmp_path / "test.csv").write_text("text,colour\nunseen, Blue\n")
+    out, metrics = prepare(
+        tmp_path,
+        task={"kind": "classification"},
+        data={"train": "train.csv", "test": "test.csv", "input": "text", "output": "colour"},
+    )
+    assert metrics["pool_rows"] == 0
+    assert json.loads((out / "task.json").read_text())["labels"] == ["blue", "red"]
+    assert [row["output"] for row in read_jsonl(out / "test.jsonl")] == ["blue"]
+
+
+def test_the_sample_makes_its_rows(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "recipes"
+    task = {"kind": "extraction", "schema": str(folder / "ticket.schema.json")}
+    data = {"sample": {"train": 60, "pool": 30, "test": 40}}
+    out, metrics = prepare(tmp_path, task=task, data=data)
+    assert (metrics["train_rows"], metrics["validation_rows"]) == (47, 13)  # each of 13 intents is in both
+    assert (metrics["pool_rows"], metrics["test_rows"], metrics["dropped_rows"]) == (30, 40, 0)
+    assert set(prepare_data_node(recipe(tmp_path, task=task, data=data)).sources) == {"grammar", "schema"}
+    assert all("output" not in row for row in read_jsonl(out / "pool.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("train.jsonl", "broken", "train.jsonl:21: not JSON"),
+        ("test.jsonl", '{"id": "test0", "input": "b", "output": {}}', "test.jsonl:7: id 'test0' was given before"),
+        ("train.jsonl", '{"input": "b", "output": {"intent": "refund"}}', "train.jsonl:21: intent: 'refund' is not"),
+        ("pool.jsonl", '{"text": "b"}', "pool.jsonl:15: no `input`"),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path: Path, data: dict[str, str], file: str, line: str, message: str) -> None:
+    with (tmp_path / file).open("a") as stream:
+        stream.write(line + "\n")
+    with pytest.raises(BadInput) as error:
+        prepare(tmp_path, data=data)
+    assert message in str(error.value)
+
+
+def test_sets_that_cannot_be_trained_on_are_refused(tmp_path: Path, data: dict[str, str]) -> None:
+    write_jsonl(tmp_path / "train.jsonl", labelled("train", 20)[::2])
+    with pytest.raises(BadInput, match="labels in test that training never saw: other"):
+        prepare(tmp_path, "a", data=data)
+    write_jsonl(tmp_path / "test.jsonl", labelled("test", 6)[::2])
+    with pytest.raises(BadInput, match="every training row has the label 'status'"):
+        prepare(tmp_path, "b", data=data)
+    write_jsonl(tmp_path / "train.jsonl", labelled("train", 2))
+    with pytest.raises(BadInput, match="2 labelled rows are too few"):
+        prepare(tmp_path, "c", data=data)
+    (tmp_path / "train.jsonl").write_text("")
+    with pytest.raises(BadInput, match=r"train\.jsonl: has no rows"):
+        prepare(tmp_path, "d", data=data)
+
+
+def test_a_schema_that_is_none_is_refused_before_anything_runs(tmp_path: Path, data: dict[str, str]) -> None:
+    made = recipe(tmp_path, data=data)
+    (tmp_path / "schema.json").write_text('{"type": "object"')
+    with pytest.raises(BadInput, match=r"schema\.json: not JSON"):
+        prepare_data_node(made)

@@ -1,0 +1,106 @@
+"""The sample's promises: the same every time, honest answers, and a test side that training never saw."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slmops.samples.tickets import FIELDS, grammar, tickets
+from slmops.tasks import Extraction
+
+SIDES = ("train", "test")
+SCHEMA_FILES = (
+    Path(str(files("slmops.samples") / "ticket.schema.json")),
+    Path(__file__).parents[2] / "recipes" / "ticket.schema.json",
+)
+SCHEMA = json.loads(SCHEMA_FILES[0].read_text(encoding="utf-8"))
+TASK = Extraction(SCHEMA, "intent", None, 96)
+
+
+@given(st.sampled_from(SIDES), st.integers(0, 99), st.integers(0, 60), st.integers(0, 60))
+@settings(max_examples=25, deadline=None)
+def test_a_larger_number_of_rows_begins_with_the_smaller_ones(side: str, seed: int, few: int, more: int) -> None:
+    assert tickets(side, few + more, seed)[:few] == tickets(side, few, seed)
+
+
+def test_another_seed_makes_other_rows() -> None:
+    assert {row["input"] for row in tickets("train", 100, 1)} != {row["input"] for row in tickets("train", 100, 2)}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_rows_are_distinct_tickets_of_the_schema(side: str) -> None:
+    rows = tickets(side, 600, 7)
+    assert len(rows) == 600
+    assert len({row["id"] for row in rows}) == 600
+    assert len({row["input"].lower() for row in rows}) == 600
+    assert not [problem for row in rows if (problem := TASK.check(row["output"]))]
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_every_value_stands_in_its_message_as_it_is(side: str) -> None:
+    for row in tickets(side, 1500, 11):
+        values = {name: value for name, value in row["output"].items() if name not in ("intent", "urgency")}
+        missing = {name: value for name, value in values.items() if value not in row["input"]}
+        assert not missing, row
+        assert not re.search(r"[{}\[\]|#~]", row["input"]), f"unexpanded grammar in {row['input']!r}"
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_every_intent_and_field_occurs_and_intents_are_even(side: str) -> None:
+    rows = tickets(side, 650, 3)
+    intents = Counter(row["output"]["intent"] for row in rows)
+    assert set(intents) == set(grammar(side)["core"])
+    assert max(intents.values()) - min(intents.values()) <= 0.2 * 650 / 13
+    fields = Counter(name for row in rows for name in row["output"])
+    assert all(fields[name] >= 10 for name in FIELDS), fields
+
+
+def test_out_of_scope_messages_hold_no_fields() -> None:
+    rows = [row for side in SIDES for row in tickets(side, 600, 5) if row["output"]["intent"] == "other"]
+    assert len(rows) > 50
+    assert all(set(row["output"]) == {"intent"} for row in rows)
+
+
+@pytest.mark.parametrize("part", ["core", "details"])
+def test_no_sentence_of_the_test_side_is_one_of_training(part: str) -> None:
+    train, test = ({sentence for sentences in grammar(side)[part].values() for sentence in sentences} for side in SIDES)
+    assert not train & test
+
+
+def test_no_value_of_the_test_side_is_one_of_training() -> None:
+    train, test = (grammar(side)["values"] for side in SIDES)
+    for name in set(test) - {"order", "amount", "date"}:  # those three are patterns, drawn anew for each message
+        assert not {value.lower() for value in train[name]} & {value.lower() for value in test[name]}, name
+
+
+def test_no_message_or_open_value_of_test_is_in_the_training_rows() -> None:
+    train, test = tickets("train", 2000, 7), tickets("test", 400, 7)
+    assert not {row["input"].lower() for row in train} & {row["input"].lower() for row in test}
+    for name in ("product", "city", "name", "payment"):
+        seen = {row["output"][name].lower() for row in train if name in row["output"]}
+        assert not seen & {row["output"][name].lower() for row in test if name in row["output"]}, name
+
+
+def test_no_sentence_states_a_weekday_or_month_that_its_ticket_leaves_out() -> None:
+    words = {word.lower() for side in SIDES for name in ("weekday", "month") for word in grammar(side)["values"][name]}
+    words -= {"may", "march"}  # also plain verbs
+    for side in SIDES:
+        for group in ("core", "details"):
+            for sentences in grammar(side)[group].values():
+                for sentence in sentences:
+                    assert not words & set(re.findall(r"[a-z]+", sentence.lower())), sentence
+
+
+def test_the_schema_is_the_samples_own() -> None:
+    packaged, shown = (path.read_bytes() for path in SCHEMA_FILES)
+    assert packaged == shown
+    assert SCHEMA["properties"]["intent"]["enum"] == list(grammar("train")["core"])
+    assert list(SCHEMA["properties"]) == ["intent", *FIELDS]
+    assert SCHEMA["properties"]["urgency"]["enum"] == ["high"]
