@@ -45,11 +45,10 @@ def duration(seconds: float) -> str:
 
 def amount(number: float) -> str:
     """Three digits or so: `0.31`, `7`, `512`, `12.3k`, `1.2M`."""
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+    for limit, scale, suffix in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if abs(number) >= limit:
-            scale = {"G": 1e9, "M": 1e6, "k": 1e3}[suffix]
             return f"{number / scale:.1f}{suffix}"
-    return str(int(number)) if number == int(number) else f"{number:.3g}"
+    return f"{number:.0f}" if abs(number) >= 100 or number % 1 == 0 else f"{number:.3g}"
 
 
 def size(count: float) -> str:
@@ -154,7 +153,7 @@ class Bars:
         self._bars: RichProgress = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
-            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[done]:>4}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[figures]}", style="dim"),
@@ -170,7 +169,7 @@ class Bars:
     @contextmanager
     def task(self, title: str, total: float | None, unit: str) -> Iterator[Task]:
         count = _Count(title, total, unit, time.monotonic)
-        bar = self._bars.add_task(fit(title, _TITLE), total=total, rate="", figures="")
+        bar = self._bars.add_task(fit(title, _TITLE), total=total, done="", rate="", figures="")
         if self._open == 0:
             self._bars.start()
         self._open += 1
@@ -190,7 +189,11 @@ class _Bar:
 
     def advance(self, amount: float = 1, **figures: float) -> None:
         self._count.add(amount, figures)
-        self._bars.update(self._bar, advance=amount, rate=self._rate(), figures=self._figures())
+        self._bars.update(self._bar, advance=amount, done=self._done(), rate=self._rate(), figures=self._figures())
+
+    def _done(self) -> str:
+        count = self._count
+        return f"{count.done / count.total:.0%}" if count.total else amount(count.done)
 
     def _rate(self) -> str:
         return fit(f"{amount(self._count.rate)} {self._count.unit}/s", 16)

@@ -131,7 +131,11 @@ def test_the_sample_makes_its_rows(tmp_path: Path) -> None:
     out, metrics = prepare(tmp_path, task=task, data=data)
     assert (metrics["train_rows"], metrics["validation_rows"]) == (47, 13)  # each of 13 intents is in both
     assert (metrics["pool_rows"], metrics["test_rows"], metrics["dropped_rows"]) == (30, 40, 0)
-    assert set(prepare_data_node(recipe(tmp_path, task=task, data=data)).sources) == {"grammar", "schema"}
+    assert set(prepare_data_node(recipe(tmp_path, task=task, data=data)).sources) == {
+        "tickets.py",
+        "tickets.yaml",
+        "schema",
+    }
     assert all("output" not in row for row in read_jsonl(out / "pool.jsonl"))
 
 
@@ -167,7 +171,9 @@ def test_sets_that_cannot_be_trained_on_are_refused(tmp_path: Path, data: dict[s
         prepare(tmp_path, "d", data=data)
 
 
-def test_a_schema_that_is_none_is_refused_before_anything_runs(tmp_path: Path, data: dict[str, str]) -> None:
+def test_a_task_that_is_none_is_refused_before_anything_runs(tmp_path: Path, data: dict[str, str]) -> None:
+    with pytest.raises(BadInput, match="a label is given twice"):
+        prepare_data_node(recipe(tmp_path, data=data, task={"kind": "classification", "labels": ["a", "a"]}))
     made = recipe(tmp_path, data=data)
     (tmp_path / "schema.json").write_text('{"type": "object"')
     with pytest.raises(BadInput, match=r"schema\.json: not JSON"):

@@ -33,16 +33,19 @@ class Toy:
 
     def run(self, inputs: Mapping[str, Path], settings: ToySettings, context: Context) -> Mapping[str, float | str]:
         checkpoint = context.work / "checkpoint"
-        with settings.calls.open("a") as calls:
-            calls.write(f"{settings.text} {'resumed' if checkpoint.exists() else 'fresh'}\n")
+        state = "resumed" if checkpoint.exists() else "fresh"
         checkpoint.write_text("half way")
+        with settings.calls.open("a") as calls:
+            calls.write(f"{settings.text} {state}\n")
         with context.progress.task(f"toy {settings.text}", 10, "steps") as task:
             for _ in range(10):
                 time.sleep(settings.pause / 10)
                 task.advance()
         if settings.error:
             raise ValueError(settings.error)
-        before = "".join((path / "text.txt" if path.is_dir() else path).read_text() for _, path in sorted(inputs.items()))
+        before = "".join(
+            (path / "text.txt" if path.is_dir() else path).read_text() for _, path in sorted(inputs.items())
+        )
         (context.out / "text.txt").write_text(before + settings.text)
         (context.out / "deep").mkdir()
         (context.out / "deep" / "bytes.bin").write_bytes(b"x" * settings.size)
@@ -71,4 +74,5 @@ def calls_in(path: Path) -> list[str]:
 
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["pipeline_toys"])
+"""Starts processes in milliseconds: what takes long to import, pytest included, is there already."""
+PROCESSES.set_forkserver_preload(["pytest", "slmops.pipeline.run"])

@@ -54,13 +54,17 @@ def test_a_run_is_told_as_it_happened(tmp_path: Path) -> None:
 def test_a_run_ends_in_the_history_however_it_ends(
     tmp_path: Path, error: Exception, state: str, exit_code: int, text: str
 ) -> None:
-    steps = address(chain(Path("calls")), 7)
-    with pytest.raises(type(error)), recorded(History(tmp_path), "toy", {}, steps, {}) as recording:
-        recording.step_started("a")
-        raise error
+    with pytest.raises(type(error)):
+        fail_in_first_step(tmp_path, error)
     (run,) = History(tmp_path).runs()
     assert (run.state, run.exit_code, run.error) == (state, exit_code, text)
     assert [step.state for step in run.steps] == [state, "waiting", "waiting"]
+
+
+def fail_in_first_step(home: Path, error: Exception) -> None:
+    with recorded(History(home), "toy", {}, address(chain(Path("calls")), 7), {}) as recording:
+        recording.step_started("a")
+        raise error
 
 
 def stay(home: Path, started: Event, leave: Event) -> None:

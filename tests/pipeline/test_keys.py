@@ -25,7 +25,7 @@ class Stage:
     version = 1
     libraries = ("pydantic", "typer")
 
-    def run(self, inputs: Any, settings: Any, context: Any) -> dict[str, float | str]:
+    def run(self, _inputs: Any, _settings: Any, _context: Any) -> dict[str, float | str]:
         raise AssertionError("keys are known before anything runs")
 
 

@@ -176,9 +176,8 @@ def test_tidy_removes_what_the_dead_left_and_nothing_else(store: Store) -> None:
 
 
 def test_deleting_waits_for_no_run_and_no_run_for_another(store: Store) -> None:
-    with store.in_use(), store.in_use():
-        with pytest.raises(SlmopsError, match="a run is using"), store.alone():
-            pass
+    with store.in_use(), store.in_use(), pytest.raises(SlmopsError, match="a run is using"), store.alone():
+        pass
     with store.alone():
         pass
 

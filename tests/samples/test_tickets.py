@@ -24,7 +24,7 @@ SCHEMA = json.loads(SCHEMA_FILES[0].read_text(encoding="utf-8"))
 TASK = Extraction(SCHEMA, "intent", None, 96)
 
 
-@given(st.sampled_from(SIDES), st.integers(0, 99), st.integers(0, 60), st.integers(0, 60))
+@given(st.sampled_from(SIDES), st.integers(0, 99), st.integers(1, 60), st.integers(0, 60))
 @settings(max_examples=25, deadline=None)
 def test_a_larger_number_of_rows_begins_with_the_smaller_ones(side: str, seed: int, few: int, more: int) -> None:
     assert tickets(side, few + more, seed)[:few] == tickets(side, few, seed)
@@ -57,7 +57,7 @@ def test_every_intent_and_field_occurs_and_intents_are_even(side: str) -> None:
     rows = tickets(side, 650, 3)
     intents = Counter(row["output"]["intent"] for row in rows)
     assert set(intents) == set(grammar(side)["core"])
-    assert max(intents.values()) - min(intents.values()) <= 0.2 * 650 / 13
+    assert max(intents.values()) - min(intents.values()) <= 0.25 * 650 / 13
     fields = Counter(name for row in rows for name in row["output"])
     assert all(fields[name] >= 10 for name in FIELDS), fields
 
@@ -75,9 +75,15 @@ def test_no_sentence_of_the_test_side_is_one_of_training(part: str) -> None:
 
 
 def test_no_value_of_the_test_side_is_one_of_training() -> None:
-    train, test = (grammar(side)["values"] for side in SIDES)
-    for name in set(test) - {"order", "amount", "date"}:  # those three are patterns, drawn anew for each message
-        assert not {value.lower() for value in train[name]} & {value.lower() for value in test[name]}, name
+    train, test = ({name: words(values) for name, values in grammar(side)["values"].items()} for side in SIDES)
+    assert set(test) == set(train)
+    for name in test:
+        assert not train[name] & test[name], name
+
+
+def words(values: list[str]) -> set[str]:
+    """The values that are words; the others are patterns, filled anew for each message."""
+    return {value.lower() for value in values if not re.search(r"[#{]", value)}
 
 
 def test_no_message_or_open_value_of_test_is_in_the_training_rows() -> None:
@@ -91,11 +97,15 @@ def test_no_message_or_open_value_of_test_is_in_the_training_rows() -> None:
 def test_no_sentence_states_a_weekday_or_month_that_its_ticket_leaves_out() -> None:
     words = {word.lower() for side in SIDES for name in ("weekday", "month") for word in grammar(side)["values"][name]}
     words -= {"may", "march"}  # also plain verbs
-    for side in SIDES:
-        for group in ("core", "details"):
-            for sentences in grammar(side)[group].values():
-                for sentence in sentences:
-                    assert not words & set(re.findall(r"[a-z]+", sentence.lower())), sentence
+    stated = [
+        sentence
+        for side in SIDES
+        for group in ("core", "details")
+        for sentences in grammar(side)[group].values()
+        for sentence in sentences
+        if words & set(re.findall(r"[a-z]+", sentence.lower()))
+    ]
+    assert not stated
 
 
 def test_the_schema_is_the_samples_own() -> None:

@@ -46,7 +46,7 @@ def test_figures_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None
     assert figures["macro_f1"] == pytest.approx(expected)
     assert figures["accuracy"] == figures["exact_match"] == sum(a == b for a, b in pairs) / len(pairs)
     assert figures["valid_label"] == sum(text in LABELS for text in texts) / len(pairs)
-    assert list(figures)[0] == "exact_match"
+    assert next(iter(figures)) == "exact_match"
 
 
 def test_no_rows_are_no_evidence() -> None:
@@ -82,8 +82,8 @@ def test_a_description_makes_the_same_task() -> None:
 def test_the_floor_learns_words() -> None:
     texts = {"Refund": "i want my money back {}", "late parcel": "where is the parcel {}", "other": "good {} morning"}
     train = [
-        {"id": f"{label}{i}", "input": text.format(i), "output": label}
+        {"id": f"{label}{number}", "input": text.format(number), "output": label}
         for label, text in texts.items()
-        for i in range(5)
+        for number in range(5)
     ]
     assert TASK.floor(train, ["give my money back", "parcel where?", "morning"]) == ["Refund", "late parcel", "other"]

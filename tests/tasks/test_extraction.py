@@ -129,7 +129,7 @@ def test_metrics_by_hand() -> None:
         TASK.parse("{"),
     ]
     figures = TASK.metrics([TASK.judge(reference, answer) for answer in answers])
-    assert list(figures)[0] == "exact_match"
+    assert next(iter(figures)) == "exact_match"
     hits, invented, missed = 4, 1, 1 + 1 + 2 + 2
     assert figures == pytest.approx(
         {

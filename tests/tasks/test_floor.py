@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 from slmops.tasks import Extraction
@@ -73,6 +75,12 @@ def test_values_that_break_the_schema_are_not_given() -> None:
     assert task.check(answer) is None
 
 
+def test_without_a_label_in_any_row_none_is_guessed() -> None:
+    schema = {**SCHEMA, "required": []}
+    train = [{"id": "1", "input": "order 5", "output": {"order": "5"}}]
+    assert Extraction(schema, "intent", None, 64).floor(train, ["order 5"]) == [{"order": "5"}]
+
+
 def test_a_shape_serves_values_never_seen() -> None:
     texts = [f"paid ${20 + i}.{10 + i} in march" for i in range(10)] + ["no sum, 12 rugs"] * 4
     find = learn_patterns(texts, [f"${20 + i}.{10 + i}" for i in range(10)] + [None] * 4, str)
@@ -87,10 +95,16 @@ def test_a_value_is_found_by_the_words_before_it() -> None:
 
 
 def test_known_values_match_the_longest_first_and_as_whole_words() -> None:
-    texts, values = ["a table here", "a coffee table here", "one rug there"], ["table", "coffee table", "rug"]
+    texts, values = ["a table here", "a table lamp here", "one rug there"], ["table", "table lamp", "rug"]
     find = learn_patterns(texts, values, str)
-    assert find("this Coffee Table is fine") == "Coffee Table"
+    assert find("this Table Lamp is fine") == "Table Lamp"
     assert find("what rugged charm") is None
+
+
+def test_one_example_makes_no_shape() -> None:
+    find = learn_patterns(["code 12", "nothing"], ["12", None], str)
+    assert find("now 12") == "12"
+    assert find("code 77") is None
 
 
 def test_rules_that_are_often_wrong_are_not_kept() -> None:
@@ -106,6 +120,23 @@ def test_words_tell_a_value_only_when_they_nearly_always_do() -> None:
     find = learn_words(texts, ["high", "high", None, None])
     assert find("HURRY!") == "high"
     assert find("please") is None
+
+
+def test_every_process_learns_the_same_rules() -> None:
+    program = (
+        "from slmops.samples.tickets import tickets\n"
+        "from slmops.tasks.patterns import learn_patterns\n"
+        "rows = tickets('train', 150, 1)\n"
+        "find = learn_patterns([r['input'] for r in rows[:90]], [r['output'].get('name') for r in rows[:90]], str)\n"
+        "print([find(r['input']) for r in rows])\n"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
 
 
 def test_a_field_that_was_never_seen_is_never_found() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -41,9 +42,8 @@ def test_reads_all_json(value: Any, ascii_only: bool) -> None:
     ],
 )
 def test_refuses_the_rest(text: str, reason: str) -> None:
-    with pytest.raises(ValueError, match="^") as error:
+    with pytest.raises(ValueError, match=re.escape(reason)):
         loads(text)
-    assert reason in str(error.value)
 
 
 @given(st.text('{}[]",:0aeE.-\\u \n'))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from typing import Annotated
@@ -46,11 +45,6 @@ def main() -> None:
     arguments, debug = _debug_first(sys.argv[1:] or ["--help"])
     try:
         code = app(arguments, standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our answer has left, as `head` does. Nothing may be written there again, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except Exception as error:
         if debug:
             traceback.print_exception(error)

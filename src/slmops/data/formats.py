@@ -78,7 +78,7 @@ def _parquet(path: Path) -> Iterator[Placed]:
                     number += 1
                     yield f"{path}: row {number}", _without_nulls(record)
     except (ArrowException, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not Parquet: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{path}: not Parquet: {' '.join(str(error).split())[:200]}") from None
 
 
 def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:

@@ -77,15 +77,17 @@ def prepare_data_node(recipe: Recipe) -> Node:
     """The node `data` of a run.
 
     Raises:
-        BadInput: the task's schema cannot be read or is not supported.
+        BadInput: the task's schema cannot be read or is not supported, or its labels are no set.
     """
     data, task = recipe.data, recipe.task
     given = {"train": data.train, "pool": data.pool, "test": data.test}
     sources = {side: path for side, path in given.items() if path}
     if data.sample:
-        sources["grammar"] = Path(str(files("slmops.samples") / "tickets.yaml"))
+        # Rows that are made are as much an input as rows that are read.
+        sources |= {name: Path(str(files("slmops.samples") / name)) for name in ("tickets.py", "tickets.yaml")}
+    if isinstance(task, ExtractionTask) or task.labels is not None:
+        make_task(task)  # what is wrong with the task is said before anything runs
     if isinstance(task, ExtractionTask):
-        make_task(task)
         sources["schema"] = task.json_schema
         task = task.model_copy(update={"json_schema": Path("schema")})
     settings = PrepareDataSettings(

@@ -11,6 +11,10 @@ import numpy.typing as npt
 from slmops.engines.base import Logits, Prompts, Sampling
 
 
+_WORTH_SORTING = np.float32(-12)
+"""Logits this far below the largest are rarely among the first few."""
+
+
 class Sampler:
     """Draws the tokens of a batch.
 
@@ -50,11 +54,18 @@ def nucleus(logits: Logits, temperature: float, top_p: float) -> tuple[npt.NDArr
 
 
 def top(logits: Logits, k: int) -> tuple[npt.NDArray[np.int32], Logits]:
-    """Ids and logits of the `k` largest of `logits` [vocabulary], largest first, the lower id first among equals."""
+    """Ids and log-probabilities of the `k` most likely of `logits` [vocabulary], the lower id first among equals.
+
+    The log-probabilities are those of the whole softmax, so what the k leave over is known too.
+    """
     k = min(k, len(logits))
-    ids = np.argpartition(-logits, k - 1)[:k]
-    ids = ids[np.lexsort((ids, -logits[ids]))]
-    return ids.astype(np.int32), logits[ids].copy()
+    above = logits - logits.max()
+    # Sorting a whole vocabulary for every token would cost as much as a small model's forward pass.
+    ids = np.flatnonzero(above > _WORTH_SORTING)
+    if len(ids) < k:
+        ids = np.argpartition(-logits, k - 1)[:k]
+    ids = ids[np.lexsort((ids, -logits[ids]))][:k]
+    return ids.astype(np.int32), above[ids] - np.log(np.exp(above).sum())
 
 
 def _generators(seed: int, prompts: Prompts) -> list[np.random.Generator]:

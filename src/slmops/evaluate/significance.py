@@ -101,7 +101,7 @@ def paired_bootstrap(
 
     The p-value is the share of resamples that stray from the difference as far as no difference does: Berg-Kirkpatrick,
     Burkett & Klein (2012), "An empirical investigation of statistical significance in NLP", EMNLP, section 2; here
-    two-sided, and never 0 (Davison & Hinkley 1997, "Bootstrap Methods", equation 4.11).
+    two-sided, and never 0 (Davison & Hinkley 1997, "Bootstrap Methods", chapter 4).
 
     Args:
         ours: shape [rows] or [rows, columns], whatever `of` takes.
@@ -132,15 +132,15 @@ def ratio_interval(
 ) -> Interval | None:
     """Percentile interval of the share of the teacher's figure that the student keeps; it may pass 1.
 
-    None where the teacher's figure is 0: nothing could be kept. Arguments and errors are those of `paired_bootstrap`.
+    None where the teacher's figure is 0, or above it on so few rows that the interval has no upper end. Arguments and
+    errors are those of `paired_bootstrap`.
     """
     left, right = _paired(student, teacher)
-    if of(_means(right))[0] == 0:
-        return None
     drawn = _resampled(np.hstack([left, right]), seed, resamples)
     kept, base = of(drawn[:, : left.shape[1]]), of(drawn[:, left.shape[1] :])
     # A resample in which the teacher has nothing sets no bound to what is kept.
-    return _ends(np.divide(kept, base, out=np.full(resamples, np.inf), where=base > 0), confidence)
+    ends = _ends(np.divide(kept, base, out=np.full(resamples, np.inf), where=base > 0), confidence)
+    return None if math.isinf(ends.high) else ends
 
 
 def mcnemar(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> float:
@@ -172,7 +172,7 @@ def rows_needed(discordant: float, difference: float = 0.01, *, confidence: floa
         difference: of the two shares, 0.01 for one point.
 
     Source: Connor (1987), "Sample size for testing differences in proportions for the paired-sample design",
-    Biometrics 43, equation 1.
+    Biometrics 43.
 
     Raises:
         BadInput: the shares cannot be.

@@ -57,6 +57,7 @@ def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTr
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _hush()
     path = local_path(model)
     place, options = (str(path), {}) if path is None or path.is_dir() else (str(path.parent), {"gguf_file": path.name})
     place = model if path is None else place
@@ -85,6 +86,14 @@ def _forget_quantisation(model: PreTrainedModel) -> None:
         del model.config.quantization_config
 
 
+def _hush() -> None:
+    """Keep transformers' own bars and advice off the screen: people watch our progress."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def load_model(folder: Path, *, dtype: Any = None) -> PreTrainedModel:
     """The causal language model in `folder`, from safetensors only, on the CPU and in evaluation mode.
 
@@ -93,6 +102,7 @@ def load_model(folder: Path, *, dtype: Any = None) -> PreTrainedModel:
     """
     from transformers import AutoModelForCausalLM
 
+    _hush()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype or "auto", use_safetensors=True, local_files_only=True
     )

@@ -38,7 +38,7 @@ def nodes_for(recipe: Recipe) -> list[Node]:
                 name=recipe.bundle.name or recipe.name,
                 version=recipe.bundle.version,
                 engine=recipe.compress.runtime,
-                recipe=recipe.resolved(),
+                recipe=recipe.shareable(),
             ),
             inputs={"data": "data", "model": "shipped", "evaluate": "evaluate"},
         )
@@ -117,7 +117,7 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     shown: dict[str, type[Stage]] = {node.id: node.stage for node in nodes}
     wanted = ("data", "teacher", "teach", "student:carved", "student", "baseline", "evaluate", "bundle")
     inputs = {name.replace(":", "_"): name for name in wanted if name in shown}
-    return Node("report", Report, ReportSettings(recipe=recipe.resolved()), inputs=inputs)
+    return Node("report", Report, ReportSettings(recipe=recipe.shareable()), inputs=inputs)
 
 
 def _optimisation(settings: Optimisation) -> Optimisation:

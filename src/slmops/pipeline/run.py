@@ -58,10 +58,11 @@ class Planned:
 
 
 def run(recipe: Recipe, *, home: Path = HOME, progress: Progress | None = None) -> RunResult:
-    """Run a recipe from data to report; see `run_graph`."""
+    """Run a recipe from data to report; see `run_graph`. A bundle that passes its gates is put to `bundles/<name>`."""
+    from slmops.bundle import place_bundle
     from slmops.pipeline.plan import nodes_for
 
-    return run_graph(
+    result = run_graph(
         nodes_for(recipe),
         name=recipe.name,
         resolved_recipe=recipe.resolved(),
@@ -69,6 +70,14 @@ def run(recipe: Recipe, *, home: Path = HOME, progress: Progress | None = None) 
         home=home,
         progress=progress,
     )
+    if not result.failed_gates:
+        place_bundle(result.artifacts["bundle"].path, bundle_folder(recipe, home))
+    return result
+
+
+def bundle_folder(recipe: Recipe, home: Path = HOME) -> Path:
+    """Where a run of `recipe` puts its bundle: `bundles/` beside the home, which is here unless it was moved."""
+    return home.parent / "bundles" / (recipe.bundle.name or recipe.name)
 
 
 def plan(recipe: Recipe, *, home: Path = HOME) -> list[Planned]:

@@ -85,6 +85,8 @@ def verify(home: Path, *, drop: bool = False, progress: Progress | None = None) 
     Raises:
         SlmopsError: `drop` is asked for and a run is using the store.
     """
+    if not home.is_dir():
+        return {}
     store, progress = Store(home), progress or Silent()
     keys = store.whole()
     damaged: dict[str, str] = {}

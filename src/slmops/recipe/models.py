@@ -152,7 +152,7 @@ class TeachSettings(Settings):
     batch: int = Field(32, ge=1, description="Requests decoded together.")
     top_logits: int = Field(16, ge=0, description="Teacher probabilities kept per answer token; 0 keeps the text only.")
     min_agreement: Share = Field(
-        0.9, description="Share of sampled greedy answers on which the exported teacher must agree with PyTorch."
+        0.75, description="Share of sampled greedy answers on which the exported teacher must agree with PyTorch."
     )
 
 
@@ -251,6 +251,19 @@ class Recipe(Settings):
     @property
     def teacher(self) -> TransformersTeacher:
         return self.teachers[0]
+
+    def shareable(self) -> dict[str, Any]:
+        """`resolved()` with every path cut down to its name: what may travel with a bundle or a report.
+
+        Where a file lay on somebody's disk is nobody's business, and must not change the key of what was made.
+        """
+        recipe = self.resolved()
+        for part, keys in (("task", ("schema",)), ("data", ("train", "pool", "test"))):
+            recipe[part] |= {key: Path(recipe[part][key]).name for key in keys if recipe[part].get(key)}
+        for teacher in recipe["teachers"]:
+            if Path(teacher["model"]).is_absolute():
+                teacher["model"] = Path(teacher["model"]).name
+        return recipe
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain JSON data."""

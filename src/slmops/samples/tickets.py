@@ -20,7 +20,7 @@ Row = dict[str, Any]
 FIELDS = ("order", "product", "amount", "date", "city", "name", "payment", "urgency")
 _ALTERNATIVES = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(~?)(\w+)\}")
-_TYPO_SHARE = 0.3
+_TYPO_SHARE = 0.15
 _LOWER_SHARE = 0.2
 
 
@@ -39,6 +39,8 @@ def tickets(side: str, rows: int, seed: int) -> list[Row]:
     number of rows begins with the smaller one's.
     """
     made: dict[str, Row] = {}
+    if rows == 0:
+        return []
     for row in _stream(side, random.Random(f"{side}:{seed}")):
         made.setdefault(row["input"].lower(), row)
         if len(made) == rows:
@@ -61,13 +63,13 @@ def _message(rules: dict[str, Any], intent: str, rng: random.Random) -> Row:
     parts = [core]
     if intent != "other":
         free = [field for field in FIELDS if field in rules["details"] and field not in used]
-        chosen = rng.sample(free, k=min(len(free), rng.choice([0, 1, 1, 2, 2, 3])))
+        chosen = rng.sample(free, k=min(len(free), rng.choice([0, 0, 1, 1, 2, 2])))
         parts += [rng.choice(rules["details"][field]) for field in chosen]
         used |= set(chosen)
         repeatable = sorted(used & set(rules["repeat"]))
         if repeatable and rng.random() < 0.12:
             parts.append(rng.choice(rules["repeat"][rng.choice(repeatable)]))
-        if rng.random() < 0.35:
+        if rng.random() < 0.25:
             parts.append(rng.choice(rules["details"]["none"]))
         core_first = rng.random() < 0.7
         tail = parts[1:]
@@ -90,8 +92,8 @@ def _message(rules: dict[str, Any], intent: str, rng: random.Random) -> Row:
 
 def _framed(rules: dict[str, Any], parts: list[str], rng: random.Random) -> list[str]:
     """The parts with a greeting before and a closing after them, now and then."""
-    before = rng.choice(rules["greeting"]) if rng.random() < 0.5 else ""
-    after = rng.choice(rules["closing"]) if rng.random() < 0.4 else ""
+    before = rng.choice(rules["greeting"]) if rng.random() < 0.4 else ""
+    after = rng.choice(rules["closing"]) if rng.random() < 0.3 else ""
     return [part for part in (before, *parts, after) if part]
 
 

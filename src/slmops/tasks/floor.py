@@ -39,7 +39,7 @@ def extract(
     for name, rules in schema["properties"].items():
         values = [answer.get(name) for answer in answers]
         if name == label:
-            guesses: list[Any] = _labels(seen, values, texts)
+            guesses: Sequence[Any] = _labels(seen, values, texts)
         else:
             find = _finder(rules, seen, values)
             guesses = [find(text) for text in texts]
@@ -51,8 +51,10 @@ def extract(
     return found
 
 
-def _labels(seen: Sequence[str], values: Sequence[Any], texts: Sequence[str]) -> list[str]:
+def _labels(seen: Sequence[str], values: Sequence[Any], texts: Sequence[str]) -> Sequence[str | None]:
     known = [(text, str(value)) for text, value in zip(seen, values, strict=True) if value is not None]
+    if not known:
+        return [None] * len(texts)
     return classify([text for text, _ in known], [value for _, value in known], texts)
 
 

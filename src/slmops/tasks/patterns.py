@@ -23,7 +23,7 @@ _MAX_ROWS = 2000
 
 _TOKEN = re.compile(r"[^\W\d_]+|\d+|\s+|.", re.DOTALL)
 _WORD = re.compile(r"\w+")
-_CURRENCY = "[$€£¥₹]"
+_LETTER, _CURRENCY = r"[^\W\d_]", "[$€£¥₹]"
 _START, _END = r"(?<!\w)(?<!\w[-./,])", r"(?!\w)(?![-./,]\d)"
 
 
@@ -46,8 +46,9 @@ def learn_patterns(texts: Sequence[str], values: Sequence[Any], convert: Callabl
     """
     examples = list(zip(texts, values, strict=True))[:_MAX_ROWS]
     shapes = Counter(shape for text, value in examples for shape in set(_candidates(text, value, convert)))
-    frequent = [shape for shape, count in shapes.most_common(_MAX_CANDIDATES) if count >= _MIN_SUPPORT]
-    rules = [rule for shape in frequent if (rule := _judged(re.compile(shape), examples, convert))]
+    # Sorted by the shape itself too: sets have another order in every process.
+    frequent = sorted((shape for shape in shapes if shapes[shape] >= _MIN_SUPPORT), key=lambda s: (-shapes[s], s))
+    rules = [rule for shape in frequent[:_MAX_CANDIDATES] if (rule := _judged(re.compile(shape), examples, convert))]
     if known := _known_values(examples, convert):
         rules.append(known)
 
@@ -109,7 +110,7 @@ def _shapes(value: str) -> set[str]:
     """Ever more general patterns of a value: digits counted, digits free, words free but for their capital, free."""
     tokens = _TOKEN.findall(value)
     shapes = {"".join(_piece(token, level) for token in tokens) for level in range(4)}
-    return {shape for shape in shapes if "\\d" in shape or "^" in shape}
+    return {shape for shape in shapes if r"\d" in shape or _LETTER in shape}
 
 
 def _piece(token: str, level: int) -> str:
@@ -123,7 +124,7 @@ def _piece(token: str, level: int) -> str:
         return re.escape(token)
     if level < 2:
         return f"(?i:{token})"
-    return r"[A-Z][^\W\d_]*" if level == 2 and token[0].isupper() else r"[^\W\d_]+"
+    return f"[A-Z]{_LETTER}*" if level == 2 and token[0].isupper() else f"{_LETTER}+"
 
 
 def _known_values(examples: list[tuple[str, Any]], convert: Callable[[str], Any]) -> _Rule | None:

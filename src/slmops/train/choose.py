@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,13 @@ from slmops.progress import Progress
 from slmops.recipe.models import Carve, Objective
 from slmops.tasks.base import Task
 from slmops.teach.answers import load_answers
-from slmops.train.prepare import reference_examples
+from slmops.train.prepare import taught_examples
 from slmops.train.trainer import collate, loss_terms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+WEIGHED_ROWS = 12
 
 
 def choose_tokens(
@@ -57,20 +60,24 @@ def choose_layers(
     model: PreTrainedModel,
     tokenizer: Tokenizer,
     task: Task,
-    train: Path,
+    answers: Path,
+    kept_tokens: Sequence[int] | None,
     settings: Carve,
     *,
-    rows: int,
     progress: Progress,
 ) -> list[int]:
-    """The layers to keep; importance is weighed by the task's loss on the first `rows` training rows."""
+    """The layers to keep.
+
+    Importance is weighed by the loss on the teacher's own first answers to the pool. On the rows it was fitted to it
+    may know the values by heart, and the layers that copy them would look idle.
+    """
     count = model.config.num_hidden_layers
     keep = min(settings.layers, count)
     if settings.choose == "first":
         return list(range(keep))
     if settings.choose == "even":
         return evenly_spaced(count, keep)
-    batch = collate(reference_examples(read_jsonl(train)[:rows], task, tokenizer), pad=0)
+    batch = collate(taught_examples(load_answers(answers)[:WEIGHED_ROWS], task, tokenizer, kept_tokens), pad=0)
     # The order of the losses survives bfloat16, which is faster; the student's own weights stay as they are.
     weighed = copy.deepcopy(model).to(torch.bfloat16)
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from slmops.train.trainer import Trained
 
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
-WEIGHED_ROWS = 12
 
 
 class Fit:
@@ -70,7 +69,7 @@ class CarveStudent:
             keep_tokens(model, kept["tokens"])
         if "layers" not in kept:
             kept["layers"] = choose_layers(
-                model, tokenizer, task, data / "train.jsonl", settings, rows=WEIGHED_ROWS, progress=context.progress
+                model, tokenizer, task, inputs["answers"], kept["tokens"], settings, progress=context.progress
             )
         keep_layers(model, kept["layers"])
         save_model(model, out)

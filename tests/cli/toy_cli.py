@@ -1,0 +1,69 @@
+"""The real command line over a graph that takes milliseconds. What happens follows the recipe's name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+import slmops.bundle
+import slmops.pipeline.plan
+from slmops.cli.main import main
+from slmops.pipeline.stage import Context, Node
+from slmops.recipe import Recipe
+
+
+class Settings(BaseModel):
+    what: str = ""
+    epochs: float = 0
+
+
+class Evaluate:
+    name = "evaluate"
+    version = 1
+    libraries = ()
+
+    def run(self, _inputs: Mapping[str, Path], settings: Settings, context: Context) -> Mapping[str, float | str]:
+        if settings.what == "bug":
+            raise ZeroDivisionError("a bug in a stage")
+        if settings.what == "slow":
+            time.sleep(30)
+        state: Literal["pass", "fail"] = "fail" if settings.what == "gate" else "pass"
+        message = "exact_match_kept: 0.900 is 0.020 below 0.92"
+        (context.out / "gates.json").write_text(f'[{{"state": "{state}", "message": "{message}"}}]')
+        return {"exact_match": 0.5 + settings.epochs / 100, "gates_failed": int(state == "fail")}
+
+
+class Report:
+    name = "report"
+    version = 1
+    libraries = ()
+
+    def run(self, _inputs: Mapping[str, Path], _settings: Settings, context: Context) -> Mapping[str, float | str]:
+        (context.out / "table.txt").write_text("model    exact match\nshipped  0.5\n")
+        return {}
+
+
+class Bundle(Report):
+    name = "bundle"
+
+
+def nodes_for(recipe: Recipe) -> list[Node]:
+    return [
+        Node("evaluate", Evaluate, Settings(what=recipe.name, epochs=recipe.train.epochs)),
+        Node("bundle", Bundle, Settings(), inputs={"evaluate": "evaluate"}),
+        Node("report", Report, Settings(), inputs={"evaluate": "evaluate"}),
+    ]
+
+
+def place_bundle(_bundle: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+
+
+if __name__ == "__main__":
+    slmops.pipeline.plan.nodes_for = nodes_for
+    slmops.bundle.place_bundle = place_bundle
+    main()

@@ -1,0 +1,79 @@
+import json
+from functools import cache
+
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slmops.errors import BadInput
+from slmops.models.vocabulary import byte_alphabet, trim_vocabulary
+
+TEXTS = [
+    "where is my order, it should have arrived on Monday",
+    "cancel the blue lamp, order BL-48213, I paid $39.90",
+    '{"intent":"order_status","product":"blue lamp"}',
+    "my name is Anna Berg and I live in Lisbon",
+]
+
+
+@cache
+def full() -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        initial_alphabet=sorted(byte_alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(TEXTS * 3, trainer)
+    return backend
+
+
+def trimmed(texts: list[str], extra: int = 0) -> tuple[tokenizers.Tokenizer, list[int]]:
+    used = {token for text in texts for token in full().encode(text).ids}
+    small, kept = trim_vocabulary(json.loads(full().to_str()), used, extra=extra)
+    return tokenizers.Tokenizer.from_str(json.dumps(small)), kept
+
+
+def test_the_byte_alphabet_is_that_of_the_library():
+    assert sorted(byte_alphabet()) == sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+
+
+def test_texts_of_the_data_are_split_as_before():
+    small, kept = trimmed(TEXTS[:2])
+    assert small.get_vocab_size() < full().get_vocab_size()
+    for text in TEXTS[:2]:
+        assert [kept[token] for token in small.encode(text).ids] == full().encode(text).ids
+
+
+@given(st.text(max_size=60))
+def test_any_text_comes_back_whole(text):
+    small, kept = trimmed(TEXTS[:1])
+    tokens = small.encode(text, add_special_tokens=False).ids
+    assert small.decode(tokens) == full().decode(full().encode(text, add_special_tokens=False).ids)
+    assert full().decode([kept[token] for token in tokens]) == small.decode(tokens)
+
+
+def test_special_tokens_stay_and_point_to_their_rows():
+    small, kept = trimmed(TEXTS[:1])
+    for name in ("<|im_start|>", "<|im_end|>"):
+        assert kept[small.token_to_id(name)] == full().token_to_id(name)
+
+
+@given(st.integers(0, 40))
+def test_extra_tokens_only_add(extra):
+    _, few = trimmed(TEXTS[:1])
+    _, more = trimmed(TEXTS[:1], extra)
+    assert set(few) <= set(more)
+    # A merge brings the parts it is made of along, so the last one may pass the number by those.
+    assert min(extra, 1) <= len(more) - len(few) <= extra + 8
+
+
+def test_other_tokenizers_are_refused():
+    word_level = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
+    with pytest.raises(BadInput, match="not a byte-level BPE") as error:
+        trim_vocabulary(json.loads(word_level.to_str()), [0])
+    assert "vocabulary: keep" in (error.value.hint or "")
