@@ -18,6 +18,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m slmops.recipe.reference --check
+	$(BIN)/python -m slmops.cli.reference --check
 
 setup: $(READY)
 

@@ -80,7 +80,9 @@ def test_an_artifact_that_another_process_made_meanwhile_is_kept(store: Store) -
 
 def test_work_survives_until_the_artifact_is_whole(store: Store) -> None:
     key = provenance().key()
-    (store.begin(key).work / "checkpoint").write_text("step 100")
+    killed = store.begin(key)
+    (killed.work / "checkpoint").write_text("step 100")
+    (killed.out / "half").write_text("half an answer")
     draft = store.begin(key)
     assert (draft.work / "checkpoint").read_text() == "step 100"
     assert list(draft.out.iterdir()) == []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+from slmops import child
 from slmops.errors import BadInput, SlmopsError
 from slmops.models.source import TOKENIZER_FILES
 from slmops.recipe.models import CompressSettings
@@ -20,19 +21,22 @@ def convert(model: Path, out: Path, settings: CompressSettings, *, scratch: Path
     """Write the model in folder `model` to `out` in the precision of `settings`, with its tokenizer.
 
     The builder runs in a process of its own, so that its memory is given back and its prints stay out of ours.
+    What it says when it fails goes to the log.
 
     Raises:
         BadInput: the builder does not know this architecture.
-        SlmopsError: the builder failed; its last line is in the message.
+        SlmopsError: the builder failed; the last line it wrote is in the message.
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(model), "-o", str(out)]
-    command += ["-p", settings.precision, "-e", "cpu", "-c", str(scratch), "--extra_options", "hf_token=false"]
+    arguments = ["-i", str(model), "-o", str(out), "-c", str(scratch), "-p", settings.precision, "-e", "cpu"]
+    arguments += ["--extra_options", "hf_token=false"]
     if settings.precision != "fp32":
-        command += [f"block_size={settings.block_size}", f"algo_config={settings.algorithm}"]
+        arguments += [f"block_size={settings.block_size}", f"algo_config={settings.algorithm}"]
+    command = child.command("onnxruntime_genai.models.builder", *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        logging.getLogger(__name__).error("the model builder of onnxruntime-genai said:\n%s", done.stderr)
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         if "not currently supported" in last or "NotImplementedError" in last:
             raise BadInput(f"onnxruntime-genai cannot export {config.get('architectures')}: {last}")
         raise SlmopsError(f"the export to ONNX failed: {last}", hint="look into the run's log for all it said")

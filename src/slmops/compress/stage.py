@@ -18,7 +18,9 @@ class Convert:
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "onnx", "torch", "transformers")
 
-    def run(self, inputs: Mapping[str, Path], settings: CompressSettings, context: Context) -> Mapping[str, float | str]:
+    def run(
+        self, inputs: Mapping[str, Path], settings: CompressSettings, context: Context
+    ) -> Mapping[str, float | str]:
         from slmops.compress.convert import convert
 
         source, out = inputs["model"] / "model", context.out / "model"

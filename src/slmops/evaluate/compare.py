@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slmops.data.read import read_jsonl
 from slmops.errors import BadInput
-from slmops.evaluate.significance import Statistic, mcnemar, mean, micro_f1, paired_bootstrap, ratio_interval, rows_needed, wilson
+from slmops.evaluate.significance import (
+    Statistic,
+    mcnemar,
+    mean,
+    micro_f1,
+    paired_bootstrap,
+    ratio_interval,
+    rows_needed,
+    wilson,
+)
+from slmops.pipeline.environment import cpu_model
 from slmops.tasks.base import Row, Task
 
 RIVALS = ("baseline", "floor")
@@ -43,7 +53,7 @@ def compare(task: Task, rows: Sequence[Row], scored: Mapping[str, Path], *, seed
     return {
         "task": task.describe(),
         "n_test": len(rows),
-        "machine": {"processor": _processor(), "system": platform.platform()},
+        "machine": {"processor": cpu_model(), "system": platform.platform()},
         "models": {role: _model(task, one) for role, one in read.items()},
         **_kept(read, seed),
         "savings": _savings(read),
@@ -58,7 +68,7 @@ def _read(task: Task, rows: Sequence[Row], folder: Path) -> Scored:
     path = folder / "predictions.jsonl"
     if not path.exists():
         return Scored(figures, (), ())
-    predictions = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    predictions = read_jsonl(path)
     if [p["id"] for p in predictions] != [row["id"] for row in rows]:
         raise BadInput(f"{path} does not answer the {len(rows)} test rows one by one, in their order")
     texts = [p["text"] for p in predictions]
@@ -125,10 +135,12 @@ def _paired(shipped: Scored, rival: Scored, name: str, seed: int) -> dict[str, A
     """Is the shipped model better than a rival on the same rows?"""
     tests: dict[str, Any] = {"rival": name}
     for figure, columns, of in _compared(shipped.judged):
-        difference = paired_bootstrap(
-            _columns(shipped.judged, columns), _columns(rival.judged, columns), of, seed=seed
-        )
-        tests[figure] = {"points": difference.value * 100, "interval": list(difference.interval), "p": difference.p_value}
+        difference = paired_bootstrap(_columns(shipped.judged, columns), _columns(rival.judged, columns), of, seed=seed)
+        tests[figure] = {
+            "points": difference.value * 100,
+            "interval": list(difference.interval),
+            "p": difference.p_value,
+        }
     exact = [[row["exact_match"] for row in one.judged] for one in (shipped, rival)]
     tests["exact_match"]["p_mcnemar"] = mcnemar(*exact)
     return tests
@@ -151,8 +163,3 @@ def errors(task: Task, rows: Sequence[Row], folder: Path, *, most: int = 12) -> 
         if not judged["exact_match"]
     ]
     return wrong[:most]
-
-
-def _processor() -> str:
-    match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return match[1] if match else platform.machine()

@@ -1,6 +1,6 @@
 """One model, measured in a process of its own: latency, memory, and an answer to every test row.
 
-Run as `python -m slmops.evaluate.probe JOB.json`; see `Job`. Progress goes to stdout, one JSON object a line.
+Run as `python -m slmops.evaluate.probe JOB.json`; see `Job`. Progress goes to stdout, a line of JSON for requests done.
 The process loads one engine and nothing else, so its peak memory is that of serving this model.
 """
 
@@ -10,12 +10,14 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from slmops.data.read import read_jsonl, write_jsonl
 from slmops.engines.base import Engine, Sampling
+from slmops.errors import SlmopsError
 from slmops.models.tokenizer import Tokenizer
 
 BATCH = 32
@@ -58,7 +60,7 @@ def probe(job: Job) -> dict[str, Any]:
     from slmops.tasks import from_description
 
     task = from_description(job.task)
-    rows = [json.loads(line) for line in Path(job.rows).read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(Path(job.rows))
     started = time.perf_counter()
     engine = load_engine(job.engine, Path(job.model), threads=job.threads)
     tokenizer = Tokenizer.load(Path(job.model))
@@ -77,24 +79,22 @@ def probe(job: Job) -> dict[str, Any]:
     for row in timed[:WARM_UP]:
         request(row["input"])
     times = []
-    for done, row in enumerate(timed, start=1):
+    for row in timed:
         times.append(request(row["input"]))
-        _say(done)
+        _say(1)
     figures = {"load_s": load_s, "peak_rss_bytes": peak_rss_bytes(), **asdict(engine.info()), **_summary(times)}
     if job.answers:
         prompts = [tokenizer.prompt(task.render(row["input"])) for row in rows]
         begun = time.perf_counter()
-        with (Path(job.out) / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            for row, text in zip(rows, _answers(engine, tokenizer, prompts, sampling), strict=True):
-                file.write(json.dumps({"id": row["id"], "text": text}, ensure_ascii=False) + "\n")
+        texts = _answers(engine, tokenizer, prompts, sampling)
         figures["batched_rows_per_s"] = len(rows) / (time.perf_counter() - begun)
+        answers = ({"id": row["id"], "text": text} for row, text in zip(rows, texts, strict=True))
+        write_jsonl(Path(job.out) / "predictions.jsonl", answers)
     (Path(job.out) / "probe.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures
 
 
-def _answers(
-    engine: Engine, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling
-) -> Iterator[str]:
+def _answers(engine: Engine, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[str]:
     """The text of every answer, in order; prompts of like length are decoded together."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     written: list[list[int]] = [[] for _ in prompts]
@@ -103,7 +103,7 @@ def _answers(
         for token in engine.generate([prompts[i] for i in chosen], sampling):
             written[chosen[token.request]].append(token.id)
         _say(len(chosen))
-    yield from (tokenizer.decode(ids) for ids in written)
+    return [tokenizer.decode(ids) for ids in written]
 
 
 def _summary(times: Sequence[tuple[float, float, int]]) -> dict[str, float]:
@@ -126,10 +126,14 @@ def peak_rss_bytes() -> int:
     """High-water mark of this process's resident memory.
 
     Read from /proc, because `getrusage` also counts the memory of the parent that started the process.
+
+    Raises:
+        SlmopsError: the kernel does not tell.
     """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     match = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert match, "the kernel reports no VmHWM"
+    if match is None:
+        raise SlmopsError("the kernel reports no VmHWM in /proc/self/status", hint="measure on Linux")
     return int(match[1]) * 1024
 
 

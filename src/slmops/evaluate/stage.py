@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from slmops import child
 from slmops.errors import SlmopsError
 from slmops.pipeline.stage import Context
 from slmops.recipe.models import Gate, Settings
+
+if TYPE_CHECKING:
+    from slmops.evaluate.probe import Job
 
 
 class ScoreSettings(Settings):
@@ -51,16 +54,15 @@ class Score:
         return {name: figures[name] for name in shown}
 
 
-def _probe_in_own_process(job: Any, total: int, context: Context) -> None:
+def _probe_in_own_process(job: Job, total: int, context: Context) -> None:
     place = context.work / "job.json"
     place.write_text(json.dumps(asdict(job)), encoding="utf-8")
     errors = context.work / "stderr.txt"
     with errors.open("w", encoding="utf-8") as stderr, context.progress.task("measure", total, "requests") as bar:
-        command = [sys.executable, "-m", "slmops.evaluate.probe", str(place)]
+        command = child.command("slmops.evaluate.probe", str(place))
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:  # noqa: S603
-            assert process.stdout is not None
             try:
-                for line in process.stdout:
+                for line in process.stdout or ():
                     bar.advance(json.loads(line)["done"] if line.startswith('{"done"') else 0)
             except BaseException:
                 process.kill()
@@ -77,10 +79,15 @@ class Floor:
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
 
-    def run(self, inputs: Mapping[str, Path], settings: Settings, context: Context) -> Mapping[str, float | str]:
+    def run(
+        self,
+        inputs: Mapping[str, Path],
+        settings: Settings,  # noqa: ARG002 - there are none
+        context: Context,
+    ) -> Mapping[str, float | str]:
         import time
 
-        from slmops.data.read import read_jsonl
+        from slmops.data.read import read_jsonl, write_jsonl
         from slmops.tasks import from_description
 
         task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
@@ -88,11 +95,8 @@ class Floor:
         started = time.perf_counter()
         answers = task.floor(train, [row["input"] for row in rows])
         each_ms = (time.perf_counter() - started) / len(rows) * 1e3
-        lines = [
-            json.dumps({"id": row["id"], "text": task.write(answer)}, ensure_ascii=False) + "\n"
-            for row, answer in zip(rows, answers, strict=True)
-        ]
-        (context.out / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+        texts = ({"id": row["id"], "text": task.write(answer)} for row, answer in zip(rows, answers, strict=True))
+        write_jsonl(context.out / "predictions.jsonl", texts)
         (context.out / "probe.json").write_text(json.dumps({"engine": "scikit-learn"}) + "\n", encoding="utf-8")
         return {"fit_and_answer_ms_per_row": each_ms}
 
@@ -126,6 +130,11 @@ class Compare:
         wrong = errors(task, rows, scored["shipped"])
         for name, content in (("evidence.json", evidence), ("gates.json", verdicts), ("errors.json", wrong)):
             (context.out / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        shipped = evidence["models"]["shipped"]["quality"]
+        kept = {name: value for name, value in evidence["kept"].items() if value is not None}
         failed = sum(verdict["state"] != "pass" for verdict in verdicts)
-        return {**shipped, **evidence["kept"], **evidence["savings"], "gates_failed": failed}
+        return {
+            **evidence["models"]["shipped"]["quality"],
+            **kept,
+            **evidence["savings"],
+            "gates_failed": failed,
+        }

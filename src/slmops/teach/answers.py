@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
+from slmops.data.read import read_jsonl, write_jsonl
+
 
 @dataclass(frozen=True)
 class Answer:
     """One row's answer.
 
     Attributes:
-        tokens: int64 [n], the end token last, in the teacher's vocabulary.
+        tokens: int64 [n], in the teacher's vocabulary; the end token last, unless the answer was cut off.
         top_ids: int32 [n, k], most likely tokens at each position; k may be 0.
         top_log_probs: float32 [n, k], their log-probabilities under the full softmax.
     """
@@ -44,15 +44,14 @@ def save_answers(folder: Path, answers: Sequence[Answer]) -> None:
         "top_log_probs": _joined([answer.top_log_probs for answer in answers], np.float32),
     }
     save_file(arrays, folder / "answers.safetensors")
-    lines = [json.dumps({"id": a.id, "input": a.input, "text": a.text}, ensure_ascii=False) + "\n" for a in answers]
     part = folder / "answers.jsonl.part"
-    part.write_text("".join(lines), encoding="utf-8")
-    os.replace(part, folder / "answers.jsonl")
+    write_jsonl(part, ({"id": answer.id, "input": answer.input, "text": answer.text} for answer in answers))
+    part.replace(folder / "answers.jsonl")
 
 
 def load_answers(folder: Path) -> list[Answer]:
     """Read what `save_answers` wrote."""
-    rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(folder / "answers.jsonl")
     arrays = load_file(folder / "answers.safetensors")
     ends = np.cumsum(arrays["lengths"])
     spans = [slice(end - length, end) for end, length in zip(ends, arrays["lengths"], strict=True)]

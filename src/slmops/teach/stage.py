@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from slmops.errors import SlmopsError
+from slmops.errors import BadInput, SlmopsError
 from slmops.pipeline.stage import Context
 from slmops.recipe.models import TeachSettings
 
@@ -25,7 +25,7 @@ class Teach:
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: TeachSettings, context: Context) -> Mapping[str, float | str]:
-        from slmops.data.read import read_jsonl
+        from slmops.data.read import read_jsonl, write_jsonl
         from slmops.engines import load_engine
         from slmops.models.tokenizer import Tokenizer
         from slmops.tasks import from_description
@@ -35,6 +35,8 @@ class Teach:
 
         task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
+        if not rows:
+            raise BadInput("the pool has no rows for the teacher to answer", hint="give texts of its own as data.pool")
         tokenizer = Tokenizer.load(inputs["engine"] / "model")
         engine = load_engine("onnxruntime-genai", inputs["engine"] / "model")
         agrees = agreement(
@@ -66,11 +68,11 @@ class Teach:
                 kept.append(answer)
         if not kept:
             raise SlmopsError(
-                f"none of the teacher's {len(answers)} answers has the form of the task; the first: {answers[0].text!r}",
+                f"none of the teacher's {len(answers)} answers has the form of the task; "
+                f"the first: {answers[0].text!r}",
                 hint="fit the teacher longer (teachers.0.fit.epochs)",
             )
         save_answers(context.out, kept)
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in dropped]
-        (context.out / "dropped.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_jsonl(context.out / "dropped.jsonl", dropped)
         tokens = sum(len(answer.tokens) for answer in answers)
         return {"rows": len(kept), "dropped": len(dropped), "answer_tokens": tokens, "agreement": agrees}

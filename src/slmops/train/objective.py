@@ -20,9 +20,7 @@ def text_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return cross_entropy(logits, target)
 
 
-def soft_loss(
-    logits: torch.Tensor, ids: torch.Tensor, log_probs: torch.Tensor, *, temperature: float
-) -> torch.Tensor:
+def soft_loss(logits: torch.Tensor, ids: torch.Tensor, log_probs: torch.Tensor, *, temperature: float) -> torch.Tensor:
     """Mean forward KL divergence, in nats, from the teacher's stored top-k distribution to the student's.
 
     Both distributions are coarsened to the same k + 1 outcomes: the teacher's k most likely tokens, and

@@ -17,7 +17,7 @@ class MasterAdamW(torch.optim.AdamW):
     """
 
     def __init__(self, weights: Iterable[torch.nn.Parameter], *, lr: float, weight_decay: float) -> None:
-        self._weights = [weight for weight in weights if weight.requires_grad]
+        self._weights: list[torch.Tensor] = [weight for weight in weights if weight.requires_grad]
         masters = [weight.detach().float().clone().requires_grad_() for weight in self._weights]
         super().__init__(masters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
 
@@ -30,13 +30,13 @@ class MasterAdamW(torch.optim.AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         for weight, master in zip(self._weights, self.masters, strict=True):
             master.grad = None if weight.grad is None else weight.grad.float()
-        loss = super().step(closure)
+        loss: float | None = super().step(closure)
         for master in self.masters:
             master.grad = None
         self.write_back()
         return loss
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: ARG002 - torch's signature
         for weight in self._weights:
             weight.grad = None
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from slmops.errors import BadInput
 from slmops.models.tokenizer import Tokenizer
@@ -26,23 +27,29 @@ def reference_examples(rows: Iterable[Row], task: Task, tokenizer: Tokenizer, *,
     return examples
 
 
+def unanswered_examples(rows: Iterable[Row], task: Task, tokenizer: Tokenizer) -> list[Example]:
+    """Rows with the shortest of answers, the end token alone: what must fit into a context at the least."""
+    answer = (end_of_answer(tokenizer),)
+    return [Example(tuple(tokenizer.prompt(task.render(row["input"]))), answer) for row in rows]
+
+
 def taught_examples(
     answers: Iterable[Answer], task: Task, tokenizer: Tokenizer, kept_tokens: Sequence[int] | None
 ) -> list[Example]:
     """The teacher's answers as examples in the student's vocabulary.
 
     Args:
-        kept_tokens: old id of each of the student's tokens; None when the vocabularies are the same.
+        kept_tokens: old id of each of the student's tokens, ascending; None when the vocabularies are the same.
 
     Raises:
         BadInput: an answer holds a token that the student lacks.
     """
-    new = None if kept_tokens is None else _renumbering(kept_tokens)
+    kept = None if kept_tokens is None else np.asarray(kept_tokens, dtype=np.int64)
     examples = []
     for answer in answers:
         tokens, ids = answer.tokens, answer.top_ids.astype(np.int64)
-        if new is not None:
-            tokens, ids = new[tokens], new[ids]
+        if kept is not None:
+            tokens, ids = _renumbered(tokens, kept), _renumbered(ids, kept)
         if (tokens < 0).any():
             raise BadInput(f"the teacher's answer to {answer.id} holds a token that the student's vocabulary lacks")
         prompt = tuple(tokenizer.prompt(task.render(answer.input)))
@@ -51,11 +58,10 @@ def taught_examples(
     return examples
 
 
-def _renumbering(kept: Sequence[int]) -> np.ndarray:
-    """Array from old to new token ids, -1 for those that are gone."""
-    new = np.full(max(kept) + 2**16, -1, dtype=np.int64)
-    new[np.asarray(kept)] = np.arange(len(kept))
-    return new
+def _renumbered(ids: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Each id as its place among the `kept` ones, -1 where it is not among them."""
+    places = np.searchsorted(kept, ids).clip(max=len(kept) - 1)
+    return np.where(kept[places] == ids, places, -1)
 
 
 def end_of_answer(tokenizer: Tokenizer) -> int:

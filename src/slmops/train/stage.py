@@ -11,6 +11,7 @@ from slmops.pipeline.stage import Context
 from slmops.recipe.models import Carve, Objective, Optimisation, Settings
 
 if TYPE_CHECKING:
+    from slmops.tasks.base import Task
     from slmops.train.examples import Example
     from slmops.train.trainer import Trained
 
@@ -27,12 +28,16 @@ class Fit:
     def run(self, inputs: Mapping[str, Path], settings: Optimisation, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
         from slmops.models.tokenizer import Tokenizer
-        from slmops.train.prepare import check_lengths, reference_examples
+        from slmops.train.prepare import check_lengths, reference_examples, unanswered_examples
 
-        folder = inputs["model"] / "model"
-        rows = read_jsonl(inputs["data"] / "train.jsonl")
-        examples = reference_examples(rows, _task(inputs["data"]), Tokenizer.load(folder))
-        check_lengths(examples, [row["id"] for row in rows], folder)
+        folder, data = inputs["model"] / "model", inputs["data"]
+        task, tokenizer = _task(data), Tokenizer.load(folder)
+        rows = read_jsonl(data / "train.jsonl")
+        examples = reference_examples(rows, task, tokenizer)
+        # Rows that do not fit would stop the run at a later stage, after the work of this one.
+        others = [row for side in ("pool", "test") for row in read_jsonl(data / f"{side}.jsonl")]
+        lengths = [*examples, *unanswered_examples(others, task, tokenizer)]
+        check_lengths(lengths, [row["id"] for row in (*rows, *others)], folder)
         return _train(folder, examples, settings, None, context)
 
 
@@ -146,7 +151,7 @@ def _train(
     }
 
 
-def _task(data: Path) -> Any:
+def _task(data: Path) -> Task:
     from slmops.tasks import from_description
 
     return from_description(json.loads((data / "task.json").read_text(encoding="utf-8")))

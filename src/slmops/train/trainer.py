@@ -61,7 +61,7 @@ def train(
     example must carry soft targets.
 
     Raises:
-        SlmopsError: the loss is no longer a number; the last checkpoint is kept.
+        SlmopsError: the loss is no longer a number.
     """
     transformers.set_seed(seed)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[resolve_precision(settings.precision)]
@@ -138,7 +138,7 @@ class _Trainer(Trainer):
             collate_fn=lambda rows: collate([self.examples[i] for i in rows], pad=0),
         )
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, _model: Any = None) -> torch.optim.Optimizer:
         self.optimizer = MasterAdamW(
             self.trainable, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
@@ -231,11 +231,11 @@ class _Watcher(TrainerCallback):
         if not all(math.isfinite(value) for value in terms.values()):
             raise SlmopsError(
                 f"the loss is no longer a number ({terms})",
-                hint="lower the learning rate; training goes on from the last checkpoint when run again",
+                hint="lower the learning rate",
             )
         self._recent.append(terms)
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         saved = last_checkpoint(Path(args.output_dir))
         if state.global_step and saved:
             kept = json.loads((saved / WHOLE).read_text())
@@ -244,7 +244,7 @@ class _Watcher(TrainerCallback):
             self.task.advance(sum(self.tokens[: state.global_step]))
         self._since = self._saved = time.monotonic()
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step = state.global_step
         now = time.monotonic()
         self.seconds += now - self._since
@@ -259,12 +259,14 @@ class _Watcher(TrainerCallback):
         # A checkpoint falls on a log point, so that a resumed run logs the same means as an unbroken one.
         control.should_save = now - self._saved >= self.checkpoint_seconds and step < len(self.tokens)
 
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for path in folder.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        (folder / WHOLE).write_text(json.dumps({"history": self.history, "seconds": self.seconds}))
+        part = folder / f"{WHOLE}.part"
+        part.write_text(json.dumps({"history": self.history, "seconds": self.seconds}))
+        part.replace(folder / WHOLE)
         for older in Path(args.output_dir).glob("checkpoint-*"):
             if older != folder:
                 shutil.rmtree(older)

@@ -1,0 +1,70 @@
+"""What every benchmark gives: a table for people and, as its last line, one JSON object."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from slmops.pipeline.environment import cpu_model
+
+RESULTS = Path(__file__).parent / "results"
+_LESS_IS_BETTER = ("_ms", "_mb", "_s", "_points_drop")
+
+
+def machine() -> str:
+    """Cores that this process may use, and what they are: `2 x AMD EPYC`."""
+    return f"{len(os.sched_getaffinity(0))} x {cpu_model()}"
+
+
+def missed(figures: Mapping[str, float], goals: Mapping[str, float]) -> list[str]:
+    """The goals that the figures do not meet; a goal without a figure is not met."""
+    return [name for name, goal in goals.items() if name not in figures or not _meets(name, figures[name], goal)]
+
+
+def _meets(name: str, figure: float, goal: float) -> bool:
+    return figure <= goal if name.endswith(_LESS_IS_BETTER) else figure >= goal
+
+
+def publish(
+    name: str,
+    figures: Mapping[str, float],
+    *,
+    goals: Mapping[str, float],
+    spread: Mapping[str, Sequence[float]] | None = None,
+    keep: bool = True,
+) -> None:
+    """Print the figures and keep them in `benchmarks/results/NAME.json`.
+
+    Args:
+        figures: plain numbers. More is better, unless a name ends in `_ms`, `_mb`, `_s` or `_points_drop`.
+        goals: the worst value of a figure that is good enough.
+        spread: lower and upper end of a figure.
+        keep: false for a run too small to stand beside others.
+    """
+    spread = spread or {}
+    result = {
+        "name": name,
+        "machine": machine(),
+        "figures": dict(figures),
+        "spread": {figure: list(ends) for figure, ends in spread.items()},
+        "goals": dict(goals),
+        "missed": missed(figures, goals),
+    }
+    print(f"{name} on {machine()}\n")
+    for figure, value in figures.items():
+        ends = "{:>9,.3f} to {:,.3f}".format(*spread[figure]) if figure in spread else ""
+        print(f"{figure:<28}{value:>10,.3f}{ends:<22}{_verdict(figure, value, goals)}".rstrip())
+    print(f"\nmissed: {', '.join(result['missed']) or 'none'}")
+    if keep:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result))
+
+
+def _verdict(figure: str, value: float, goals: Mapping[str, float]) -> str:
+    if figure not in goals:
+        return ""
+    bound = "at most" if figure.endswith(_LESS_IS_BETTER) else "at least"
+    return f"  goal {bound} {goals[figure]:g}: {'met' if _meets(figure, value, goals[figure]) else 'MISSED'}"

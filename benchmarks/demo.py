@@ -1,0 +1,96 @@
+"""The demo's figures against its goals, from the evidence that a run of recipes/support.yaml leaves.
+
+Stages that the home already holds are not run again; a fresh `--home` measures everything anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from _contract import publish
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "recipes" / "support.yaml"
+ROLES = ("teacher", "baseline", "student", "shipped", "floor")
+GOALS = {
+    "time_saving_torch": 0.85,
+    "weights_saving": 0.95,
+    "exact_match_kept": 0.92,
+    "field_f1_kept": 0.92,
+    "over_baseline_points_low": 0.1,
+    "over_floor_points_low": 0.1,
+}
+GATE_FAILED = 3
+
+# Too little for a good model, enough to see every figure. Teacher and shipped model share a format, and so an export.
+QUICK = (
+    "task.max_answer_tokens=48",
+    "data.sample.train=60",
+    "data.sample.pool=32",
+    "data.sample.test=32",
+    "teachers.0.fit.epochs=2",
+    "teach.precision=int4",
+    "teach.min_agreement=0",
+    "student.carve.choose=even",
+    "train.epochs=3",
+    "train.baseline_epochs=3",
+    "compress.block_size=32",
+    "evaluate.latency_requests=3",
+    "evaluate.gates={}",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--home", type=Path, default=ROOT / ".slmops", help="folder of the store and the history")
+    parser.add_argument("--quick", action="store_true", help="less data and fewer epochs; the result is not kept")
+    arguments = parser.parse_args()
+    evidence = run(arguments.home, QUICK if arguments.quick else ())
+    publish("demo", figures(evidence), goals=GOALS, spread=spread(evidence), keep=not arguments.quick)
+
+
+def run(home: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Run the recipe and return its evidence; a failed gate is a result like any other."""
+    command = [sys.executable, "-m", "slmops.cli.main", "run", str(RECIPE), "--json", "--home", str(home)]
+    command += [argument for override in overrides for argument in ("--set", override)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode not in (0, GATE_FAILED):
+        sys.exit(done.returncode)
+    folder = Path(json.loads(done.stdout)["steps"]["evaluate"]["path"])
+    evidence: dict[str, Any] = json.loads((folder / "evidence.json").read_text(encoding="utf-8"))
+    return evidence
+
+
+def figures(evidence: Mapping[str, Any]) -> dict[str, float]:
+    """The evidence as one number per name; what rests on too little evidence is left out."""
+    found: dict[str, float | None] = {**evidence["savings"], **evidence["kept"]}
+    for role in ROLES:
+        quality = evidence["models"].get(role, {}).get("quality", {})
+        found |= {f"{name}_{role}": quality.get(name) for name in ("exact_match", "field_f1")}
+    for test in evidence["paired"]:
+        over, low = f"over_{test['rival']}", test["exact_match"]["interval"][0]
+        found |= {f"{over}_points": test["exact_match"]["points"], f"{over}_p": test["exact_match"]["p"]}
+        found[f"{over}_points_low"] = low * 100  # the lower end of the interval: clearly better means above zero
+    found["n_test"] = evidence["n_test"]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def spread(evidence: Mapping[str, Any]) -> dict[str, list[float]]:
+    """95 % intervals: of the kept shares, of each model's exact match, and of what it has over a rival."""
+    found = {name: ends for name, ends in evidence["kept_interval"].items() if ends is not None}
+    for role in ROLES:
+        if "interval" in evidence["models"].get(role, {}):
+            found[f"exact_match_{role}"] = evidence["models"][role]["interval"]
+    for test in evidence["paired"]:
+        found[f"over_{test['rival']}_points"] = [end * 100 for end in test["exact_match"]["interval"]]
+    return found
+
+
+if __name__ == "__main__":
+    main()

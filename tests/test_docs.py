@@ -1,0 +1,133 @@
+"""What the documents say can be done: their links lead somewhere, their commands exist, the README's Python runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from slmops.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+
+RECIPE = """
+name: support
+task: {{kind: classification, max_answer_tokens: 8}}
+data: {{train: train.jsonl, pool: pool.jsonl, test: test.jsonl}}
+teachers: [{{model: {model}, fit: {{epochs: 8, learning_rate: 2.0e-3, batch_tokens: 512}}}}]
+teach: {{precision: fp32}}
+student: {{carve: {{layers: 1}}}}
+train: {{baseline: false}}
+compress: {{precision: fp32}}
+evaluate: {{latency_requests: 2}}
+"""
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The code blocks of a document in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The words of every command that a document tells its reader to type, without the remarks behind them."""
+    lines = [line for block in blocks(path, "sh") for line in block.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def missing(words: list[str]) -> str | None:
+    """What of a command does not exist, or None."""
+    match words:
+        case ["slmops", *arguments]:
+            return refused(arguments)
+        case ["make", target, *settings]:
+            pattern = re.sub(r"^bench-.*", "bench-%", target)
+            known = re.search(rf"^{re.escape(pattern)}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+            script = ROOT / "benchmarks" / f"{target.removeprefix('bench-')}.py"
+            exists = known and (pattern == target or script.is_file())
+            return None if exists and all(setting.startswith("ARGS=") for setting in settings) else target
+        case ["python", "-m", module, *_]:
+            return None if find_spec(module) else module
+    return words[0]
+
+
+def refused(arguments: list[str]) -> str | None:
+    """What the command line itself has against its arguments, or None; nothing is run."""
+    command = typer.main.get_command(app)
+    while isinstance(command, TyperGroup):
+        name, *arguments = arguments or ["(nothing)"]
+        if name not in command.commands:
+            return name
+        command = command.commands[name]
+    try:
+        command.make_context(name, arguments)
+    except typer.TyperException as error:
+        return error.format_message()
+    return None
+
+
+def test_there_are_documents_with_commands() -> None:
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/guides/first-run.md"} <= {
+        *NAMES
+    }
+    assert ["make", "demo"] in commands(ROOT / "README.md")
+    assert ["make", "test"] in commands(ROOT / "README.md")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_exists(name: str) -> None:
+    assert {shlex.join(words): fault for words in commands(ROOT / name) if (fault := missing(words))} == {}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "slmops fly",
+        "slmops runs --jsn",
+        "slmops store gc --keep-runs none",
+        "make dinner",
+        "make bench-none",
+        "python -m slmops.x",
+    ],
+)
+def test_a_command_that_does_not_exist_is_told(command: str) -> None:
+    assert missing(command.split())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_inside_the_repository_leads_somewhere(name: str) -> None:
+    text = re.sub(r"^```.*?^```", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert [link for link in links if not (ROOT / name).parent.joinpath(link).exists()] == []
+
+
+def write_project(folder: Path, model: Path) -> None:
+    """A recipe that the README's Python finds, small enough to run in half a minute."""
+    (folder / "recipe.yaml").write_text(RECIPE.format(model=model))
+    texts = [
+        f"{begin} {number}?" for number in range(1, 31) for begin in ("Where is order", "I want my money back for")
+    ]
+    rows = [{"input": text, "output": "refund" if "money" in text else "order_late"} for text in texts]
+    for name, part in (("train", rows[:40]), ("pool", rows[40:50]), ("test", rows[50:])):
+        lines = [{"input": row["input"]} if name == "pool" else row for row in part]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_python_of_the_readme_runs(tiny, tmp_path: Path) -> None:
+    (program,) = blocks(ROOT / "README.md", "python")
+    write_project(tmp_path, tiny.folder)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "exact match" in done.stdout
+    assert (tmp_path / "bundles" / "support" / "manifest.json").is_file()
+    answer, *_ = done.stdout.splitlines()[-1].split()
+    assert answer in {"order_late", "refund"}
