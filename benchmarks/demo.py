@@ -32,8 +32,8 @@ GATE_FAILED = 3
 QUICK = (
     "task.max_answer_tokens=48",
     "data.sample.train=60",
-    "data.sample.pool=32",
-    "data.sample.test=32",
+    "data.sample.pool=24",
+    "data.sample.test=24",
     "teachers.0.fit.epochs=2",
     "teach.precision=int4",
     "teach.min_agreement=0",
@@ -41,7 +41,7 @@ QUICK = (
     "train.epochs=3",
     "train.baseline_epochs=3",
     "compress.block_size=32",
-    "evaluate.latency_requests=3",
+    "evaluate.latency_requests=2",
     "evaluate.gates={}",
 )
 

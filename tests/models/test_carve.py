@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -33,7 +35,7 @@ def test_evenly_spaced_layers(layers, data):
     keep = data.draw(st.integers(2, layers))
     chosen = evenly_spaced(layers, keep)
     assert (chosen[0], chosen[-1], len(set(chosen))) == (0, layers - 1, keep)
-    gaps = [b - a for a, b in zip(chosen, chosen[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(chosen)]
     assert max(gaps) - min(gaps) <= 1
 
 

@@ -73,7 +73,7 @@ def test_extra_tokens_only_add(extra):
 
 
 def test_other_tokenizers_are_refused():
-    word_level = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
+    word_level = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "?": 1}, unk_token="?"))  # noqa: S106 - a token, no password
     with pytest.raises(BadInput, match="not a byte-level BPE") as error:
         trim_vocabulary(json.loads(word_level.to_str()), [0])
     assert "vocabulary: keep" in (error.value.hint or "")

@@ -38,16 +38,15 @@ def plain(logits, ids, log_probs, temperature):
 def test_soft_loss_is_the_coarsened_kl_divergence(seed, temperature, missing):
     logits, ids, log_probs = case(seed)
     ids[0, :missing] = -1
-    ours = soft_loss(
-        torch.tensor(logits), torch.tensor(ids), torch.tensor(log_probs), temperature=temperature
-    )
+    ours = soft_loss(torch.tensor(logits), torch.tensor(ids), torch.tensor(log_probs), temperature=temperature)
     assert float(ours) == pytest.approx(plain(logits, ids, log_probs, temperature), abs=1e-6)
 
 
 def test_soft_loss_is_zero_for_the_teacher_itself_and_positive_elsewhere():
     logits, ids, _ = case(1, k=VOCABULARY)
     own = torch.log_softmax(torch.tensor(logits), -1)
-    assert float(soft_loss(torch.tensor(logits), torch.tensor(ids), own.gather(-1, torch.tensor(ids)), temperature=1)) < 1e-6
+    known = own.gather(-1, torch.tensor(ids))
+    assert float(soft_loss(torch.tensor(logits), torch.tensor(ids), known, temperature=1)) < 1e-6
     assert all(float(soft_loss(*map(torch.tensor, case(seed)), temperature=1)) > 0 for seed in range(20))
 
 

@@ -1,6 +1,5 @@
 """The trainer on a real (tiny) model: it learns, it resumes to the bit, and it stops at nonsense."""
 
-
 import signal
 import subprocess
 import sys

@@ -13,6 +13,9 @@ from slmops.errors import BadInput, SlmopsError
 from slmops.models.source import TOKENIZER_FILES
 from slmops.recipe.models import CompressSettings
 
+ALGORITHMS = {"rtn": "default", "k_quant": "k_quant"}
+"""Our names to the builder's, whose `default` is the runtime's own symmetric round-to-nearest kernel."""
+
 CONTEXT_TOKENS = 2048
 """The key-value cache is allocated for this many tokens at most; engines take less for shorter requests."""
 
@@ -31,7 +34,9 @@ def convert(model: Path, out: Path, settings: CompressSettings, *, scratch: Path
     arguments = ["-i", str(model), "-o", str(out), "-c", str(scratch), "-p", settings.precision, "-e", "cpu"]
     arguments += ["--extra_options", "hf_token=false"]
     if settings.precision != "fp32":
-        arguments += [f"block_size={settings.block_size}", f"algo_config={settings.algorithm}"]
+        arguments += [f"block_size={settings.block_size}", f"algo_config={ALGORITHMS[settings.algorithm]}"]
+    if settings.precision == "int4" and settings.head == "int8":
+        arguments += ["matmul_mixed_precision=last_matmul:int8"]
     command = child.command("onnxruntime_genai.models.builder", *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
     if done.returncode:

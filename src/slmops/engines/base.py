@@ -55,7 +55,8 @@ class Token:
         request: index of the prompt in the batch.
         id: the token.
         finish: set on a request's last token: `stop` at an end token, `length` at `max_tokens` or a full context.
-        top: `(ids int32 [k], log-probabilities float32 [k])` of the k most likely tokens, most likely first, when asked for.
+        top: `(ids int32 [k], log-probabilities float32 [k])` of the k most likely tokens, most likely first, when
+            asked for.
     """
 
     request: int

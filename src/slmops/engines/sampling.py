@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from slmops.engines.base import Logits, Prompts, Sampling
 
-
 _WORTH_SORTING = np.float32(-12)
 """Logits this far below the largest are rarely among the first few."""
 

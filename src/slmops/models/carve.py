@@ -55,7 +55,7 @@ def _losses_without_each(decoder: Any, layers: list[Any], loss: Callable[[], flo
     """The loss without layer i, for each i; the layers before i are computed once and replayed."""
     losses, replay = [], None
     for i, layer in enumerate(layers):
-        head = [replay] if replay is not None else []
+        head: list[Any] = [replay] if replay is not None else []
         decoder.layers = _module_list([*head, *layers[i + 1 :]])
         losses.append(loss())
         tap = _Tap()

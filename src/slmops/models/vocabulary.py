@@ -87,7 +87,11 @@ def _closed(names: Iterable[str], parts: dict[str, list[tuple[str, ...]]]) -> se
 
 def _require_byte_level(tokenizer: dict[str, Any]) -> None:
     model = tokenizer.get("model", {})
-    if model.get("type") != "BPE" or model.get("byte_fallback") or "ByteLevel" not in str(tokenizer.get("pre_tokenizer")):
+    if (
+        model.get("type") != "BPE"
+        or model.get("byte_fallback")
+        or "ByteLevel" not in str(tokenizer.get("pre_tokenizer"))
+    ):
         raise BadInput(
             f"the vocabulary of this tokenizer cannot be trimmed: it is {model.get('type')}, not a byte-level BPE",
             hint="set student.carve.vocabulary: keep",

@@ -88,7 +88,9 @@ def _student(recipe: Recipe) -> list[Node]:
     """The carved and distilled student, the same student without a teacher, and what ships."""
     train, fitted = recipe.train, "teacher" if recipe.teacher.fit else "base"
     carve = recipe.student.carve
-    distil = DistilSettings(optimisation=_optimisation(train), objective=train.objective)
+    distil = DistilSettings(
+        optimisation=_optimisation(train), objective=train.objective, round_to_int4=train.round_to_int4
+    )
     nodes = [
         Node("student:carved", CarveStudent, carve, inputs={"model": fitted, "data": "data", "answers": "teach"}),
         Node("student", Distil, distil, inputs={"student": "student:carved", "data": "data", "answers": "teach"}),

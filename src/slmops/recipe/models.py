@@ -179,8 +179,18 @@ class Objective(Settings):
     text_weight: float = Field(0.3, ge=0, description="Weight of cross-entropy on the teacher's words beside KL.")
 
 
+class Rounding(Settings):
+    """The grid that weights are rounded to while they learn; the same as in `compress`, or it is of no use."""
+
+    block_size: Literal[16, 32, 64, 128] = Field(32, description="Weights that share one scale.")
+
+
 class TrainSettings(Optimisation):
     """Stage two of distillation: the student learns from the teacher's answers."""
+
+    round_to_int4: Rounding | None = Field(
+        None, description="Quantisation-aware: the student computes with the int4 weights it will ship with."
+    )
 
     objective: Objective = Field(default_factory=Objective, description="What the student imitates.")
     baseline: bool = Field(True, description="Also train the same student on the labelled rows alone.")
@@ -192,8 +202,9 @@ class CompressSettings(Settings):
 
     runtime: Literal["onnxruntime-genai"] = Field("onnxruntime-genai", description="What runs the shipped model.")
     precision: Literal["int4", "int8", "fp32"] = Field("int4", description="Of the shipped weights.")
-    algorithm: Literal["rtn", "k_quant"] = Field("rtn", description="How int4 values are chosen.")
+    algorithm: Literal["rtn", "k_quant"] = Field("rtn", description="How values are chosen: rtn rounds to nearest.")
     block_size: Literal[16, 32, 64, 128] = Field(32, description="Weights that share one scale.")
+    head: Literal["same", "int8"] = Field("int8", description="Precision of the output head of an int4 model.")
 
 
 class Gate(Settings):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+
+Round = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _as_it_is(weight: torch.Tensor) -> torch.Tensor:
+    return weight
 
 
 class MasterAdamW(torch.optim.AdamW):
@@ -16,10 +22,24 @@ class MasterAdamW(torch.optim.AdamW):
     which are part of the optimiser's state and so of every checkpoint.
     """
 
-    def __init__(self, weights: Iterable[torch.nn.Parameter], *, lr: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        weights: Iterable[torch.nn.Parameter],
+        *,
+        lr: float,
+        weight_decay: float,
+        rounding: Mapping[torch.Tensor, Round] | None = None,
+    ) -> None:
+        """Optimise `weights`; where `rounding` names one of them, the model gets its rounded master.
+
+        The gradient at the rounded weight moves the master as if rounding were the identity: the straight-through
+        estimator (Bengio et al. 2013, section 4), as in quantisation-aware training (Jacob et al. 2018).
+        """
+        self._rounding = rounding or {}
         self._weights: list[torch.Tensor] = [weight for weight in weights if weight.requires_grad]
         masters = [weight.detach().float().clone().requires_grad_() for weight in self._weights]
         super().__init__(masters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
+        self.write_back()
 
     @property
     def masters(self) -> list[torch.Tensor]:
@@ -42,8 +62,14 @@ class MasterAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Copy the masters into the model, rounding to its type."""
-        torch._foreach_copy_(self._weights, self.masters)
+        """Copy the masters into the model, rounded to its type, or to their grid where they have one."""
+        torch._foreach_copy_(self._weights, self.rounded())
+
+    def rounded(self) -> list[torch.Tensor]:
+        """The masters as the model sees them, in float32."""
+        keep: Round = _as_it_is
+        pairs = zip(self._weights, self.masters, strict=True)
+        return [self._rounding.get(weight, keep)(master) for weight, master in pairs]
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "masters": self.masters}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Carve, Objective, Optimisation, Settings
+from slmops.recipe.models import Carve, Objective, Optimisation, Rounding, Settings
 
 if TYPE_CHECKING:
     from slmops.tasks.base import Task
@@ -38,7 +38,7 @@ class Fit:
         others = [row for side in ("pool", "test") for row in read_jsonl(data / f"{side}.jsonl")]
         lengths = [*examples, *unanswered_examples(others, task, tokenizer)]
         check_lengths(lengths, [row["id"] for row in (*rows, *others)], folder)
-        return _train(folder, examples, settings, None, context)
+        return _train(folder, examples, settings, context)
 
 
 class CarveStudent:
@@ -96,6 +96,7 @@ class DistilSettings(Settings):
 
     optimisation: Optimisation
     objective: Objective
+    round_to_int4: Rounding | None
 
 
 class Distil:
@@ -120,11 +121,24 @@ class Distil:
         examples = taught_examples(answers, task, tokenizer, kept)
         examples += reference_examples(rows, task, tokenizer, soft_k=width)
         check_lengths(examples, [a.id for a in answers] + [row["id"] for row in rows], folder)
-        return _train(folder, examples, settings.optimisation, settings.objective, context)
+        return _train(
+            folder,
+            examples,
+            settings.optimisation,
+            context,
+            objective=settings.objective,
+            rounding=settings.round_to_int4,
+        )
 
 
 def _train(
-    folder: Path, examples: Sequence[Example], settings: Optimisation, objective: Objective | None, context: Context
+    folder: Path,
+    examples: Sequence[Example],
+    settings: Optimisation,
+    context: Context,
+    *,
+    objective: Objective | None = None,
+    rounding: Rounding | None = None,
 ) -> Mapping[str, float | str]:
     from slmops.models.source import save_model
     from slmops.train.trainer import resolve_precision, train
@@ -134,6 +148,7 @@ def _train(
         examples,
         settings,
         objective=objective,
+        rounding=rounding,
         work=context.work,
         seed=context.seed,
         progress=context.progress,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from slmops.errors import SlmopsError
 from slmops.models.source import load_model
 from slmops.progress import Progress, Silent, Task
-from slmops.recipe.models import Objective, Optimisation
+from slmops.recipe.models import Objective, Optimisation, Rounding
 from slmops.train.examples import Example, schedule
 from slmops.train.objective import soft_loss, text_loss
-from slmops.train.optimiser import MasterAdamW
+from slmops.train.optimiser import MasterAdamW, Round
+from slmops.train.rounding import to_int4_grid
 
 WHOLE = "whole"
 """Written into a checkpoint last: a folder without it was cut off by a kill."""
@@ -52,13 +54,15 @@ def train(
     work: Path,
     seed: int,
     objective: Objective | None = None,
+    rounding: Rounding | None = None,
     progress: Progress | None = None,
     title: str = "train",
 ) -> Trained:
     """Train the model in `folder` on `examples` and return it, starting from the last whole checkpoint in `work`.
 
     The loss is the mean over answer tokens; prompts only give context. With an objective of kind `kl`, every
-    example must carry soft targets.
+    example must carry soft targets. With `rounding`, the linear weights of the layers are on the int4 grid in every
+    forward pass and in the result.
 
     Raises:
         SlmopsError: the loss is no longer a number.
@@ -70,16 +74,25 @@ def train(
     tokens = [sum(len(examples[i]) for i in batch) for batch in plan]
     watcher = _Watcher(tokens, settings.checkpoint_seconds)
     trainer = _Trainer(
-        model, examples, plan, settings, objective or Objective(kind="text"), work=work, seed=seed, watcher=watcher
+        model,
+        examples,
+        plan,
+        settings,
+        objective or Objective(kind="text"),
+        grids=_grids(model, rounding),
+        work=work,
+        seed=seed,
+        watcher=watcher,
     )
     last = last_checkpoint(work)
     with ExitStack() as stack:
         watcher.task = stack.enter_context((progress or Silent()).task(title, sum(tokens), "tokens"))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     optimiser = trainer.optimizer.optimizer if hasattr(trainer.optimizer, "optimizer") else trainer.optimizer
+    finished = optimiser.rounded()
     model.float()
     with torch.no_grad():
-        for weight, master in zip(trainer.trainable, optimiser.masters, strict=True):
+        for weight, master in zip(trainer.trainable, finished, strict=True):
             weight.copy_(master)
     return Trained(model.eval(), watcher.history, sum(tokens), watcher.seconds)
 
@@ -98,6 +111,14 @@ def last_checkpoint(work: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
+def _grids(model: transformers.PreTrainedModel, rounding: Rounding | None) -> dict[torch.Tensor, Round]:
+    """The grid of each linear weight in the layers. Embedding and head ship with eight bits and stay as they are."""
+    if rounding is None:
+        return {}
+    linear = (module for module in model.get_decoder().layers.modules() if isinstance(module, torch.nn.Linear))
+    return {module.weight: partial(to_int4_grid, block_size=rounding.block_size) for module in linear}
+
+
 class _Trainer(Trainer):
     """transformers' Trainer with our batches, our optimiser and our loss."""
 
@@ -109,12 +130,13 @@ class _Trainer(Trainer):
         settings: Optimisation,
         objective: Objective,
         *,
+        grids: dict[torch.Tensor, Round],
         work: Path,
         seed: int,
         watcher: _Watcher,
     ) -> None:
         self.examples, self.plan, self.settings, self.objective = examples, plan, settings, objective
-        self.watcher = watcher
+        self.watcher, self.grids = watcher, grids
         self.trainable = [weight for weight in model.parameters() if weight.requires_grad]
         arguments = TrainingArguments(
             output_dir=str(work),
@@ -140,7 +162,10 @@ class _Trainer(Trainer):
 
     def create_optimizer(self, _model: Any = None) -> torch.optim.Optimizer:
         self.optimizer = MasterAdamW(
-            self.trainable, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
+            self.trainable,
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            rounding=self.grids,
         )
         return self.optimizer
 
