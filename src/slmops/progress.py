@@ -31,7 +31,7 @@ class _SilentTask:
 class Silent:
     """Progress nobody watches: the default of every library call."""
 
-    def task(self, title: str, total: float | None, unit: str) -> AbstractContextManager[Task]:
+    def task(self, title: str, total: float | None, unit: str) -> AbstractContextManager[Task]:  # noqa: ARG002
         return nullcontext(_SilentTask())
 
     def note(self, text: str) -> None:

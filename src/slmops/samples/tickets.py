@@ -125,11 +125,9 @@ def _typo(part: str, rng: random.Random) -> str:
 
 
 def _punctuate(parts: list[str], rng: random.Random) -> str:
-    tidy = rng.random() < 0.75
-    ends = [
-        part if part[-1] in "?!.)" else part + ("." if tidy else rng.choice([",", "", "!", " -"])) for part in parts
-    ]
-    return " ".join(ends).strip(" ,-")
+    marks = ["."] if rng.random() < 0.75 else [",", "", "!", " -"]
+    ended = [part if part[-1] in "?!.)" else part + rng.choice(marks) for part in parts]
+    return " ".join(ended).strip(" ,-")
 
 
 def _value(rules: dict[str, Any], field: str, rng: random.Random) -> str:
