@@ -204,7 +204,6 @@ class CompressSettings(Settings):
     precision: Literal["int4", "int8", "fp32"] = Field("int4", description="Of the shipped weights.")
     algorithm: Literal["rtn", "k_quant"] = Field("rtn", description="How values are chosen: rtn rounds to nearest.")
     block_size: Literal[16, 32, 64, 128] = Field(32, description="Weights that share one scale.")
-    head: Literal["same", "int8"] = Field("int8", description="Precision of the output head of an int4 model.")
 
 
 class Gate(Settings):

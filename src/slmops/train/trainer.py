@@ -61,7 +61,7 @@ def train(
     """Train the model in `folder` on `examples` and return it, starting from the last whole checkpoint in `work`.
 
     The loss is the mean over answer tokens; prompts only give context. With an objective of kind `kl`, every
-    example must carry soft targets. With `rounding`, the linear weights of the layers are on the int4 grid in every
+    example must carry soft targets. With `rounding`, the matrices that ship with four bits are on their grid in every
     forward pass and in the result.
 
     Raises:
@@ -112,11 +112,11 @@ def last_checkpoint(work: Path) -> Path | None:
 
 
 def _grids(model: transformers.PreTrainedModel, rounding: Rounding | None) -> dict[torch.Tensor, Round]:
-    """The grid of each linear weight in the layers. Embedding and head ship with eight bits and stay as they are."""
+    """The grid of each matrix that ships with four bits: the linear weights, and an embedding that is tied to one."""
     if rounding is None:
         return {}
-    linear = (module for module in model.get_decoder().layers.modules() if isinstance(module, torch.nn.Linear))
-    return {module.weight: partial(to_int4_grid, block_size=rounding.block_size) for module in linear}
+    matrices = {module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)}
+    return dict.fromkeys(matrices, partial(to_int4_grid, block_size=rounding.block_size))
 
 
 class _Trainer(Trainer):

@@ -1,0 +1,73 @@
+"""The grid that a student learns on is the one the runtime quantises to."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnxruntime.quantization.matmul_nbits_quantizer import quantize_matmul_4bits
+
+from slmops.recipe.models import Objective, Optimisation, Rounding
+from slmops.train.examples import Example
+from slmops.train.rounding import to_int4_grid
+from slmops.train.trainer import train
+
+SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 150))
+BLOCKS = st.sampled_from([16, 32, 64, 128])
+
+
+def weight(shape: tuple[int, int], seed: int) -> torch.Tensor:
+    made = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.05
+    made[0, : shape[1] // 2] = 0
+    return made
+
+
+def by_the_runtime(matrix: torch.Tensor, block: int) -> np.ndarray:
+    """What onnxruntime's kernel makes of `matrix` [out, in], back in float32."""
+    out, inputs = matrix.shape
+    blocks = -(-inputs // block)
+    padded = np.pad(matrix.numpy().T, ((0, blocks * block - inputs), (0, 0))).copy()
+    packed = np.zeros((out, blocks, block // 2), dtype="uint8")
+    scales = np.zeros((out, blocks), dtype=np.float32)
+    zeros = np.zeros((out, (blocks + 1) // 2), dtype="uint8")
+    quantize_matmul_4bits(packed, padded, scales, zeros, block, out, inputs, True)
+    steps = np.stack([packed & 15, packed >> 4], -1).reshape(out, blocks, block).astype(int) - 8
+    return (steps * scales[..., None]).reshape(out, -1)[:, :inputs]
+
+
+@given(SHAPES, BLOCKS, st.integers(0, 99))
+@settings(deadline=None)
+def test_it_is_the_grid_of_the_runtime(shape, block, seed):
+    matrix = weight(shape, seed)
+    np.testing.assert_allclose(to_int4_grid(matrix, block).numpy(), by_the_runtime(matrix, block), atol=1e-7)
+
+
+@given(SHAPES, BLOCKS, st.integers(0, 99))
+@settings(deadline=None)
+def test_a_weight_on_the_grid_stays_there(shape, block, seed):
+    once = to_int4_grid(weight(shape, seed), block)
+    torch.testing.assert_close(to_int4_grid(once, block), once, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(by_the_runtime(once, block), once.numpy(), atol=1e-7)
+
+
+@pytest.mark.parametrize("block", [16, 64])
+def test_a_student_comes_out_of_training_on_the_grid(tiny, tmp_path, block):
+    rows = [Example((3, 4, 5, 6 + i), (20 + i, 40, 7)) for i in range(16)]
+    optimisation = Optimisation(epochs=1, learning_rate=1e-3, batch_tokens=64, precision="fp32")
+    model = train(
+        tiny.folder,
+        rows,
+        optimisation,
+        objective=Objective(kind="text"),
+        rounding=Rounding(block_size=block),
+        work=tmp_path,
+        seed=1,
+    ).model
+    matrices = {name: value for name, value in model.named_parameters() if value.ndim == 2}
+    assert matrices
+    for name, matrix in matrices.items():
+        kept = matrix.detach()
+        torch.testing.assert_close(to_int4_grid(kept, block), kept, rtol=1e-5, atol=0, msg=name)
+        values = kept[0, :block].unique()
+        assert len(values) <= 16
+    assert not torch.equal(model.model.norm.weight, to_int4_grid(model.model.norm.weight[None], block)[0])
