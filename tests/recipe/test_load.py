@@ -238,3 +238,20 @@ def test_plain_data_that_is_no_mapping() -> None:
         parse_recipe(number, folder=".")
     with pytest.raises(BadInput, match="teachers is missing"):
         parse_recipe({"name": "a"}, folder=".")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["train.round_to_int4={block_size: 64}", "compress.block_size=64"], None),
+        (["train.round_to_int4={block_size: 64}", "compress.precision=int8"], None),
+        (["train.round_to_int4={block_size: 64}", "compress.block_size=32"], "rtn in blocks of 32"),
+        (["train.round_to_int4={}", "compress.algorithm=k_quant"], "k_quant in blocks of 32"),
+    ],
+)
+def test_a_student_is_not_rounded_to_two_grids(folder: Path, overrides: list[str], problem: str | None) -> None:
+    if problem is None:
+        assert load_recipe(folder / "recipe.yaml", overrides).train.round_to_int4 is not None
+    else:
+        (told,) = problems(folder, GOOD, *overrides)
+        assert problem in told

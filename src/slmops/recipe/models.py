@@ -258,6 +258,18 @@ class Recipe(Settings):
 
         return load_recipe(path, overrides)
 
+    @model_validator(mode="after")
+    def _one_grid(self) -> Recipe:
+        learned, ships = self.train.round_to_int4, self.compress
+        if learned is None or ships.precision != "int4":
+            return self
+        if ships.algorithm != "rtn" or ships.block_size != learned.block_size:
+            raise ValueError(
+                f"`train.round_to_int4` trains for rtn in blocks of {learned.block_size}, `compress` makes "
+                f"{ships.algorithm} in blocks of {ships.block_size}: the student would be rounded twice"
+            )
+        return self
+
     @property
     def teacher(self) -> TransformersTeacher:
         return self.teachers[0]
