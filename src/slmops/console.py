@@ -100,6 +100,8 @@ class _Count:
         return fit(f"{self.title}: {self.where()}, {amount(self.rate)}/s{left}{self._shown()}")
 
     def ended(self) -> str:
+        if not self.unit:  # work that cannot be counted only takes its time
+            return fit(f"{self.title}: {duration(self.seconds)}")
         speed = f" ({amount(self.rate)}/s)"
         return fit(f"{self.title}: {self.where()} in {duration(self.seconds)}{speed}{self._shown()}")
 
@@ -193,10 +195,12 @@ class _Bar:
 
     def _done(self) -> str:
         count = self._count
-        return f"{count.done / count.total:.0%}" if count.total else amount(count.done)
+        if count.total:
+            return f"{count.done / count.total:.0%}"
+        return amount(count.done) if count.unit else ""
 
     def _rate(self) -> str:
-        return fit(f"{amount(self._count.rate)} {self._count.unit}/s", 16)
+        return fit(f"{amount(self._count.rate)} {self._count.unit}/s", 16) if self._count.unit else ""
 
     def _figures(self) -> str:
         return fit(" ".join(f"{name} {amount(value)}" for name, value in self._count.figures.items()), 14)

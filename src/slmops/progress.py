@@ -17,7 +17,10 @@ class Progress(Protocol):
     """Where work reports to. A room opens a task for anything that may take over two seconds."""
 
     def task(self, title: str, total: float | None, unit: str) -> AbstractContextManager[Task]:
-        """A task of `total` units (None when unknown), e.g. `task("train student", 120_000, "tokens")`."""
+        """A task of `total` units (None when unknown), e.g. `task("train student", 120_000, "tokens")`.
+
+        Work that goes on where it was interrupted counts the units that remain. A unit of "" cannot be counted.
+        """
 
     def note(self, text: str) -> None:
         """One line that stays on the screen and in the log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -42,6 +43,8 @@ def _globals(
 
 def main() -> None:
     """Run the command line and end the process with the exit code of what happened."""
+    # Libraries draw bars of their own over ours; tqdm reads this when it is first imported.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     arguments, debug = _debug_first(sys.argv[1:] or ["--help"])
     try:
         code = app(arguments, standalone_mode=False)

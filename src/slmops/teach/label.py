@@ -33,15 +33,16 @@ def label_pool(
     prompts = [tokenizer.prompt(task.render(row["input"])) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: len(prompts[i]))
     sampling = Sampling(max_tokens=task.max_answer_tokens)
-    found: dict[int, Answer] = {}
-    with (progress or Silent()).task("teacher answers the pool", len(rows), "rows") as bar:
-        for start in range(0, len(order), batch):
-            chosen, folder = order[start : start + batch], work / f"batch-{start:06d}"
-            if not (folder / "answers.jsonl").exists():
-                tokens = list(engine.generate([prompts[i] for i in chosen], sampling, top_logits=top_logits))
-                save_answers(folder, _answers(tokens, [rows[i] for i in chosen], tokenizer, top_logits))
-            found |= dict(zip(chosen, load_answers(folder), strict=True))
+    batches = {work / f"batch-{start:06d}": order[start : start + batch] for start in range(0, len(order), batch)}
+    open_ = {folder: chosen for folder, chosen in batches.items() if not (folder / "answers.jsonl").exists()}
+    with (progress or Silent()).task("teacher answers the pool", sum(map(len, open_.values())), "rows") as bar:
+        for folder, chosen in open_.items():
+            tokens = list(engine.generate([prompts[i] for i in chosen], sampling, top_logits=top_logits))
+            save_answers(folder, _answers(tokens, [rows[i] for i in chosen], tokenizer, top_logits))
             bar.advance(len(chosen))
+    found: dict[int, Answer] = {}
+    for folder, chosen in batches.items():
+        found |= dict(zip(chosen, load_answers(folder), strict=True))
     return [found[i] for i in range(len(rows))]
 
 

@@ -86,7 +86,8 @@ def train(
     )
     last = last_checkpoint(work)
     with ExitStack() as stack:
-        watcher.task = stack.enter_context((progress or Silent()).task(title, sum(tokens), "tokens"))
+        remaining = sum(tokens[_step(last) if last else 0 :])
+        watcher.task = stack.enter_context((progress or Silent()).task(title, remaining, "tokens"))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     optimiser = trainer.optimizer.optimizer if hasattr(trainer.optimizer, "optimizer") else trainer.optimizer
     finished = optimiser.rounded()
@@ -108,7 +109,12 @@ def resolve_precision(precision: str) -> str:
 def last_checkpoint(work: Path) -> Path | None:
     """The newest whole checkpoint below `work`."""
     whole = [path.parent for path in work.glob(f"checkpoint-*/{WHOLE}")]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+    return max(whole, key=_step, default=None)
+
+
+def _step(checkpoint: Path) -> int:
+    """The optimiser step a checkpoint was written at, which transformers puts into its name."""
+    return int(checkpoint.name.partition("-")[2])
 
 
 def _grids(model: transformers.PreTrainedModel, rounding: Rounding | None) -> dict[torch.Tensor, Round]:
@@ -265,8 +271,6 @@ class _Watcher(TrainerCallback):
         if state.global_step and saved:
             kept = json.loads((saved / WHOLE).read_text())
             self.history, self.seconds = kept["history"], kept["seconds"]
-        if self.task and state.global_step:
-            self.task.advance(sum(self.tokens[: state.global_step]))
         self._since = self._saved = time.monotonic()
 
     def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:

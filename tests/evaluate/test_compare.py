@@ -1,0 +1,157 @@
+"""The comparison on predictions whose figures can be worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slmops.data.read import read_jsonl, write_jsonl
+from slmops.errors import BadInput
+from slmops.evaluate.compare import compare, errors
+from slmops.evaluate.significance import mcnemar, wilson
+from slmops.evaluate.stage import Compare, CompareSettings
+from slmops.pipeline.stage import Context
+from slmops.recipe.models import Gate
+
+
+@pytest.fixture
+def folders(scored) -> dict[str, Path]:
+    """Forty rows: the teacher has 32 right, the student 30, the shipped model 28, the baseline 20, the floor none."""
+    return {
+        "teacher": scored("teacher", 32, latency_p50_ms=200.0, weights_bytes=1000, peak_rss_bytes=800),
+        "teacher_same": scored("teacher_same", 32, latency_p50_ms=50.0, weights_bytes=200, peak_rss_bytes=300),
+        "baseline": scored("baseline", 20, latency_p50_ms=30.0, weights_bytes=300, peak_rss_bytes=500),
+        "student": scored("student", 30, latency_p50_ms=30.0, weights_bytes=300, peak_rss_bytes=500),
+        "shipped": scored("shipped", 28, latency_p50_ms=10.0, weights_bytes=40, peak_rss_bytes=200),
+        "floor": scored("floor", 0, wrong="no JSON"),
+    }
+
+
+def test_quality_of_each_model_and_its_interval(task, rows, folders):
+    models = compare(task, rows, folders, seed=7)["models"]
+    assert models["shipped"]["quality"]["exact_match"] == 28 / 40
+    assert models["shipped"]["interval"] == list(wilson(28, 40))
+    assert models["shipped"]["quality"]["intent_accuracy"] == 1.0
+    # A wrong value is one false positive and one false negative: 28 of 28 + (12 + 12) / 2.
+    assert models["shipped"]["quality"]["field_f1"] == pytest.approx(28 / 40)
+    assert models["floor"]["quality"]["valid_json"] == 0.0
+    assert models["teacher"]["latency_p50_ms"] == 200.0
+    assert "latency_p50_ms" not in models["floor"]
+
+
+def test_what_is_kept_of_the_teacher(task, rows, folders):
+    evidence = compare(task, rows, folders, seed=7)
+    assert evidence["kept"] == pytest.approx({"exact_match_kept": 28 / 32, "field_f1_kept": 28 / 32})
+    for name, (low, high) in evidence["kept_interval"].items():
+        assert low < evidence["kept"][name] < high < 1.01
+
+
+def test_what_is_saved_against_the_teacher(task, rows, folders):
+    assert compare(task, rows, folders, seed=7)["savings"] == pytest.approx(
+        {
+            "time_saving_torch": 1 - 10 / 200,
+            "weights_saving": 1 - 40 / 1000,
+            "memory_saving": 1 - 200 / 800,
+            "time_saving_same_engine": 1 - 10 / 50,
+        }
+    )
+
+
+def test_parity_is_the_share_of_texts_that_quantising_left_alone(task, rows, folders):
+    assert compare(task, rows, folders, seed=7)["parity"] == 38 / 40
+
+
+def test_pairs_are_compared_row_by_row(task, rows, folders):
+    baseline, floor = compare(task, rows, folders, seed=7)["paired"]
+    assert (baseline["rival"], floor["rival"]) == ("baseline", "floor")
+    assert baseline["exact_match"]["points"] == pytest.approx((28 - 20) / 40 * 100)
+    assert baseline["exact_match"]["p_mcnemar"] == mcnemar([1] * 8, [0] * 8)
+    low, high = baseline["exact_match"]["interval"]
+    assert 0 < low < 0.2 < high
+    assert baseline["exact_match"]["p"] < 0.05
+    assert floor["field_f1"]["points"] == pytest.approx(70.0)
+
+
+def test_a_teacher_that_is_never_right_leaves_nothing_to_keep(task, rows, folders, scored):
+    hopeless = scored("hopeless", 0, latency_p50_ms=200.0, weights_bytes=1000, peak_rss_bytes=800)
+    evidence = compare(task, rows, {**folders, "teacher": hopeless}, seed=7)
+    assert evidence["kept"] == {"exact_match_kept": None, "field_f1_kept": None}
+    assert evidence["kept_interval"] == {"exact_match_kept": None, "field_f1_kept": None}
+
+
+def test_roles_may_be_absent(task, rows, folders):
+    fewer = {role: folders[role] for role in ("teacher", "shipped")}
+    evidence = compare(task, rows, fewer, seed=7)
+    assert evidence["paired"] == []
+    assert evidence["parity"] is None
+    assert "time_saving_same_engine" not in evidence["savings"]
+
+
+def test_the_evidence_holds_no_row_of_the_data(task, rows, folders):
+    text = json.dumps(compare(task, rows, folders, seed=7))
+    assert not [row["id"] for row in rows if row["input"] in text or f'"{row["id"]}"' in text]
+
+
+@pytest.mark.parametrize("change", ["fewer", "more", "other order", "other ids"])
+def test_answers_to_other_rows_are_refused(task, rows, folders, change):
+    path = folders["student"] / "predictions.jsonl"
+    answers = read_jsonl(path)
+    changed = {
+        "fewer": answers[:-1],
+        "more": [*answers, answers[0]],
+        "other order": answers[::-1],
+        "other ids": [{**answer, "id": f"x{answer['id']}"} for answer in answers],
+    }
+    write_jsonl(path, changed[change])
+    with pytest.raises(BadInput, match="does not answer the 40 test rows"):
+        compare(task, rows, folders, seed=7)
+
+
+def test_texts_with_odd_line_ends_stay_one_row(task, rows, folders):
+    path = folders["floor"] / "predictions.jsonl"
+    write_jsonl(path, ({"id": row["id"], "text": "a\u2028b\x85c"} for row in rows))
+    assert compare(task, rows, folders, seed=7)["models"]["floor"]["quality"]["exact_match"] == 0.0
+
+
+def test_errors_show_what_was_wanted_and_what_was_written(task, rows, folders):
+    shown = errors(task, rows, folders["shipped"], most=3)
+    assert [error["input"] for error in shown] == ["where is 28?", "where is 29?", "where is 30?"]
+    assert shown[0]["wanted"] == '{"intent":"order_late","order":"28"}'
+    assert shown[0]["written"] == '{"intent":"order_late","order":"?"}'
+
+
+@pytest.fixture
+def run_stage(task, rows, tmp_path):
+    """Runs `Compare` on scored folders."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "task.json").write_text(json.dumps(task.describe()))
+    write_jsonl(data / "test.jsonl", rows)
+    (tmp_path / "out").mkdir()
+
+    def run(folders: dict[str, Path], gates: dict[str, Gate]) -> dict[str, float | str]:
+        context = Context(out=tmp_path / "out", work=tmp_path, seed=7)
+        return dict(Compare().run({"data": data, **folders}, CompareSettings(gates=gates), context))
+
+    return run
+
+
+def test_as_a_stage_it_writes_evidence_gates_and_errors(run_stage, folders, tmp_path):
+    gates = {"exact_match": Gate(min=0.5), "weights_saving": Gate(min=0.99)}
+    figures = run_stage(folders, gates)
+    out = tmp_path / "out"
+    assert figures["gates_failed"] == 1
+    assert figures["exact_match_kept"] == 28 / 32
+    assert json.loads((out / "evidence.json").read_text())["n_test"] == 40
+    assert [gate["state"] for gate in json.loads((out / "gates.json").read_text())] == ["pass", "fail"]
+    assert len(json.loads((out / "errors.json").read_text())) == 12
+
+
+def test_a_figure_without_a_value_is_no_figure_of_the_stage(run_stage, folders, scored):
+    hopeless = scored("hopeless", 0, latency_p50_ms=200.0, weights_bytes=1000, peak_rss_bytes=800)
+    figures = run_stage({**folders, "teacher": hopeless}, {"exact_match_kept": Gate(min=0.9)})
+    assert "exact_match_kept" not in figures
+    assert None not in figures.values()
+    assert figures["gates_failed"] == 1

@@ -1,0 +1,133 @@
+"""Measuring a real model in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slmops.data.read import read_jsonl, write_jsonl
+from slmops.errors import SlmopsError
+from slmops.evaluate.stage import Floor, Score, ScoreSettings
+from slmops.pipeline.stage import Context
+from slmops.recipe.models import Settings
+
+PARENT_BYTES = 500_000_000
+
+
+class Counted:
+    """Progress that adds up what was done."""
+
+    total = 0.0
+    done = 0.0
+
+    def task(self, title: str, total: float, unit: str) -> Counted:
+        self.total = total
+        return self
+
+    def __enter__(self) -> Counted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def advance(self, amount: float = 1, **figures: float) -> None:
+        self.done += amount
+
+    def note(self, text: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def data(task, tiny, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    texts = list(tiny.pairs)
+    rows = [{"id": f"r{i}", "input": texts[i % 4], "output": json.loads(tiny.pairs[texts[i % 4]])} for i in range(6)]
+    write_jsonl(folder / "test.jsonl", rows)
+    write_jsonl(folder / "train.jsonl", rows)
+    (folder / "task.json").write_text(json.dumps(task.describe()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def score(data, tmp_path_factory):
+    """Scores a model folder with an engine, from a process as large as one that has trained."""
+
+    def run(engine: str, model: Path) -> tuple[Path, dict[str, Any], Counted]:
+        folder = tmp_path_factory.mktemp(engine)
+        (folder / "work").mkdir()
+        (folder / "out").mkdir()
+        shutil.copytree(model, folder / "in" / "model")
+        counted = Counted()
+        context = Context(out=folder / "out", work=folder / "work", seed=7, progress=counted)
+        settings = ScoreSettings(engine=engine, latency_requests=4, threads=1)
+        ballast = b"x" * PARENT_BYTES
+        figures = dict(Score().run({"model": folder / "in", "data": data}, settings, context))
+        assert len(ballast) == PARENT_BYTES
+        return folder / "out", figures, counted
+
+    return run
+
+
+@pytest.fixture(scope="module", params=["transformers", "onnxruntime-genai"])
+def measured(request, score, tiny, tiny_onnx):
+    folders = {"transformers": tiny.folder, "onnxruntime-genai": tiny_onnx}
+    return request.param, *score(request.param, folders[request.param])
+
+
+def test_every_row_is_answered_in_order(measured, data, tiny):
+    _, out, _, _ = measured
+    rows, answers = read_jsonl(data / "test.jsonl"), read_jsonl(out / "predictions.jsonl")
+    assert [answer["id"] for answer in answers] == [row["id"] for row in rows]
+    assert [answer["text"] for answer in answers] == [tiny.pairs[row["input"]] for row in rows]
+
+
+def test_figures_make_sense_together(measured, tiny):
+    engine, out, shown, _ = measured
+    figures = json.loads((out / "probe.json").read_text())
+    assert figures["engine"] == engine
+    assert 0 < figures["ttft_p50_ms"] <= figures["latency_p50_ms"] <= figures["latency_p95_ms"] < 60_000
+    assert 0 < figures["tpot_p50_ms"] < figures["latency_p50_ms"]
+    tokens = [len(tiny.tokenizer.encode(answer)) + 1 for answer in tiny.pairs.values()]
+    assert figures["tokens_per_answer"] == sum(tokens) / 4
+    assert figures["tokens_per_s"] > 0
+    assert figures["batched_rows_per_s"] > 0
+    assert figures["weights_bytes"] > 0
+    assert figures["threads"] == 1
+    assert shown.items() <= figures.items()
+
+
+def test_peak_memory_is_the_childs_alone(measured):
+    _, _, figures, _ = measured
+    # A process with an engine takes 50 MB at least; with the ballast of its parent it would take more than this.
+    limit = PARENT_BYTES + 50_000_000
+    assert 50_000_000 < figures["peak_rss_bytes"] < limit
+
+
+def test_the_light_engine_does_not_load_the_heavy_one(score, tiny, tiny_onnx):
+    light = score("onnxruntime-genai", tiny_onnx)[1]["peak_rss_bytes"]
+    heavy = score("transformers", tiny.folder)[1]["peak_rss_bytes"]
+    assert light < heavy / 2
+
+
+def test_progress_ends_at_its_total(measured):
+    _, _, _, counted = measured
+    assert counted.total == 4 + 6
+    assert counted.done == counted.total
+
+
+def test_a_model_that_cannot_be_measured_is_named_with_the_reason(score, tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(SlmopsError, match="measuring .* failed: .*genai_config.json"):
+        score("onnxruntime-genai", tmp_path)
+
+
+def test_the_floor_answers_every_row_without_a_model(data, task, tmp_path):
+    Floor().run({"data": data}, Settings(), Context(out=tmp_path, work=tmp_path, seed=7))
+    answers = read_jsonl(tmp_path / "predictions.jsonl")
+    assert [answer["id"] for answer in answers] == [f"r{i}" for i in range(6)]
+    assert all(task.check(task.parse(answer["text"])) is None for answer in answers)
+    assert "weights_bytes" not in json.loads((tmp_path / "probe.json").read_text())
