@@ -40,6 +40,7 @@ QUICK = (
     "student.carve.choose=even",
     "train.epochs=3",
     "train.baseline_epochs=3",
+    "train.round_to_int4=null",
     "compress.block_size=32",
     "evaluate.latency_requests=2",
     "evaluate.gates={}",

@@ -143,7 +143,7 @@ def test_as_a_stage_it_writes_evidence_gates_and_errors(run_stage, folders, tmp_
     figures = run_stage(folders, gates)
     out = tmp_path / "out"
     assert figures["gates_failed"] == 1
-    assert figures["exact_match_kept"] == 28 / 32
+    assert figures["exact_match_kept"] == pytest.approx(28 / 32)
     assert json.loads((out / "evidence.json").read_text())["n_test"] == 40
     assert [gate["state"] for gate in json.loads((out / "gates.json").read_text())] == ["pass", "fail"]
     assert len(json.loads((out / "errors.json").read_text())) == 12

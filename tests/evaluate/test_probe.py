@@ -24,7 +24,7 @@ class Counted:
     total = 0.0
     done = 0.0
 
-    def task(self, title: str, total: float, unit: str) -> Counted:
+    def task(self, _title: str, total: float, _unit: str) -> Counted:
         self.total = total
         return self
 
@@ -34,7 +34,7 @@ class Counted:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def advance(self, amount: float = 1, **figures: float) -> None:
+    def advance(self, amount: float = 1, **_: float) -> None:
         self.done += amount
 
     def note(self, text: str) -> None:
@@ -100,17 +100,11 @@ def test_figures_make_sense_together(measured, tiny):
     assert shown.items() <= figures.items()
 
 
-def test_peak_memory_is_the_childs_alone(measured):
-    _, _, figures, _ = measured
-    # A process with an engine takes 50 MB at least; with the ballast of its parent it would take more than this.
-    limit = PARENT_BYTES + 50_000_000
+def test_peak_memory_is_that_of_one_engine_alone(measured):
+    engine, _, figures, _ = measured
+    # Not the ballast of the process that asked; nor PyTorch, of some 300 MB, where it is not the engine.
+    limit = {"transformers": PARENT_BYTES + 50_000_000, "onnxruntime-genai": 200_000_000}[engine]
     assert 50_000_000 < figures["peak_rss_bytes"] < limit
-
-
-def test_the_light_engine_does_not_load_the_heavy_one(score, tiny, tiny_onnx):
-    light = score("onnxruntime-genai", tiny_onnx)[1]["peak_rss_bytes"]
-    heavy = score("transformers", tiny.folder)[1]["peak_rss_bytes"]
-    assert light < heavy / 2
 
 
 def test_progress_ends_at_its_total(measured):
@@ -121,7 +115,7 @@ def test_progress_ends_at_its_total(measured):
 
 def test_a_model_that_cannot_be_measured_is_named_with_the_reason(score, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(SlmopsError, match="measuring .* failed: .*genai_config.json"):
+    with pytest.raises(SlmopsError, match=r"measuring .* failed: .*genai_config\.json"):
         score("onnxruntime-genai", tmp_path)
 
 

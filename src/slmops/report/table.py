@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from slmops.console import fit
+
 ROLES = {
     "teacher": "teacher",
     "teacher_same": "quantised",
@@ -16,7 +18,7 @@ ROLES = {
 SUBTITLES = {
     "teacher": "PyTorch",
     "teacher_same": "teacher",
-    "baseline": "no teacher",
+    "baseline": "untaught",
     "student": "PyTorch",
     "shipped": "quantised",
     "floor": "no model",
@@ -66,7 +68,7 @@ def table(evidence: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) ->
 
 
 def _line(label: str, cells: Sequence[str]) -> str:
-    return f"{label:<{LABEL_WIDTH}}" + "".join(f"{cell:>{CELL_WIDTH}}" for cell in cells)
+    return f"{fit(label, LABEL_WIDTH - 1):<{LABEL_WIDTH}}" + "".join(f"{cell:>{CELL_WIDTH}}" for cell in cells)
 
 
 def _kept(evidence: Mapping[str, Any]) -> list[str]:
