@@ -7,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxruntime.quantization.matmul_nbits_quantizer import quantize_matmul_4bits
 
-from slmops.recipe.models import Objective, Optimisation, Rounding
+from slmops.compress.convert import convert
+from slmops.engines import load_engine
+from slmops.models.source import save_model
+from slmops.recipe.models import CompressSettings, Objective, Optimisation, Rounding
 from slmops.train.examples import Example
 from slmops.train.rounding import to_int4_grid
 from slmops.train.trainer import train
@@ -71,3 +74,20 @@ def test_a_student_comes_out_of_training_on_the_grid(tiny, tmp_path, block):
         values = kept[0, :block].unique()
         assert len(values) <= 16
     assert not torch.equal(model.model.norm.weight, to_int4_grid(model.model.norm.weight[None], block)[0])
+
+
+def test_trained_on_the_grid_it_answers_alike_when_exported(tiny, tmp_path):
+    (end,) = tiny.tokenizer.end_ids
+    rows = [Example(tuple(tiny.prompt(text)), (*tiny.tokenizer.encode(a), end)) for text, a in tiny.pairs.items()]
+    optimisation = Optimisation(epochs=30, learning_rate=3e-3, batch_tokens=128, precision="fp32")
+    rounding = Rounding(block_size=32)
+    model = train(tiny.folder, rows, optimisation, rounding=rounding, work=tmp_path / "work", seed=1).model
+    save_model(model, tmp_path / "model", tokenizer_from=tiny.folder)
+    convert(tmp_path / "model", tmp_path / "int4", CompressSettings(block_size=32), scratch=tmp_path / "scratch")
+    prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
+    trained, shipped = (
+        np.concatenate(load_engine(engine, tmp_path / folder, threads=1).score(prompts, answers))
+        for engine, folder in (("transformers", "model"), ("onnxruntime-genai", "int4"))
+    )
+    assert trained.mean() > -0.2
+    np.testing.assert_allclose(shipped, trained, atol=0.05)

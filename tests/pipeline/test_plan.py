@@ -1,0 +1,191 @@
+"""The graph of a run: what follows what, and what a changed setting makes anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from slmops.errors import BadInput
+from slmops.pipeline.keys import address, in_order
+from slmops.pipeline.plan import nodes_for
+from slmops.recipe import Recipe
+from slmops.samples.project import write_project
+
+NODES = [
+    "data",
+    "base",
+    "teacher",
+    "teacher:onnx",
+    "teach",
+    "student:carved",
+    "student",
+    "shipped",
+    "baseline:carved",
+    "baseline",
+    "teacher:same",
+    "score:floor",
+    "score:teacher",
+    "score:teacher_same",
+    "score:baseline",
+    "score:student",
+    "score:shipped",
+    "evaluate",
+    "bundle",
+    "report",
+]
+AFTER_COMPRESS = {"shipped", "teacher:same", "score:shipped", "score:teacher_same", "evaluate", "bundle", "report"}
+
+
+@pytest.fixture
+def project(tiny, tmp_path) -> Path:
+    """A project on files of its own, whose teacher is a folder beside the recipe."""
+    folder = tmp_path / "project"
+    write_project(folder, "extraction")
+    shutil.copytree(tiny.folder, folder / "model")
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe["teachers"][0]["model"] = "./model"
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+def load(project: Path, *overrides: str) -> Recipe:
+    return Recipe.load(project / "recipe.yaml", overrides)
+
+
+def keys(recipe: Recipe) -> dict[str, str]:
+    return {step.node.id: step.key for step in address(nodes_for(recipe), recipe.seed)}
+
+
+def changed(project: Path, *overrides: str) -> set[str]:
+    """The nodes whose keys the overrides change."""
+    before, after = keys(load(project)), keys(load(project, *overrides))
+    assert before.keys() == after.keys()
+    return {node for node in before if before[node] != after[node]}
+
+
+def test_the_nodes_stand_in_the_order_of_the_run(project):
+    nodes = nodes_for(load(project))
+    assert [node.id for node in nodes] == NODES
+    assert in_order(nodes) == nodes
+
+
+def test_each_node_reads_what_it_should(project):
+    reads = {node.id: dict(node.inputs) for node in nodes_for(load(project))}
+    assert reads["teacher"] == {"model": "base", "data": "data"}
+    assert reads["teach"] == {"data": "data", "engine": "teacher:onnx", "model": "teacher"}
+    assert reads["student"] == {"student": "student:carved", "data": "data", "answers": "teach"}
+    assert reads["shipped"] == {"model": "student"}
+    # The baseline has never seen the teacher: only which layers and tokens are kept comes from there.
+    assert reads["baseline:carved"] == {"model": "base", "like": "student:carved"}
+    assert reads["baseline"] == {"model": "baseline:carved", "data": "data"}
+    assert reads["teacher:same"] == {"model": "teacher"}
+    assert reads["evaluate"] == {"data": "data"} | {
+        role: f"score:{role}" for role in ("floor", "teacher", "teacher_same", "baseline", "student", "shipped")
+    }
+    assert reads["bundle"] == {"data": "data", "model": "shipped", "evaluate": "evaluate"}
+
+
+def test_both_sides_of_a_same_engine_comparison_are_made_alike(project):
+    nodes = {node.id: node for node in nodes_for(load(project))}
+    assert nodes["teacher:same"].settings == nodes["shipped"].settings
+    assert nodes["score:teacher_same"].settings == nodes["score:shipped"].settings
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("compress.precision=int8", AFTER_COMPRESS),
+        ("compress.block_size=64", AFTER_COMPRESS),
+        ("train.epochs=5", {"student", "score:student", *AFTER_COMPRESS} - {"teacher:same", "score:teacher_same"}),
+        ("train.baseline_epochs=1", {"baseline", "score:baseline", "evaluate", "bundle", "report"}),
+        ("evaluate.gates.exact_match.min=0.1", {"evaluate", "bundle", "report"}),
+        ("bundle.version=2.0.0", {"bundle", "report"}),
+        ("teach.top_logits=8", set(NODES) - {"data", "base", "teacher", "teacher:onnx", "teacher:same"}
+            - {"score:floor", "score:teacher", "score:teacher_same"}),
+        ("teachers.0.fit.epochs=1", set(NODES) - {"data", "base", "score:floor"}),
+        ("seed=8", set(NODES)),
+    ],
+)  # fmt: skip
+def test_a_setting_changes_the_keys_of_what_it_shapes_and_no_others(project, override, expected):
+    # The whole recipe goes into the lineage of bundle and report.
+    assert changed(project, override) == expected | {"bundle", "report"}
+
+
+def test_the_name_of_the_teacher_is_told_and_shapes_nothing(project):
+    assert changed(project, "teachers.0.name=other") == {"bundle", "report"}
+
+
+def test_moving_the_project_changes_no_key(project, tmp_path):
+    moved = Path(shutil.copytree(project, tmp_path / "elsewhere" / "deeper"))
+    assert keys(load(moved)) == keys(load(project))
+
+
+@pytest.mark.parametrize("file", ["data/train.jsonl", "data/pool.jsonl", "data/test.jsonl", "ticket.schema.json"])
+def test_the_content_of_a_file_counts(project, file):
+    before = keys(load(project))
+    text = (project / file).read_text()
+    (project / file).write_text(text + "\n")
+    after = keys(load(project))
+    assert after["data"] != before["data"]
+    assert after["base"] == before["base"]
+
+
+def test_the_content_of_the_teachers_folder_counts(project):
+    before = keys(load(project))
+    (project / "model" / "generation_config.json").write_text("{}")
+    after = keys(load(project))
+    assert after["base"] != before["base"]
+    assert after["data"] == before["data"]
+
+
+def test_no_setting_holds_a_path_of_this_machine(project):
+    recipe = load(project)
+    for step in address(nodes_for(recipe), recipe.seed):
+        text = json.dumps(step.provenance.settings)
+        assert str(project) not in text, step.node.id
+        assert not [value for value in _texts(step.provenance.settings) if value.startswith(("/", "~"))], step.node.id
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _texts(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_a_teacher_that_is_not_fitted_is_used_as_it_is(project):
+    nodes = {node.id: node for node in nodes_for(load(project, "teachers.0.fit=null"))}
+    assert "teacher" not in nodes
+    assert all(
+        nodes[node].inputs["model"] == "base" for node in ("teacher:onnx", "teach", "student:carved", "score:teacher")
+    )
+    assert "teacher" not in nodes["report"].inputs
+
+
+def test_without_a_baseline_nothing_of_it_is_made(project):
+    nodes = {node.id: node for node in nodes_for(load(project, "train.baseline=false"))}
+    assert not [node for node in nodes if "baseline" in node]
+    assert "baseline" not in nodes["evaluate"].inputs
+    assert "baseline" not in nodes["report"].inputs
+
+
+def test_a_recipe_without_a_pool_is_refused_before_anything_runs(project):
+    with pytest.raises(BadInput, match=r"data\.pool is missing"):
+        nodes_for(load(project, "data.pool=null"))
+
+
+def test_soft_targets_that_nobody_keeps_are_refused_before_anything_runs(project):
+    with pytest.raises(BadInput, match="top_logits 0 keeps none"):
+        nodes_for(load(project, "teach.top_logits=0"))
+    nodes_for(load(project, "teach.top_logits=0", "train.objective.kind=text"))
+
+
+def test_a_teacher_that_is_not_there_is_refused(project):
+    with pytest.raises(BadInput, match="is not installed"):
+        nodes_for(load(project, "teachers.0.model=wheel:llm-nothing-of-the-kind"))

@@ -1,0 +1,106 @@
+"""Rows and answers become examples in the student's own tokens."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from slmops.data.read import write_jsonl
+from slmops.errors import BadInput
+from slmops.models.tokenizer import Tokenizer
+from slmops.pipeline.stage import Context
+from slmops.recipe.models import Optimisation
+from slmops.tasks import Classification
+from slmops.teach.answers import Answer
+from slmops.train.prepare import (
+    check_lengths,
+    end_of_answer,
+    reference_examples,
+    taught_examples,
+    unanswered_examples,
+)
+from slmops.train.stage import Fit
+
+TASK = Classification(("refund", "other"), None, 8)
+
+
+def answer(tokens: list[int], top_ids: list[list[int]]) -> Answer:
+    ids = np.array(top_ids, dtype=np.int32).reshape(len(tokens), -1)
+    return Answer("a1", "text", "", np.array(tokens), ids, np.zeros(ids.shape, dtype=np.float32))
+
+
+def test_a_row_is_asked_as_it_will_be_and_its_answer_ends(tiny_tokenizer):
+    (example,) = reference_examples([{"id": "1", "input": "hello", "output": "refund"}], TASK, tiny_tokenizer)
+    assert list(example.prompt) == tiny_tokenizer.prompt(TASK.render("hello"))
+    assert tiny_tokenizer.decode(example.answer) == "refund"
+    assert example.answer[-1] == end_of_answer(tiny_tokenizer)
+    assert example.soft is None
+
+
+def test_a_reference_answer_can_be_a_certain_soft_target(tiny_tokenizer):
+    row = {"id": "1", "input": "hello", "output": "refund"}
+    (example,) = reference_examples([row], TASK, tiny_tokenizer, soft_k=3)
+    assert example.soft is not None
+    assert example.soft.ids.shape == (len(example.answer), 3)
+    assert tuple(example.soft.ids[:, 0]) == example.answer
+
+
+def test_taught_tokens_are_renumbered_and_lost_ones_marked(tiny_tokenizer):
+    kept = [0, 2, 5, 9]
+    # 3 lies between kept ones, 100,000 far behind them: a vocabulary may be much larger than what is kept.
+    taught = answer([5, 2], [[5, 3], [2, 100_000]])
+    (example,) = taught_examples([taught], TASK, tiny_tokenizer, kept)
+    assert example.answer == (2, 1)
+    assert example.soft is not None
+    assert example.soft.ids.tolist() == [[2, -1], [1, -1]]
+
+
+def test_with_the_whole_vocabulary_nothing_is_renumbered(tiny_tokenizer):
+    (example,) = taught_examples([answer([5, 2], [[5], [2]])], TASK, tiny_tokenizer, None)
+    assert example.answer == (5, 2)
+
+
+def test_without_kept_probabilities_there_are_no_soft_targets(tiny_tokenizer):
+    (example,) = taught_examples([answer([5, 2], [[], []])], TASK, tiny_tokenizer, None)
+    assert example.soft is None
+
+
+@pytest.mark.parametrize("lost", [3, 10, 100_000])
+def test_an_answer_with_a_token_that_the_student_lacks_is_refused(tiny_tokenizer, lost):
+    with pytest.raises(BadInput, match="answer to a1"):
+        taught_examples([answer([5, lost], [[5], [5]])], TASK, tiny_tokenizer, [0, 2, 5, 9])
+
+
+def test_a_template_that_ends_no_answer_is_refused(tiny_tokenizer):
+    endless = Tokenizer(
+        tiny_tokenizer.backend,
+        template="{% for message in messages %}{{ message['content'] }} {% endfor %}",
+        special_tokens=tiny_tokenizer.special_tokens,
+    )
+    with pytest.raises(BadInput, match="no end token"):
+        end_of_answer(endless)
+
+
+def test_rows_that_do_not_fit_are_counted_and_the_longest_is_named(tiny, tiny_tokenizer):
+    rows = [{"id": f"row-{words}", "input": "word " * words} for words in (1, 40, 50)]
+    examples = unanswered_examples(rows, TASK, tiny_tokenizer)
+    check_lengths(examples[:1], ["row-1"], tiny.folder)
+    with pytest.raises(BadInput, match=r"2 rows are longer than the model's context of 128 tokens; row row-50 has"):
+        check_lengths(examples, [row["id"] for row in rows], tiny.folder)
+
+
+@pytest.mark.parametrize("side", ["train", "pool", "test"])
+def test_a_text_that_no_later_stage_could_read_stops_the_first_training(tiny, tmp_path, side):
+    model, data = tmp_path / "model", tmp_path / "data"
+    model.mkdir()
+    (model / "model").symlink_to(tiny.folder)
+    data.mkdir()
+    (data / "task.json").write_text(json.dumps(TASK.describe()))
+    for name in ("train", "pool", "test"):
+        text = "word " * (200 if name == side else 2)
+        write_jsonl(data / f"{name}.jsonl", [{"id": f"{name}-1", "input": text, "output": "refund"}])
+    context = Context(out=tmp_path / "out", work=tmp_path / "work", seed=7)
+    with pytest.raises(BadInput, match=f"row {side}-1 has"):
+        Fit().run({"model": model, "data": data}, Optimisation(), context)
