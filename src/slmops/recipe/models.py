@@ -119,6 +119,9 @@ class Optimisation(Settings):
     batch_tokens: int = Field(1024, ge=32, description="Tokens in one optimiser step, padding included.")
     warmup: Share = Field(0.1, description="Share of the steps spent warming up.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's pull of every weight towards zero.")
+    freeze_layers: int = Field(
+        0, ge=0, description="Lowest layers that stay as they are, and the embeddings with them: far cheaper steps."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Arithmetic of training; auto takes bf16 where this processor has it."
     )

@@ -19,7 +19,7 @@ import transformers
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from slmops.errors import SlmopsError
+from slmops.errors import BadInput, SlmopsError
 from slmops.models.source import load_model
 from slmops.progress import Progress, Silent, Task
 from slmops.recipe.models import Objective, Optimisation, Rounding
@@ -70,6 +70,8 @@ def train(
     transformers.set_seed(seed)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[resolve_precision(settings.precision)]
     model = load_model(folder, dtype=dtype)
+    grids = _grids(model, rounding)
+    _freeze(model, settings.freeze_layers, grids)
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
     tokens = [sum(len(examples[i]) for i in batch) for batch in plan]
     watcher = _Watcher(tokens, settings.checkpoint_seconds)
@@ -79,7 +81,7 @@ def train(
         plan,
         settings,
         objective or Objective(kind="text"),
-        grids=_grids(model, rounding),
+        grids=grids,
         work=work,
         seed=seed,
         watcher=watcher,
@@ -123,6 +125,30 @@ def _grids(model: transformers.PreTrainedModel, rounding: Rounding | None) -> di
         return {}
     matrices = {module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)}
     return dict.fromkeys(matrices, partial(to_int4_grid, block_size=rounding.block_size))
+
+
+def _freeze(model: transformers.PreTrainedModel, layers: int, grids: dict[torch.Tensor, Round]) -> None:
+    """Let the lowest `layers` and the embeddings stay as they are, on their grid where they have one.
+
+    Nothing below the first moving layer needs a gradient, so a step costs there what a forward pass costs.
+
+    Raises:
+        BadInput: no layer is left to move.
+    """
+    if not layers:
+        return
+    every = model.get_decoder().layers
+    if layers >= len(every):
+        raise BadInput(
+            f"freeze_layers {layers} leaves nothing to train: the model has {len(every)} layers",
+            hint=f"set it to {len(every) - 1} at most",
+        )
+    still = [model.get_input_embeddings(), model.get_output_embeddings(), *every[:layers]]
+    for weight in (weight for module in still for weight in module.parameters()):
+        weight.requires_grad_(False)
+        if weight in grids:
+            with torch.no_grad():
+                weight.copy_(grids[weight](weight.float()))
 
 
 class _Trainer(Trainer):
