@@ -51,7 +51,7 @@ def test_what_is_written_is_read_again(answer: dict[str, Any]) -> None:
 
 def test_canonical_text_is_compact_and_keeps_every_script() -> None:
     answer = {"order": "BL 7", "intent": "refund", "note": "5 € für Zoë 🙂"}
-    assert TASK.write(answer) == '{"intent":"refund","order":"BL 7","note":"5 € für Zoë 🙂"}'
+    assert TASK.write(answer) == '{"intent":"refund","order":" BL 7","note":" 5 € für Zoë 🙂"}'
 
 
 def test_the_request_is_the_text_after_the_instruction() -> None:

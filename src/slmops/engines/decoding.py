@@ -11,6 +11,9 @@ from slmops.engines.base import Finish, Logits, Prompts, Sampling, Token
 from slmops.engines.sampling import Sampler, top
 from slmops.errors import BadInput
 
+_WORTH_SHRINKING = 0.75
+"""A batch shrinks when no more than this share of it is still running: to shrink copies the cache."""
+
 
 class Batch(Protocol):
     """Requests in flight on a runtime."""
@@ -20,6 +23,9 @@ class Batch(Protocol):
 
     def advance(self, ids: Sequence[int]) -> None:
         """Append one token to each request and run the model."""
+
+    def keep(self, rows: Sequence[int]) -> bool:
+        """Go on with these requests alone, in this order; false where the runtime cannot give up the others."""
 
 
 Start = Callable[[Prompts, int], Batch]
@@ -57,7 +63,7 @@ def decode(
         batch = start([prompts[request] for request in group], max(room[request] for request in group))
         while running:
             logits = batch.logits()
-            # A request that has finished rides along with any token until the last one is done.
+            # A request that has finished rides along with any token until it can be given up.
             ids = [0] * len(group)
             for row, request in enumerate(group):
                 if request not in running:
@@ -72,6 +78,10 @@ def decode(
                 if finish:
                     del running[request]
                 yield Token(request, id, finish, top(logits[row], top_logits) if top_logits else None)
+            if len(running) <= _WORTH_SHRINKING * len(group) and running:
+                rows = [row for row, request in enumerate(group) if request in running]
+                if batch.keep(rows):
+                    group, ids = [group[row] for row in rows], [ids[row] for row in rows]
             if running:
                 batch.advance(ids)
 

@@ -136,6 +136,9 @@ class _Batch:
         self._choice[self._rows, 0, ids] = _NEVER
         self.generator.generate_next_token()
 
+    def keep(self, rows: Sequence[int]) -> bool:  # noqa: ARG002 - the runtime's cache keeps its rows
+        return False
+
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "genai_config.json"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token
 from slmops.engines.decoding import check, decode, score
@@ -102,7 +102,7 @@ class _Batch:
         length = max(map(len, prompts))
         ids = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts])
         self._mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        self._cache = None
+        self._cache: Any = None
         self._run(ids, (self._mask.cumsum(-1) - 1).clamp(min=0))
 
     def logits(self) -> Logits:
@@ -113,6 +113,14 @@ class _Batch:
 
         self._mask = torch.cat([self._mask, torch.ones(len(ids), 1, dtype=torch.long)], dim=1)
         self._run(torch.tensor(ids)[:, None], self._mask.sum(-1, keepdim=True) - 1)
+
+    def keep(self, rows: Sequence[int]) -> bool:
+        import torch
+
+        chosen = torch.tensor(rows)
+        self._mask = self._mask[chosen]
+        self._cache.batch_select_indices(chosen)
+        return True
 
     def _run(self, ids: torch.Tensor, positions: torch.Tensor) -> None:
         import torch

@@ -24,6 +24,16 @@ CHATML = (
 )
 """Plain ChatML without a default system text."""
 
+PLAIN = (
+    "{% for message in messages %}"
+    "{{ message['content'] + (eos_token if message['role'] == 'assistant' else '') + '\n' }}"
+    "{% endfor %}"
+)
+"""A message a line, and nothing else: a task of one question and one answer needs no marks of who speaks."""
+
+TEMPLATES = {"chatml": CHATML, "plain": PLAIN}
+"""What may take the place of a tokenizer's own template."""
+
 MAX_TEMPLATE_CHARS = 200_000
 """The longest template in public use has about 20,000."""
 

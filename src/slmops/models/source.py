@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slmops.errors import BadInput
-from slmops.models.tokenizer import CHATML
+from slmops.models.chat_template import TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,7 +50,7 @@ def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTr
     """Write `model` to `out` as a plain Hugging Face folder in float32, with its tokenizer, and return it.
 
     Args:
-        chat_template: `model` keeps the tokenizer's own template; `chatml` replaces it by plain ChatML.
+        chat_template: `model` keeps the tokenizer's own template; a name in `TEMPLATES` replaces it.
 
     Raises:
         BadInput: the model cannot be found, is no causal language model, or has no chat template.
@@ -71,8 +71,8 @@ def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTr
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).splitlines()[0]
         raise BadInput(f"the model {model} cannot be loaded: {first}") from error
-    if chat_template == "chatml":
-        tokenizer.chat_template = CHATML
+    if chat_template != "model":
+        tokenizer.chat_template = TEMPLATES[chat_template]
     if not tokenizer.chat_template:
         raise BadInput(f"the tokenizer of {model} has no chat template", hint="set chat_template: chatml")
     _forget_quantisation(loaded)

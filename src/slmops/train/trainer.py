@@ -19,7 +19,7 @@ import transformers
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from slmops.errors import BadInput, SlmopsError
+from slmops.errors import SlmopsError
 from slmops.models.source import load_model
 from slmops.progress import Progress, Silent, Task
 from slmops.recipe.models import Objective, Optimisation, Rounding
@@ -27,6 +27,7 @@ from slmops.train.examples import Example, schedule
 from slmops.train.objective import soft_loss, text_loss
 from slmops.train.optimiser import MasterAdamW, Round
 from slmops.train.rounding import to_int4_grid
+from slmops.train.trunk import freeze, only_layers, trunk_states
 
 WHOLE = "whole"
 """Written into a checkpoint last: a folder without it was cut off by a kill."""
@@ -71,7 +72,11 @@ def train(
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[resolve_precision(settings.precision)]
     model = load_model(folder, dtype=dtype)
     grids = _grids(model, rounding)
-    _freeze(model, settings.freeze_layers, grids)
+    for weight in freeze(model, settings.freeze_layers):
+        if weight in grids:
+            with torch.no_grad():
+                weight.copy_(grids[weight](weight.float()))
+    states = trunk_states(model, settings.freeze_layers, examples, progress)
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
     tokens = [sum(len(examples[i]) for i in batch) for batch in plan]
     watcher = _Watcher(tokens, settings.checkpoint_seconds)
@@ -82,12 +87,15 @@ def train(
         settings,
         objective or Objective(kind="text"),
         grids=grids,
+        states=states,
         work=work,
         seed=seed,
         watcher=watcher,
     )
     last = last_checkpoint(work)
     with ExitStack() as stack:
+        if states is not None:
+            stack.enter_context(only_layers(model, slice(settings.freeze_layers, None)))
         remaining = sum(tokens[_step(last) if last else 0 :])
         watcher.task = stack.enter_context((progress or Silent()).task(title, remaining, "tokens"))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -127,30 +135,6 @@ def _grids(model: transformers.PreTrainedModel, rounding: Rounding | None) -> di
     return dict.fromkeys(matrices, partial(to_int4_grid, block_size=rounding.block_size))
 
 
-def _freeze(model: transformers.PreTrainedModel, layers: int, grids: dict[torch.Tensor, Round]) -> None:
-    """Let the lowest `layers` and the embeddings stay as they are, on their grid where they have one.
-
-    Nothing below the first moving layer needs a gradient, so a step costs there what a forward pass costs.
-
-    Raises:
-        BadInput: no layer is left to move.
-    """
-    if not layers:
-        return
-    every = model.get_decoder().layers
-    if layers >= len(every):
-        raise BadInput(
-            f"freeze_layers {layers} leaves nothing to train: the model has {len(every)} layers",
-            hint=f"set it to {len(every) - 1} at most",
-        )
-    still = [model.get_input_embeddings(), model.get_output_embeddings(), *every[:layers]]
-    for weight in (weight for module in still for weight in module.parameters()):
-        weight.requires_grad_(False)
-        if weight in grids:
-            with torch.no_grad():
-                weight.copy_(grids[weight](weight.float()))
-
-
 class _Trainer(Trainer):
     """transformers' Trainer with our batches, our optimiser and our loss."""
 
@@ -163,12 +147,13 @@ class _Trainer(Trainer):
         objective: Objective,
         *,
         grids: dict[torch.Tensor, Round],
+        states: list[torch.Tensor] | None,
         work: Path,
         seed: int,
         watcher: _Watcher,
     ) -> None:
         self.examples, self.plan, self.settings, self.objective = examples, plan, settings, objective
-        self.watcher, self.grids = watcher, grids
+        self.watcher, self.grids, self.states = watcher, grids, states
         self.trainable = [weight for weight in model.parameters() if weight.requires_grad]
         arguments = TrainingArguments(
             output_dir=str(work),
@@ -189,8 +174,14 @@ class _Trainer(Trainer):
         return DataLoader(
             self.train_dataset,
             batch_sampler=self.plan,
-            collate_fn=lambda rows: collate([self.examples[i] for i in rows], pad=0),
+            collate_fn=self._collate,
         )
+
+    def _collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        batch = collate([self.examples[i] for i in rows], pad=0)
+        if self.states is not None:
+            batch["states"] = torch.nn.utils.rnn.pad_sequence([self.states[i] for i in rows], batch_first=True)
+        return batch
 
     def create_optimizer(self, _model: Any = None) -> torch.optim.Optimizer:
         self.optimizer = MasterAdamW(
@@ -223,8 +214,12 @@ def slope(step: int, steps: int, warmup: float) -> float:
 def loss_terms(
     model: Any, inputs: dict[str, torch.Tensor], objective: Objective
 ) -> dict[str, tuple[float, torch.Tensor]]:
-    """Each term of the loss with its weight. The head is computed at answer positions only."""
-    hidden = model.base_model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+    """Each term of the loss with its weight. The head is computed at answer positions only.
+
+    Where `inputs` hold `states`, what the layers below put out, the model is run from there.
+    """
+    below = {"inputs_embeds": inputs["states"]} if "states" in inputs else {"input_ids": inputs["input_ids"]}
+    hidden = model.base_model(**below, attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
     logits = model.get_output_embeddings()(hidden[inputs["predicts"]]).float()
     text = text_loss(logits, inputs["target"])
     if objective.kind == "text":

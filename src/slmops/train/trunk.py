@@ -1,0 +1,107 @@
+"""The lowest layers, where they stay as they are: run once over the rows instead of once per pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from slmops.errors import BadInput
+from slmops.progress import Progress, Silent
+from slmops.train.examples import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MAX_STATES_BYTES = 2_000_000_000
+"""Larger sets of rows are run through all layers in every pass."""
+
+_BATCH_TOKENS = 1024
+
+
+def freeze(model: PreTrainedModel, layers: int) -> list[torch.nn.Parameter]:
+    """Let the lowest `layers`, the embeddings and the head stay as they are; returns their weights.
+
+    Nothing below the first moving layer needs a gradient, so a step costs there what a forward pass costs.
+
+    Raises:
+        BadInput: no layer is left to move.
+    """
+    if not layers:
+        return []
+    every = model.get_decoder().layers
+    if layers >= len(every):
+        raise BadInput(
+            f"freeze_layers {layers} leaves nothing to train: the model has {len(every)} layers",
+            hint=f"set it to {len(every) - 1} at most",
+        )
+    still = [model.get_input_embeddings(), model.get_output_embeddings(), *every[:layers]]
+    weights = {weight: None for module in still for weight in module.parameters()}
+    for weight in weights:
+        weight.requires_grad_(False)
+    return list(weights)
+
+
+def trunk_states(
+    model: PreTrainedModel, layers: int, examples: Sequence[Example], progress: Progress | None = None
+) -> list[torch.Tensor] | None:
+    """What the lowest `layers` make of each example: [its tokens, hidden], in the model's dtype.
+
+    None where the states of all examples would need more than `MAX_STATES_BYTES`. The batches depend on the examples
+    alone, so a resumed training computes the same bits.
+    """
+    tokens = sum(map(len, examples))
+    if not layers or tokens * model.config.hidden_size * model.dtype.itemsize > MAX_STATES_BYTES:
+        return None
+    decoder = model.get_decoder()
+    states: dict[int, torch.Tensor] = {}
+    norm, decoder.norm = decoder.norm, torch.nn.Identity()
+    try:
+        with (
+            torch.inference_mode(),
+            only_layers(model, slice(0, layers)),
+            (progress or Silent()).task(f"run the {layers} still layers", tokens, "tokens") as task,
+        ):
+            for batch in _batches(examples):
+                longest = len(examples[batch[-1]])
+                ids = torch.zeros(len(batch), longest, dtype=torch.long)
+                for row, i in enumerate(batch):
+                    ids[row, : len(examples[i])] = torch.tensor(examples[i].prompt + examples[i].answer)
+                # No mask: attention is causal, and what stands on the right is not read.
+                hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
+                states |= {i: hidden[row, : len(examples[i])].clone() for row, i in enumerate(batch)}
+                task.advance(sum(len(examples[i]) for i in batch))
+    finally:
+        decoder.norm = norm
+    return [states[i] for i in range(len(examples))]
+
+
+def _batches(examples: Sequence[Example]) -> Iterator[list[int]]:
+    """Rows of like length together, shortest first, at most `_BATCH_TOKENS` tokens with padding."""
+    batch: list[int] = []
+    for i in sorted(range(len(examples)), key=lambda i: len(examples[i])):
+        if batch and (len(batch) + 1) * len(examples[i]) > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+@contextmanager
+def only_layers(model: PreTrainedModel, span: slice) -> Iterator[None]:
+    """The model made of some of its layers alone; fed with the states below them as `inputs_embeds`."""
+    decoder, config = model.get_decoder(), model.get_decoder().config
+    every, count, kinds = decoder.layers, config.num_hidden_layers, getattr(config, "layer_types", None)
+    decoder.layers = torch.nn.ModuleList(list(every)[span])
+    config.num_hidden_layers = len(decoder.layers)
+    if kinds:
+        config.layer_types = kinds[span]
+    try:
+        yield
+    finally:
+        decoder.layers, config.num_hidden_layers = every, count
+        if kinds:
+            config.layer_types = kinds
