@@ -8,11 +8,16 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from slmops.models.tokenizer import CHATML, Tokenizer
+
+# A busy machine is no reason to fail.
+hypothesis.settings.register_profile("slmops", deadline=None)
+hypothesis.settings.load_profile("slmops")
 
 PAIRS = {
     "Where is order 4711?": '{"intent":"order_late","order":"4711"}',

