@@ -16,13 +16,12 @@ from slmops.errors import BadInput
 from slmops.evaluate.significance import (
     bootstrap_interval,
     mcnemar,
-    mean,
-    micro_f1,
     paired_bootstrap,
     ratio_interval,
     rows_needed,
     wilson,
 )
+from slmops.tasks.figures import mean, micro_f1
 
 Array = npt.NDArray[Any]
 
@@ -80,14 +79,6 @@ def counts(rng: np.random.Generator, rows: int, skill: float) -> Array:
     fields = rng.integers(0, 5, rows)
     hits = rng.binomial(fields, skill)
     return np.column_stack([hits, rng.poisson(0.3, rows), fields - hits])
-
-
-def test_micro_f1_of_summed_counts() -> None:
-    table = np.array([[3, 1, 0], [0, 0, 2], [5, 2, 1]])
-    hits, invented, missed = table.sum(axis=0)
-    figure = micro_f1(table.mean(axis=0, keepdims=True).astype(float))
-    assert figure == pytest.approx([2 * hits / (2 * hits + invented + missed)])
-    assert micro_f1(np.zeros((1, 3))) == [0]
 
 
 def test_intervals_are_those_of_scipy() -> None:
