@@ -17,7 +17,7 @@ from slmops.evaluate.stage import Compare, CompareSettings, Floor, Score, ScoreS
 from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
 from slmops.pipeline.stage import Node
-from slmops.recipe.models import CompressSettings, Optimisation, Recipe, Settings
+from slmops.recipe.models import CompressSettings, Optimisation, Recipe, Running, Settings
 from slmops.report.stage import Report, ReportSettings
 from slmops.teach.stage import Teach
 from slmops.train.stage import CarveStudent, Distil, DistilSettings, Fit
@@ -126,7 +126,9 @@ def _evaluation(recipe: Recipe, made: set[str]) -> list[Node]:
         if model in made or model == "teacher:same":
             nodes.append(Node(f"score:{role}", Score, score, inputs={"model": model, "data": "data"}))
     scored = {node.id.partition(":")[2]: node.id for node in nodes if node.id.startswith("score:")}
-    nodes.append(Node("evaluate", Compare, CompareSettings(gates=settings.gates), inputs={"data": "data", **scored}))
+    running = Running(**{name: getattr(settings, name) for name in Running.model_fields})
+    judged = CompareSettings(gates=settings.gates, running=running, teacher_price=recipe.teacher.price)
+    nodes.append(Node("evaluate", Compare, judged, inputs={"data": "data", **scored}))
     return nodes
 
 
