@@ -10,6 +10,7 @@ import pytest
 
 from slmops.bundle import open_bundle, write_bundle
 from slmops.data.read import write_jsonl
+from slmops.engines import ENGINES
 from slmops.evaluate.checklist import served
 from slmops.evaluate.checklist.served import Served
 from slmops.evaluate.checklist.subject import Subject
@@ -55,7 +56,13 @@ def faulty(make_bundle, monkeypatch) -> Callable[[str], Path]:
     """The bundle on an engine of `faulty.py`."""
     monkeypatch.setattr(served, "MODULE", "faulty")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-    return lambda fault: make_bundle(fault, engine=f"faulty-{fault}")
+
+    def write(fault: str) -> Path:
+        name = f"faulty-{fault}"
+        monkeypatch.setitem(ENGINES, name, "faulty:known to the process that serves it")
+        return make_bundle(fault, engine=name)
+
+    return write
 
 
 @pytest.fixture

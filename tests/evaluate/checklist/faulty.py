@@ -20,8 +20,10 @@ from slmops.engines.base import Prompts, Sampling, Token
 from slmops.engines.onnxruntime import OnnxGenaiEngine
 from slmops.errors import BadInput
 from slmops.evaluate.checklist import serve
+from slmops.models.tokenizer import Tokenizer
 
 LEAK_BYTES = 4_000
+TICKET = '{"intent":"refund","amount":"20 €"}'
 _kept: list[bytes] = []
 
 
@@ -34,7 +36,7 @@ class Leaking(OnnxGenaiEngine):
 
 
 class Dying(OnnxGenaiEngine):
-    """Takes its process with it where a prompt holds the bytes of an emoji."""
+    """Takes its process with it where a prompt is long."""
 
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         if max(map(len, prompts)) > 60:
@@ -81,21 +83,19 @@ class Slow(OnnxGenaiEngine):
 class Sure(OnnxGenaiEngine):
     """Believes whatever it writes, and always writes the same ticket."""
 
-    ids: tuple[int, ...] = ()
-
-    def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
+    def generate(
+        self,
+        prompts: Prompts,
+        sampling: Sampling,  # noqa: ARG002 - a ticket is a ticket
+        *,
+        top_logits: int = 0,
+    ) -> Iterator[Token]:
+        self._ids = getattr(self, "_ids", None) or Tokenizer.load(self._folder).encode(TICKET)
         end = min(self._end_ids)
-        tokens = [id for id in serve_tokenizer(self).encode('{"intent":"refund","amount":"20 €"}')]
         for request in range(len(prompts)):
-            for id in (*tokens, end):
+            for id in (*self._ids, end):
                 top = np.array([id], dtype=np.int32), np.zeros(1, dtype=np.float32)
-                yield Token(request, id, "stop" if id == end else None, top)
-
-
-def serve_tokenizer(engine: OnnxGenaiEngine):
-    from slmops.models.tokenizer import Tokenizer
-
-    return Tokenizer.load(engine._folder)
+                yield Token(request, id, "stop" if id == end else None, top if top_logits else None)
 
 
 for fault in (Leaking, Dying, Raising, Cutting, Random, Slow, Sure):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmops.evaluate.checklist.lengths import exponent
@@ -14,6 +14,7 @@ from slmops.evaluate.checklist.parity import kl_nats
 from slmops.evaluate.checklist.table import table
 
 
+@settings(max_examples=15, deadline=None)
 @given(slope=st.floats(-5, 5), requests=st.integers(10, 1500))
 def test_the_slope_of_a_straight_line(slope, requests):
     assert growth_kb_per_1000([90_000 + slope * i for i in range(requests)])[0] == pytest.approx(slope * 1000, abs=1e-3)

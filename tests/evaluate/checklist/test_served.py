@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from slmops.engines import ENGINES
 from slmops.errors import SlmopsError
 from slmops.evaluate.checklist.served import Answer, Crashed, Refused, Served
 from slmops.evaluate.checklist.texts import hostile
@@ -38,11 +39,10 @@ def test_a_process_that_dies_starts_again(faulty, tiny):
         assert isinstance(served.predict(next(iter(tiny.pairs))), Answer)
 
 
-def test_a_bundle_that_does_not_load_says_why(make_bundle):
-    with (
-        Served(make_bundle("lost", engine="abacus"), threads=1) as served,
-        pytest.raises(SlmopsError, match="no engine 'abacus'"),
-    ):
+def test_a_bundle_that_does_not_load_says_why(make_bundle, monkeypatch):
+    monkeypatch.setitem(ENGINES, "abacus", "known:here alone")
+    folder = make_bundle("lost", engine="abacus")
+    with Served(folder, threads=1) as served, pytest.raises(SlmopsError, match="no engine 'abacus'"):
         served.info()
 
 
