@@ -11,6 +11,7 @@ import pytest
 
 from slmops.data.read import read_jsonl, write_jsonl
 from slmops.errors import SlmopsError
+from slmops.evaluate import probe
 from slmops.evaluate.stage import Floor, Score, ScoreSettings
 from slmops.pipeline.stage import Context
 from slmops.recipe.models import Settings
@@ -89,15 +90,61 @@ def test_figures_make_sense_together(measured, tiny):
     engine, out, shown, _ = measured
     figures = json.loads((out / "probe.json").read_text())
     assert figures["engine"] == engine
-    assert 0 < figures["ttft_p50_ms"] <= figures["latency_p50_ms"] <= figures["latency_p95_ms"] < 60_000
+    percentiles = [figures[f"latency_p{p}_ms"] for p in (50, 90, 95, 99)]
+    assert percentiles == sorted(percentiles)
+    assert 0 < figures["ttft_p50_ms"] <= percentiles[0] < percentiles[-1] < 60_000
+    low, high = figures["latency_spread_ms"]
+    assert 0 < low < high
     assert 0 < figures["tpot_p50_ms"] < figures["latency_p50_ms"]
     tokens = [len(tiny.tokenizer.encode(answer)) + 1 for answer in tiny.pairs.values()]
     assert figures["tokens_per_answer"] == sum(tokens) / 4
     assert figures["tokens_per_s"] > 0
     assert figures["batched_rows_per_s"] > 0
+    prompts = [len(tiny.prompt(text)) for text in tiny.pairs]
+    assert figures["tokens_per_prompt"] == sum(prompts) / 4
+    assert [sum(b["requests"] for b in figures["latency_by_length"])] == [4]
+    assert figures["latency_by_length"][0]["tokens_from"] == min(prompts)
+    assert figures["latency_by_length"][-1]["tokens_to"] == max(prompts)
     assert figures["weights_bytes"] > 0
     assert figures["threads"] == 1
     assert shown.items() <= figures.items()
+
+
+def test_answers_under_load_are_counted_by_rows_and_by_tokens(measured, data, tiny):
+    figures = json.loads((measured[1] / "probe.json").read_text())
+    texts = [row["input"] for row in read_jsonl(data / "test.jsonl")]
+    written = sum(len(tiny.tokenizer.encode(tiny.pairs[text])) + 1 for text in texts)
+    assert figures["batched_tokens_per_s"] / figures["batched_rows_per_s"] == pytest.approx(written / len(texts))
+
+
+def test_one_thread_keeps_one_core_busy(measured):
+    figures = json.loads((measured[1] / "probe.json").read_text())
+    assert 0.05 < figures["cpu_cores_used"] < 1.5
+    assert figures["cpu_s_per_request"] > 0
+
+
+def test_the_method_is_stated(measured):
+    method = json.loads((measured[1] / "probe.json").read_text())["method"]
+    for part in ("1 engine threads", "after 3 requests that do not count", "4 requests in 3 passes", "all 6 rows"):
+        assert part in method
+
+
+def test_reference_answers_get_their_likelihood(data, tiny, tmp_path):
+    job = probe.Job(
+        engine="transformers",
+        model=str(tiny.folder),
+        task=json.loads((data / "task.json").read_text()),
+        rows=str(data / "test.jsonl"),
+        latency_requests=1,
+        threads=1,
+        answers=True,
+        out=str(tmp_path),
+        reference_nll=True,
+    )
+    probe.probe(job)
+    for row in read_jsonl(tmp_path / "predictions.jsonl"):
+        assert row["tokens"] == len(tiny.tokenizer.encode(row["text"])), "the model knows its answers by heart"
+        assert 0 < row["nll"] < 0.5
 
 
 def test_peak_memory_is_that_of_one_engine_alone(measured):

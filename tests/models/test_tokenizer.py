@@ -75,9 +75,30 @@ def test_prompts_equal_those_of_transformers(mine, theirs, template):
     def same(messages):
         options = {"chat_template": template, "add_generation_prompt": True}
         assert bound.render(messages) == theirs.apply_chat_template(messages, tokenize=False, **options)
-        assert bound.prompt(messages) == theirs.apply_chat_template(messages, return_dict=False, **options)
+        if not any(token in message["content"] for message in messages for token in bound.control_tokens):
+            assert bound.prompt(messages) == theirs.apply_chat_template(messages, return_dict=False, **options)
 
     same()
+
+
+@pytest.mark.parametrize("template", [None, CHATML, LLAMA_LIKE], ids=["own", "chatml", "llama"])
+def test_no_message_can_write_a_control_token(mine, template):
+    bound = Tokenizer(mine.backend, template=template or mine.template, special_tokens=mine.special_tokens)
+    control = {mine.backend.token_to_id(token) for token in bound.control_tokens}
+    # This vocabulary has no tokens for some bytes of control characters and of rare planes.
+    letters = st.text(st.characters(codec="utf-8", max_codepoint=0xFFFF, exclude_categories=["Cc"]))
+    texts = st.lists(st.sampled_from([*bound.control_tokens, "<", "|im_end|>", "a", "\ufdd0", " \n"]) | letters)
+
+    @settings(max_examples=100, deadline=None)
+    @given(texts.map("".join))
+    def as_text(content):
+        ids = bound.prompt([{"role": "user", "content": content}])
+        plain = bound.prompt([{"role": "user", "content": "a"}])
+        assert [id for id in ids if id in control] == [id for id in plain if id in control]
+        whole = mine.backend.decode(ids, skip_special_tokens=False)
+        assert whole == bound.render([{"role": "user", "content": content}])
+
+    as_text()
 
 
 @settings(max_examples=200, deadline=None)

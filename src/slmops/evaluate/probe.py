@@ -7,7 +7,6 @@ The process loads one engine and nothing else, so its peak memory is that of ser
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -17,8 +16,11 @@ from typing import Any
 
 from slmops.data.read import read_jsonl, write_jsonl
 from slmops.engines.base import Engine, Sampling
-from slmops.errors import SlmopsError
+from slmops.evaluate.energy import METHOD, Meter
+from slmops.evaluate.latency import PASSES, Timed, passes, summary
+from slmops.evaluate.process import cpu_seconds, peak_rss_bytes
 from slmops.models.tokenizer import Tokenizer
+from slmops.tasks.base import Row, Task
 
 BATCH = 32
 WARM_UP = 3
@@ -37,6 +39,9 @@ class Job:
         threads: of the engine; 0 takes all cores.
         answers: whether every row is answered, or the timed ones only.
         out: folder for `probe.json` and `predictions.jsonl`.
+        probabilities: give every answered row the `probabilities` of the task's labels.
+        reference_nll: give every answered row the `nll` (in nats) of its reference answer and the `tokens` of it;
+            the rows need `output` then.
     """
 
     engine: str
@@ -47,10 +52,29 @@ class Job:
     threads: int
     answers: bool
     out: str
+    probabilities: bool = False
+    reference_nll: bool = False
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A loaded model and what it is asked."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    task: Task
+
+    @property
+    def sampling(self) -> Sampling:
+        """Greedy, up to the task's longest answer."""
+        return Sampling(max_tokens=self.task.max_answer_tokens)
+
+    def prompt(self, row: Row) -> list[int]:
+        return self.tokenizer.prompt(self.task.render(row["input"]))
 
 
 def probe(job: Job) -> dict[str, Any]:
-    """Measure, write both files, and return the figures.
+    """Measure, write both files, and return the figures; `method` among them says how they came about.
 
     Latency is wall time of one request at a time after a warm-up, prompt rendering and tokenising included;
     `ttft` is the part of it up to the first token. Peak memory is the process's resident high-water mark at
@@ -59,82 +83,102 @@ def probe(job: Job) -> dict[str, Any]:
     from slmops.engines import load_engine
     from slmops.tasks import from_description
 
-    task = from_description(job.task)
     rows = read_jsonl(Path(job.rows))
+    task = from_description(job.task)
     started = time.perf_counter()
     engine = load_engine(job.engine, Path(job.model), threads=job.threads)
-    tokenizer = Tokenizer.load(Path(job.model))
+    subject = Subject(engine, Tokenizer.load(Path(job.model)), task)
     load_s = time.perf_counter() - started
-    sampling = Sampling(max_tokens=task.max_answer_tokens)
-
-    def request(text: str) -> tuple[float, float, int]:
-        begun = time.perf_counter()
-        first, count = 0.0, 0
-        for _ in engine.generate([tokenizer.prompt(task.render(text))], sampling):
-            first = first or time.perf_counter() - begun
-            count += 1
-        return time.perf_counter() - begun, first, count
-
-    timed = rows[: job.latency_requests]
-    for row in timed[:WARM_UP]:
-        request(row["input"])
-    times = []
-    for row in timed:
-        times.append(request(row["input"]))
-        _say(1)
-    figures = {"load_s": load_s, "peak_rss_bytes": peak_rss_bytes(), **asdict(engine.info()), **_summary(times)}
+    timed = _alone(subject, rows[: job.latency_requests])
+    figures = {"load_s": load_s, "peak_rss_bytes": peak_rss_bytes(), **asdict(engine.info()), **timed}
     if job.answers:
-        prompts = [tokenizer.prompt(task.render(row["input"])) for row in rows]
-        begun = time.perf_counter()
-        texts = _answers(engine, tokenizer, prompts, sampling)
-        figures["batched_rows_per_s"] = len(rows) / (time.perf_counter() - begun)
-        answers = ({"id": row["id"], "text": text} for row, text in zip(rows, texts, strict=True))
+        answers, speed = _together(subject, rows)
+        figures |= speed
+        if job.probabilities:
+            from slmops.evaluate.labels import label_probabilities
+
+            texts = [row["input"] for row in rows]
+            found = label_probabilities(engine, subject.tokenizer, task, texts)
+            answers = [answer | {"probabilities": one} for answer, one in zip(answers, found, strict=True)]
+        if job.reference_nll:
+            answers = [answer | one for answer, one in zip(answers, _references(subject, rows), strict=True)]
         write_jsonl(Path(job.out) / "predictions.jsonl", answers)
+    figures["method"] = _method(job, len(rows), engine.info().threads)
     (Path(job.out) / "probe.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures
 
 
-def _answers(engine: Engine, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[str]:
-    """The text of every answer, in order; prompts of like length are decoded together."""
+def _alone(subject: Subject, rows: Sequence[Row]) -> dict[str, Any]:
+    """Each row timed by itself, in passes: times, processor time and energy."""
+    parts = passes([len(subject.prompt(row)) for row in rows])
+    for row in rows[:WARM_UP]:
+        _request(subject, row)
+    meter, cpu, begun = Meter(), cpu_seconds(), time.perf_counter()
+    times = [[_request(subject, rows[i], report=True) for i in part] for part in parts]
+    cpu, wall, joules = cpu_seconds() - cpu, time.perf_counter() - begun, meter.joules()
+    figures = summary(times) | {"cpu_cores_used": cpu / wall, "cpu_s_per_request": cpu / len(rows)}
+    if joules is not None:
+        figures |= {"energy_j_per_request": joules / len(rows), "energy_method": METHOD}
+    return figures
+
+
+def _request(subject: Subject, row: Row, *, report: bool = False) -> Timed:
+    begun = time.perf_counter()
+    prompt = subject.prompt(row)
+    first, count = 0.0, 0
+    for _ in subject.engine.generate([prompt], subject.sampling):
+        first = first or time.perf_counter() - begun
+        count += 1
+    timed = Timed(len(prompt), count, first, time.perf_counter() - begun)
+    if report:
+        _say(1)
+    return timed
+
+
+def _together(subject: Subject, rows: Sequence[Row]) -> tuple[list[Row], dict[str, float]]:
+    """An answer to every row, and how fast they come when many are decoded at a time."""
+    prompts = [subject.prompt(row) for row in rows]
+    begun = time.perf_counter()
+    written = _written(subject, prompts)
+    seconds = time.perf_counter() - begun
+    answers = [{"id": row["id"], "text": subject.tokenizer.decode(ids)} for row, ids in zip(rows, written, strict=True)]
+    speed = {
+        "batched_rows_per_s": len(rows) / seconds,
+        "batched_tokens_per_s": sum(map(len, written)) / seconds,
+    }
+    return answers, speed
+
+
+def _written(subject: Subject, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The tokens of every answer, in order; prompts of like length are decoded together."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     written: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
-        for token in engine.generate([prompts[i] for i in chosen], sampling):
+        for token in subject.engine.generate([prompts[i] for i in chosen], subject.sampling):
             written[chosen[token.request]].append(token.id)
         _say(len(chosen))
-    return [tokenizer.decode(ids) for ids in written]
+    return written
 
 
-def _summary(times: Sequence[tuple[float, float, int]]) -> dict[str, float]:
-    """Medians and tails over the timed requests."""
-    import numpy as np
-
-    total, first, tokens = (np.array(column, dtype=float) for column in zip(*times, strict=True))
-    decode = (total - first)[tokens > 1] / (tokens - 1)[tokens > 1]
-    return {
-        "latency_p50_ms": float(np.percentile(total, 50) * 1e3),
-        "latency_p95_ms": float(np.percentile(total, 95) * 1e3),
-        "ttft_p50_ms": float(np.percentile(first, 50) * 1e3),
-        "tpot_p50_ms": float(np.percentile(decode, 50) * 1e3) if len(decode) else 0.0,
-        "tokens_per_s": float(tokens.sum() / total.sum()),
-        "tokens_per_answer": float(tokens.mean()),
-    }
+def _references(subject: Subject, rows: Sequence[Row]) -> list[dict[str, float]]:
+    """What the model thinks of the reference answers: `nll`, the sum over an answer's own `tokens`, end token aside."""
+    answers = [subject.tokenizer.encode(subject.task.write(row["output"])) for row in rows]
+    scores = subject.engine.score([subject.prompt(row) for row in rows], answers)
+    return [{"nll": -float(score.sum(dtype="float64")), "tokens": len(score)} for score in scores]
 
 
-def peak_rss_bytes() -> int:
-    """High-water mark of this process's resident memory.
-
-    Read from /proc, because `getrusage` also counts the memory of the parent that started the process.
-
-    Raises:
-        SlmopsError: the kernel does not tell.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    match = re.search(r"VmHWM:\s+(\d+) kB", status)
-    if match is None:
-        raise SlmopsError("the kernel reports no VmHWM in /proc/self/status", hint="measure on Linux")
-    return int(match[1]) * 1024
+def _method(job: Job, rows: int, threads: int) -> str:
+    """For readers of a report."""
+    count = min(job.latency_requests, rows)
+    alone = (
+        f"One process for this model alone, {threads} engine threads. Latency: wall time of one request at a time, "
+        f"rendering and tokenising included, after {min(WARM_UP, count)} requests that do not count; {count} requests "
+        f"in {min(PASSES, count)} passes of like prompt lengths, the spread being that of the passes' medians. "
+        "Processor time and energy: over the same requests. Memory: the highest resident size up to their end."
+    )
+    load = f" Under load: all {rows} rows, up to {BATCH} decoded together."
+    return alone + load if job.answers else alone
 
 
 def _say(done: int) -> None:

@@ -14,10 +14,17 @@ from pydantic import Field
 from slmops import child
 from slmops.errors import SlmopsError
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Gate, Settings
+from slmops.recipe.models import Gate, Price, Running, Settings
 
 if TYPE_CHECKING:
     from slmops.evaluate.probe import Job
+
+
+LABELLED = frozenset({"classification", "nli"})
+"""Kinds of task whose answer is one of a closed set: every label gets its probability."""
+
+OPEN = frozenset({"generation", "summarisation", "conversation"})
+"""Kinds of task that many answers are right for: the reference answer gets its likelihood."""
 
 
 class ScoreSettings(Settings):
@@ -31,22 +38,25 @@ class Score:
     """`model` and `data` → `probe.json` and `predictions.jsonl`, from a process that loads this model alone."""
 
     name: ClassVar[str] = "score"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: ScoreSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.evaluate.probe import Job
 
         rows = inputs["data"] / "test.jsonl"
+        task = json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8"))
         job = Job(
             engine=settings.engine,
             model=str(inputs["model"] / "model"),
-            task=json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")),
+            task=task,
             rows=str(rows),
             latency_requests=settings.latency_requests,
             threads=settings.threads,
             answers=settings.answers,
             out=str(context.out),
+            probabilities=task["kind"] in LABELLED,
+            reference_nll=task["kind"] in OPEN,
         )
         count = sum(1 for _ in rows.open(encoding="utf-8"))
         total = min(settings.latency_requests, count) + (count if settings.answers else 0)
@@ -123,6 +133,8 @@ METRIC = "metric:"
 class CompareSettings(Settings):
     gates: dict[str, Gate]
     metrics: list[str] = Field(default_factory=list)
+    running: Running = Field(default_factory=Running)
+    teacher_price: Price | None = None
 
 
 class Compare:
@@ -140,6 +152,7 @@ class Compare:
     def run(self, inputs: Mapping[str, Path], settings: CompareSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
         from slmops.evaluate.compare import compare, errors
+        from slmops.evaluate.cost import running_cost
         from slmops.evaluate.gates import judge_gates
         from slmops.tasks import from_description
         from slmops.tasks.custom import load_metrics
@@ -149,6 +162,10 @@ class Compare:
         scored = {role: path for role, path in inputs.items() if role != "data" and not role.startswith(METRIC)}
         metrics = load_metrics(settings.metrics, [figure.name for figure in task.figures()])
         evidence = compare(task, rows, scored, seed=context.seed, metrics=metrics)
+        # Here and not in the probe: a price that changes is no reason to measure again.
+        for role, figures in evidence["models"].items():
+            price = settings.teacher_price if role == "teacher" else None
+            figures |= running_cost(figures, settings.running, price)
         verdicts = judge_gates(evidence, settings.gates)
         wrong = errors(task, rows, scored["shipped"])
         for name, content in (("evidence.json", evidence), ("gates.json", verdicts), ("errors.json", wrong)):

@@ -6,6 +6,7 @@ Only the `tokenizers` library is used, so a bundle answers without `transformers
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,8 @@ __all__ = ["CHATML", "TextStream", "Tokenizer", "configured_end_ids"]
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _UNFINISHED = "\ufffd"
+_NONCHARACTER = "\ufdd0"
+"""Stands for nothing and may stand in any text (Unicode 16, section 23.7)."""
 
 
 class Tokenizer:
@@ -119,8 +122,25 @@ class Tokenizer:
         return self._chat.render(messages, self.special_tokens)
 
     def prompt(self, messages: Iterable[Mapping[str, str]]) -> list[int]:
-        """Tokens of the rendered messages: what goes into a model."""
-        return self.encode(self.render(messages))
+        """Tokens of the rendered messages: what goes into a model.
+
+        Control tokens come from the template alone. What looks like one in a message's content is plain text, so no
+        message can end its turn or begin another's.
+
+        Raises:
+            BadInput: as `render` and `encode`.
+        """
+        given = [dict(message) for message in messages]
+        contents = "".join(str(message.get("content", "")) for message in given)
+        if self._control is None or not self._control.search(contents):
+            return self.encode(self.render(given))
+        # A token that is cut in two is not recognised; the mark says where, through whatever the template does.
+        runs = re.findall(f"{_NONCHARACTER}+", contents)
+        mark = _NONCHARACTER * (1 + max(map(len, runs), default=0))
+        for message in given:
+            found = str(message.get("content", ""))
+            message["content"] = self._control.sub(lambda match: match[0][0] + mark + match[0][1:], found)
+        return [id for piece in self.render(given).split(mark) for id in self.encode(piece)]
 
     def stream(self) -> TextStream:
         """A decoder for tokens that arrive one by one."""
@@ -135,6 +155,18 @@ class Tokenizer:
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if self.template is not None:
             (folder / "chat_template.jinja").write_text(self.template, encoding="utf-8")
+
+    @cached_property
+    def control_tokens(self) -> list[str]:
+        """Texts of the tokens that steer a model, such as `<|im_end|>`."""
+        added = self.backend.get_added_tokens_decoder().values()
+        return sorted({token.content for token in added if token.special} | set(self.special_tokens.values()))
+
+    @cached_property
+    def _control(self) -> re.Pattern[str] | None:
+        """Finds control tokens in a text, the longest first; None where there are none."""
+        texts = sorted((token for token in self.control_tokens if len(token) > 1), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, texts))) if texts else None
 
     @cached_property
     def _chat(self) -> ChatTemplate:

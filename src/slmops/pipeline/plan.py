@@ -17,7 +17,7 @@ from slmops.evaluate.stage import METRIC, Compare, CompareSettings, Floor, Score
 from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
 from slmops.pipeline.stage import Node
-from slmops.recipe.models import CompressSettings, Optimisation, Recipe, Settings
+from slmops.recipe.models import CompressSettings, Optimisation, Recipe, Running, Settings
 from slmops.report.stage import Report, ReportSettings
 from slmops.tasks import figure_names
 from slmops.tasks.custom import load_metrics
@@ -128,9 +128,14 @@ def _evaluation(recipe: Recipe, made: set[str]) -> list[Node]:
         if model in made or model == "teacher:same":
             nodes.append(Node(f"score:{role}", Score, score, inputs={"model": model, "data": "data"}))
     scored = {node.id.partition(":")[2]: node.id for node in nodes if node.id.startswith("score:")}
-    compare = CompareSettings(gates=settings.gates, metrics=settings.metrics)
     metrics = load_metrics(settings.metrics, figure_names(recipe.task))
     sources = {METRIC + metric.path: metric.source for metric in metrics}
+    compare = CompareSettings(
+        gates=settings.gates,
+        metrics=settings.metrics,
+        running=Running(**{name: getattr(settings, name) for name in Running.model_fields}),
+        teacher_price=recipe.teacher.price,
+    )
     nodes.append(Node("evaluate", Compare, compare, inputs={"data": "data", **scored}, sources=sources))
     return nodes
 

@@ -211,6 +211,13 @@ class Fit(Optimisation):
     on: Literal["train"] = Field("train", description="The rows it is fitted on.")
 
 
+class Price(Settings):
+    """What a model's answers cost where they are bought, per million tokens."""
+
+    input_usd: float = Field(ge=0, description="For tokens read.")
+    output_usd: float = Field(ge=0, description="For tokens written.")
+
+
 class TransformersTeacher(Settings):
     """A local Hugging Face causal language model."""
 
@@ -225,6 +232,9 @@ class TransformersTeacher(Settings):
         "a message a line: fewer tokens, for tasks of one question and one answer.",
     )
     fit: Fit | None = Field(default_factory=Fit, description="null uses the teacher as it is.")
+    price: Price | None = Field(
+        None, description="What its answers would cost where they are bought; without one it costs machine time."
+    )
 
 
 class TeachSettings(Settings):
@@ -303,7 +313,18 @@ class Gate(Settings):
         return self
 
 
-class EvaluateSettings(Settings):
+class Running(Settings):
+    """What the machine costs that the models run on."""
+
+    watts_per_core: float = Field(
+        5.0, gt=0, description="Estimates energy where the processor's own counters cannot be read."
+    )
+    machine_usd_per_hour: float | None = Field(
+        None, ge=0, description="Price of the machine; without one no money is given for what runs on it."
+    )
+
+
+class EvaluateSettings(Running):
     """What is measured, and what must hold of it."""
 
     latency_requests: int = Field(40, ge=1, description="Requests timed one by one, after a warm-up.")
