@@ -40,7 +40,15 @@ class Scored:
     judged: Sequence[Mapping[str, float]]
 
 
-def compare(task: Task, rows: Sequence[Row], scored: Mapping[str, Path], *, seed: int) -> dict[str, Any]:
+def compare(
+    task: Task,
+    rows: Sequence[Row],
+    scored: Mapping[str, Path],
+    *,
+    seed: int,
+    ours: str = "shipped",
+    reference: str = "teacher",
+) -> dict[str, Any]:
     """The evidence: plain JSON with every figure, from the folders that `Score` and `Floor` wrote.
 
     Returns:
@@ -55,12 +63,17 @@ def compare(task: Task, rows: Sequence[Row], scored: Mapping[str, Path], *, seed
         "n_test": len(rows),
         "machine": {"processor": cpu_model(), "system": platform.platform()},
         "models": {role: _model(task, one) for role, one in read.items()},
-        **_kept(read, seed),
-        "savings": _savings(read),
-        "parity": _parity(read),
-        "paired": [_paired(read["shipped"], read[rival], rival, seed) for rival in RIVALS if rival in read],
-        "rows_for_one_point": _rows_for_one_point(read),
+        **_kept(read[ours].judged, read[reference].judged, seed),
+        "savings": _savings(read, ours, reference),
+        "parity": _parity(read) if ours == "shipped" else None,
+        "paired": [_paired(read[ours], read[rival], rival, seed) for rival in _rivals(read, ours)],
+        "rows_for_one_point": _rows_for_one_point(read[ours].judged, read[reference].judged),
     }
+
+
+def _rivals(read: Mapping[str, Scored], ours: str) -> list[str]:
+    """In a run those that the shipped model must beat, elsewhere all others."""
+    return [role for role in read if (role in RIVALS if ours == "shipped" else role != ours)]
 
 
 def _read(task: Task, rows: Sequence[Row], folder: Path) -> Scored:
@@ -85,11 +98,10 @@ def _model(task: Task, one: Scored) -> dict[str, Any]:
     return figures
 
 
-def _kept(read: Mapping[str, Scored], seed: int) -> dict[str, Any]:
+def _kept(shipped: Sequence[Mapping[str, float]], teacher: Sequence[Mapping[str, float]], seed: int) -> dict[str, Any]:
     """Shares of the teacher's figures that the shipped model keeps, each with its 95 % interval."""
     kept: dict[str, float | None] = {}
     interval: dict[str, list[float] | None] = {}
-    shipped, teacher = read["shipped"].judged, read["teacher"].judged
     for figure, columns, of in _compared(shipped):
         ours, theirs = _columns(shipped, columns), _columns(teacher, columns)
         ends = ratio_interval(ours, theirs, of, seed=seed)
@@ -110,9 +122,9 @@ def _columns(judged: Sequence[Mapping[str, float]], names: Sequence[str]) -> npt
     return np.array([[row[name] for name in names] for row in judged])
 
 
-def _savings(read: Mapping[str, Scored]) -> dict[str, float]:
-    """Shares saved against the teacher: 1 - shipped / teacher."""
-    shipped, teacher = read["shipped"].figures, read["teacher"].figures
+def _savings(read: Mapping[str, Scored], ours: str, reference: str) -> dict[str, float]:
+    """Shares saved against the teacher: 1 - shipped / teacher; of figures that both have."""
+    shipped, teacher = read[ours].figures, read[reference].figures
     pairs = {
         "time_saving_torch": ("latency_p50_ms", teacher),
         "weights_saving": ("weights_bytes", teacher),
@@ -120,7 +132,11 @@ def _savings(read: Mapping[str, Scored]) -> dict[str, float]:
     }
     if "teacher_same" in read:
         pairs["time_saving_same_engine"] = ("latency_p50_ms", read["teacher_same"].figures)
-    return {name: 1 - shipped[figure] / base[figure] for name, (figure, base) in pairs.items()}
+    return {
+        name: 1 - shipped[figure] / base[figure]
+        for name, (figure, base) in pairs.items()
+        if figure in shipped and figure in base
+    }
 
 
 def _parity(read: Mapping[str, Scored]) -> float | None:
@@ -146,9 +162,9 @@ def _paired(shipped: Scored, rival: Scored, name: str, seed: int) -> dict[str, A
     return tests
 
 
-def _rows_for_one_point(read: Mapping[str, Scored]) -> int | None:
+def _rows_for_one_point(shipped: Sequence[Mapping[str, float]], teacher: Sequence[Mapping[str, float]]) -> int | None:
     """Test rows it would take to see a difference of one point of exact match between shipped model and teacher."""
-    pairs = zip(read["shipped"].judged, read["teacher"].judged, strict=True)
+    pairs = zip(shipped, teacher, strict=True)
     apart = [a["exact_match"] != b["exact_match"] for a, b in pairs]
     share = sum(apart) / len(apart)
     return rows_needed(share) if share >= 0.01 else None
