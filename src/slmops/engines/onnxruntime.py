@@ -159,7 +159,7 @@ def _generator(model: Any, requests: int, length: int) -> Any:
 
 def _paths(generator: Any, length: int) -> Callable[[tuple[int, ...]], Logits]:
     """Runs paths from the end of the one request of `generator`, which has `length` tokens; see `search`."""
-    first = generator.get_logits()[0].copy()
+    first: Logits = generator.get_logits()[0].copy()
 
     def run(path: tuple[int, ...]) -> Logits:
         if not path:

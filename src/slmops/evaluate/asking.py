@@ -17,14 +17,14 @@ import numpy as np
 from slmops import child
 from slmops.data.read import write_jsonl
 from slmops.errors import BadInput, SlmopsError
+from slmops.evaluate import probe
 from slmops.evaluate.answering import Job
 from slmops.evaluate.answers import Answers, key
 from slmops.evaluate.endpoint import Manner, ask
 from slmops.evaluate.labels import closed_set
-from slmops.evaluate.stage import Score, ScoreSettings
 from slmops.evaluate.subjects import Endpoint, Local, Subject
 from slmops.pipeline.environment import cpu_model
-from slmops.pipeline.stage import Context
+from slmops.pipeline.files import content_digest
 from slmops.progress import Progress
 from slmops.tasks import Row, Task
 
@@ -100,7 +100,7 @@ def _answer_local(
         job = Job(subject.engine, str(subject.folder), task.describe(), str(texts), asking.threads)
         with (
             progress.task(f"{subject.name} answers", len(keys), "rows") as bar,
-            _lines(job, Path(work), subject.name) as lines,
+            _lines("slmops.evaluate.answering", asdict(job), Path(work), subject.name) as lines,
         ):
             for line in lines:
                 if "seconds" in line:
@@ -114,12 +114,12 @@ def _answer_local(
 
 
 @contextmanager
-def _lines(job: Job, work: Path, name: str) -> Iterator[Iterator[dict[str, Any]]]:
-    """What the process that answers says."""
+def _lines(module: str, job: Mapping[str, Any], work: Path, name: str) -> Iterator[Iterator[dict[str, Any]]]:
+    """What a process that runs `module` on a job says, line by line."""
     place, errors = work / "job.json", work / "stderr.txt"
-    place.write_text(json.dumps(asdict(job)), encoding="utf-8")
+    place.write_text(json.dumps(job), encoding="utf-8")
     with errors.open("w", encoding="utf-8") as stderr:
-        command = child.command("slmops.evaluate.answering", str(place))
+        command = child.command(module, str(place))
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:  # noqa: S603
             try:
                 yield (json.loads(line) for line in process.stdout or () if line.startswith("{"))
@@ -173,7 +173,7 @@ def figures_of(
     kept: Answers,
     progress: Progress,
 ) -> dict[str, Any]:
-    """What running the subject costs: of a local model as `Score` measures it, of an endpoint as it was felt here."""
+    """What running the subject costs: of a local model as the probe measures it, of an endpoint as it was felt here."""
     if isinstance(subject, Endpoint):
         return _endpoint_figures(records)
     figures: dict[str, Any] = {"engine": subject.engine}
@@ -185,7 +185,7 @@ def figures_of(
             max_tokens=task.max_answer_tokens,
             threads=asking.threads,
             processor=cpu_model(),
-            score=Score.version,
+            probe=content_digest(Path(probe.__file__)),
         )
         if not (found := kept.find([one])):
             found = {one: _measure(subject, task, timed, asking, progress)}
@@ -203,18 +203,25 @@ def _speed_key(subject: Local, task: Task, asking: Asking) -> str:
 def _measure(subject: Local, task: Task, rows: Sequence[Row], asking: Asking, progress: Progress) -> dict[str, Any]:
     """The probe's figures, from a process that loads this model alone."""
     with tempfile.TemporaryDirectory(prefix="slmops-measure-") as place:
-        folder = Path(place)
-        for name in ("data", "model", "out", "work"):
-            (folder / name).mkdir()
-        (folder / "model" / "model").symlink_to(subject.folder.resolve())
-        (folder / "data" / "task.json").write_text(json.dumps(task.describe()), encoding="utf-8")
-        write_jsonl(folder / "data" / "test.jsonl", rows)
-        settings = ScoreSettings(
-            engine=subject.engine, latency_requests=len(rows), threads=asking.threads, answers=False
+        work = Path(place)
+        write_jsonl(work / "test.jsonl", rows)
+        job = probe.Job(
+            engine=subject.engine,
+            model=str(subject.folder),
+            task=task.describe(),
+            rows=str(work / "test.jsonl"),
+            latency_requests=len(rows),
+            threads=asking.threads,
+            answers=False,
+            out=place,
         )
-        context = Context(out=folder / "out", work=folder / "work", seed=0, progress=progress)
-        Score().run({"model": folder / "model", "data": folder / "data"}, settings, context)
-        figures: dict[str, Any] = json.loads((folder / "out" / "probe.json").read_text(encoding="utf-8"))
+        with (
+            progress.task(f"measure {subject.name}", len(rows), "requests") as bar,
+            _lines("slmops.evaluate.probe", asdict(job), work, subject.name) as lines,
+        ):
+            for line in lines:
+                bar.advance(line.get("done", 0))
+        figures: dict[str, Any] = json.loads((work / "probe.json").read_text(encoding="utf-8"))
     return figures
 
 

@@ -15,11 +15,8 @@ from slmops.errors import BadInput, SlmopsError
 from slmops.evaluate.answers import Answers
 from slmops.evaluate.asking import Asking, answers_of, figures_of
 from slmops.evaluate.compare import compare
-from slmops.evaluate.stage import Floor
 from slmops.evaluate.subjects import FLOOR, Subject
-from slmops.pipeline.stage import Context
 from slmops.progress import Progress
-from slmops.recipe.models import Settings
 from slmops.tasks import Row, Task
 
 
@@ -77,7 +74,7 @@ def evaluate(
                 figures = figures_of(subject, task, chosen, list(found[subject.name].values()), asking, kept, progress)
                 scored[subject.name] = _scored(Path(work, subject.name), answers[subject.name], figures)
             if train:
-                scored[FLOOR] = _floor(Path(work, FLOOR), task, chosen, train, seed)
+                scored[FLOOR] = _floor(Path(work, FLOOR), task, chosen, train)
             evidence = side_by_side(task, chosen, scored, [subject.name for subject in subjects], seed=seed)
     finally:
         kept.close()
@@ -107,25 +104,17 @@ def _line(row: Row, record: Mapping[str, Any]) -> Row:
 
 
 def _scored(folder: Path, answers: Sequence[Row], figures: Mapping[str, Any]) -> Path:
-    """A folder as `Score` leaves it."""
+    """A folder as scoring leaves it."""
     folder.mkdir()
     write_jsonl(folder / "predictions.jsonl", answers)
     (folder / "probe.json").write_text(json.dumps(figures), encoding="utf-8")
     return folder
 
 
-def _floor(folder: Path, task: Task, rows: Sequence[Row], train: Sequence[Row], seed: int) -> Path:
-    folder.mkdir()
-    write_data(folder, task, rows)
-    write_jsonl(folder / "train.jsonl", train)
-    Floor().run({"data": folder}, Settings(), Context(out=folder, work=folder, seed=seed))
-    return folder
-
-
-def write_data(folder: Path, task: Task, rows: Sequence[Row]) -> None:
-    """`task.json` and `test.jsonl`, as stages read them."""
-    (folder / "task.json").write_text(json.dumps(task.describe()), encoding="utf-8")
-    write_jsonl(folder / "test.jsonl", rows)
+def _floor(folder: Path, task: Task, rows: Sequence[Row], train: Sequence[Row]) -> Path:
+    answers = task.floor(train, [row["input"] for row in rows])
+    lines = [{"id": row["id"], "text": task.write(answer)} for row, answer in zip(rows, answers, strict=True)]
+    return _scored(folder, lines, {"engine": "scikit-learn"})
 
 
 def side_by_side(
