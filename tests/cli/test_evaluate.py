@@ -116,7 +116,9 @@ def test_model_bundle_and_endpoint_side_by_side(tiny, bundle, rows, tmp_path):
     assert report["evidence"] == evidence
     assert report["data"]["rows"] == 4
     assert set(report["subjects"]) == {"big", "small", "toy"}
-    written = [path.read_bytes() for folder in ("out", "h") for path in (tmp_path / folder).rglob("*") if path.is_file()]
+    written = [
+        path.read_bytes() for folder in ("out", "h") for path in (tmp_path / folder).rglob("*") if path.is_file()
+    ]
     assert server.keys == {"Bearer sk-very-secret"}
     assert not any(b"very-secret" in content for content in [*written, done.stdout.encode(), done.stderr.encode()])
 
