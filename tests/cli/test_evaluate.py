@@ -108,7 +108,9 @@ def test_model_bundle_and_endpoint_side_by_side(tiny, bundle, rows, tmp_path):
     assert evidence["models"]["big"]["latency_p50_ms"] > 0
     assert evidence["models"]["toy"]["latency_p50_ms"] > 0
     assert evidence["kept"]["exact_match_kept"] == 1, "the second is held against the first"
+    assert evidence["parity"] == 1
     assert evidence["others"]["toy"]["kept"]["exact_match_kept"] == 0.75
+    assert evidence["others"]["toy"]["parity"] == 0.75
     low, high = evidence["models"]["toy"]["interval"]["exact_match"]
     assert low < 0.75 < high
     assert "partial" not in evidence

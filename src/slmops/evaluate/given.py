@@ -15,7 +15,7 @@ from slmops.data.read import read_rows
 from slmops.errors import BadInput
 from slmops.evaluate.subjects import Subject, common_task
 from slmops.recipe.models import TaskSettings
-from slmops.tasks import Row, Task, from_description, read_schema
+from slmops.tasks import Row, Task, from_description, input_reader, read_schema
 
 _FLAGS = {"schema": "--schema", "label": "--label", "instruction": "--instruction"}
 
@@ -39,20 +39,21 @@ def read_given(
     Raises:
         BadInput: nothing says what the task is, or a file has no rows or rows without an answer that the task takes.
     """
+    if "kind" not in settings and settings:
+        raise BadInput(f"{_FLAGS[min(settings)]} needs --task", hint="a bundle brings its own task with it")
+    made = _settings(settings) if settings else None
+    described = {} if made else common_task(subjects)
+    reader = input_reader(made.kind if made else described["kind"])
     text, answer = columns
     try:
-        rows = list(islice(read_rows(data, "test", input=text, output=answer), limit))
-        known = list(read_rows(train, "train", input=text, output=answer)) if train else []
+        rows = list(islice(read_rows(data, "test", input=text, output=answer, reader=reader), limit))
+        known = list(read_rows(train, "train", input=text, output=answer, reader=reader)) if train else []
     except BadInput as error:
         raise BadInput(str(error), hint=error.hint and error.hint.replace("data.", "--")) from None
-    if "kind" in settings:
-        made = _settings(settings)
-        schema = read_schema(settings["schema"]) if "schema" in settings else None
-        task = task_for(made, schema, known or rows)
-    elif settings:
-        raise BadInput(f"{_FLAGS[min(settings)]} needs --task", hint="a bundle brings its own task with it")
+    if made:
+        task = task_for(made, read_schema(settings["schema"]) if "schema" in settings else None, known or rows)
     else:
-        task = from_description(common_task(subjects))
+        task = from_description(described)
     return task, answered(rows, task), answered(known, task)
 
 

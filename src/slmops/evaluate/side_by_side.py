@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slmops.data.check import check_classes
 from slmops.data.read import write_jsonl
 from slmops.errors import BadInput, SlmopsError
 from slmops.evaluate.answers import Answers
 from slmops.evaluate.asking import Asking, answers_of, figures_of
 from slmops.evaluate.compare import compare
+from slmops.evaluate.predictions import check_rows
 from slmops.evaluate.subjects import FLOOR, Subject
 from slmops.progress import Progress
 from slmops.tasks import Row, Task
@@ -58,8 +60,8 @@ def evaluate(
         BadInput: there are no rows, or a subject cannot be asked at all.
         SlmopsError: no row was answered by all subjects.
     """
-    if not rows:
-        raise BadInput("there are no rows to evaluate on")
+    check_rows(task, rows)
+    check_classes(rows, task)
     kept = Answers(home / "answers.db")
     try:
         found, problem = _ask_all(subjects, task, rows, asking, kept, progress)
@@ -75,7 +77,11 @@ def evaluate(
                 scored[subject.name] = _scored(Path(work, subject.name), answers[subject.name], figures)
             if train:
                 scored[FLOOR] = _floor(Path(work, FLOOR), task, chosen, train)
-            evidence = side_by_side(task, chosen, scored, [subject.name for subject in subjects], seed=seed)
+            try:
+                evidence = side_by_side(task, chosen, scored, answers, seed=seed)
+            except BadInput as error:
+                # Too few rows to judge by: what stopped the others is what is to be mended.
+                raise problem or error from error
     finally:
         kept.close()
     if problem:
@@ -118,47 +124,34 @@ def _floor(folder: Path, task: Task, rows: Sequence[Row], train: Sequence[Row]) 
 
 
 def side_by_side(
-    task: Task, rows: Sequence[Row], scored: Mapping[str, Path], names: Sequence[str], *, seed: int
+    task: Task,
+    rows: Sequence[Row],
+    scored: Mapping[str, Path],
+    answers: Mapping[str, Sequence[Row]],
+    *,
+    seed: int,
 ) -> dict[str, Any]:
-    """The evidence of `compare`, the second subject being held against the first.
+    """The evidence of `compare`, the second subject being held against the first; `reference` names that.
 
-    With more subjects `others` says of each of them what `kept`, `kept_interval` and `savings` say of the second.
+    `parity` is the share of rows to which both wrote the same text. With more subjects `others` says of each of them
+    what `kept`, `kept_interval`, `savings` and `parity` say of the second.
     """
-    reference, others = names[0], names[1:]
-    ours = others[0] if others else reference
-    evidence = _second_format(compare(task, rows, scored, seed=seed, ours=ours, reference=reference), ours)
-    if not others:
-        evidence |= {"kept": {}, "kept_interval": {}, "savings": {}}
-    parts = ("kept", "kept_interval", "savings")
-    evidence["reference"] = reference
-    evidence["others"] = {
-        name: {part: against[part] for part in parts}
-        for name in others[1:]
-        for against in [compare(task, rows, scored, seed=seed, ours=name, reference=reference)]
+    reference, *others = answers
+    found = {
+        name: compare(task, rows, scored, seed=seed, ours=name, reference=reference)
+        | {"parity": _parity(answers[name], answers[reference])}
+        for name in others or [reference]
     }
-    return evidence
+    first, *more = found
+    evidence = found[first] | {"reference": reference}
+    if not others:
+        return evidence | {"kept": {}, "kept_interval": {}, "savings": {}, "parity": None, "others": {}}
+    parts = ("kept", "kept_interval", "savings", "parity")
+    return evidence | {"others": {name: {part: found[name][part] for part in parts} for name in more}}
 
 
-def _second_format(evidence: dict[str, Any], ours: str) -> dict[str, Any]:
-    """Evidence with the main figure named, intervals by figure and one record per pair and figure."""
-    evidence = {"headline": "exact_match", **evidence}
-    for model in evidence["models"].values():
-        if isinstance(model.get("interval"), list):
-            model["interval"] = {evidence["headline"]: model["interval"]}
-    if evidence.get("format") == 2:
-        return evidence
-    pairs = [
-        {"ours": ours, "theirs": test["rival"], "figure": figure, **found}
-        for test in evidence["paired"]
-        for figure, found in test.items()
-        if figure != "rival"
-    ]
-    # Holm (1979), "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6.
-    largest, held = 0.0, sorted(pairs, key=lambda pair: pair["p"])
-    for place, pair in enumerate(held):
-        largest = max(largest, min(1.0, pair["p"] * (len(held) - place)))
-        pair["p_adjusted"] = largest
-    return {**evidence, "format": 2, "paired": pairs}
+def _parity(ours: Sequence[Row], reference: Sequence[Row]) -> float:
+    return sum(a["text"] == b["text"] for a, b in zip(ours, reference, strict=True)) / len(ours)
 
 
 def write_outcome(out: Path, outcome: Outcome, about: Mapping[str, Any]) -> None:
