@@ -1,55 +1,76 @@
-"""The per-class table and the confusion matrix of scikit-learn, and answers that are no label."""
+"""The likelihood of labels, against the log-likelihoods of whole sequences."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from slmops.evaluate.labels import label_tables, labels_of
-from slmops.tasks import Classification, Extraction, QuestionAnswering
+from slmops.engines import load_engine
+from slmops.errors import BadInput
+from slmops.evaluate.labels import label_log_likelihoods, label_probabilities, label_tokens
+from slmops.models.tokenizer import Tokenizer
+from slmops.tasks import Classification, Extraction
 
-LABELS = ("late", "other", "refund")
-TASK = Classification(LABELS, None, 8)
-
-
-@given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from((*LABELS, "?"))), min_size=1))
-def test_tables_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
-    rows = [{"id": str(i), "input": "x", "output": wanted} for i, (wanted, _) in enumerate(pairs)]
-    answers = [TASK.parse(text) for _, text in pairs]
-    labels = labels_of(TASK, rows, [answers])
-    told = label_tables(TASK, rows, answers, labels)
-    wanted, given = zip(*pairs, strict=True)
-    assert labels == sorted({*wanted, *given} - {"?"})
-    matrix = confusion_matrix(wanted, given, labels=[*labels, "?"])[:-1]
-    assert told["confusion"] == {"labels": labels, "counts": matrix.tolist()}
-    scores = precision_recall_fscore_support(wanted, given, labels=labels, zero_division=0.0)
-    for one, label, *expected in zip(told["classes"], labels, *scores, strict=True):
-        assert one["label"] == label
-        assert [one[name] for name in ("precision", "recall", "f1", "support")] == pytest.approx(expected)
+LABELS = ("order_late", "order_lost", "refund", "invoice", "other")
+TEXTS = ["Where is order 4711?", "I want my 20 € back", "What a lovely day", "refund", "Where is it, and why so late?"]
 
 
-def test_labels_of_any_model_have_their_place() -> None:
-    rows = [{"id": "1", "input": "x", "output": "late"}]
-    assert labels_of(TASK, rows, [["late"], ["refund"]]) == ["late", "refund"]
-    assert label_tables(TASK, rows, ["late"], ["late", "refund"])["confusion"]["counts"] == [[1, 0, 0], [0, 0, 0]]
+@pytest.fixture(scope="module", params=["transformers", "onnxruntime-genai"])
+def engine(request, tiny, tiny_onnx):
+    folder = {"transformers": tiny.folder, "onnxruntime-genai": tiny_onnx}[request.param]
+    return load_engine(request.param, folder, threads=1)
 
 
-def test_a_property_that_is_a_class_has_its_tables_too() -> None:
-    schema = {
-        "type": "object",
-        "properties": {"intent": {"enum": ["a", "b"]}, "order": {"type": "string"}},
-        "additionalProperties": False,
-    }
-    task = Extraction(schema, "intent", None, 8)
-    rows = [{"id": str(i), "input": "x", "output": answer} for i, answer in enumerate([{"intent": "a"}, {}, {}])]
-    answers = [{"intent": "b", "order": "1"}, {"intent": "a"}, task.parse("{")]
-    told = label_tables(task, rows, answers, labels_of(task, rows, [answers]))
-    # A reference without an intent is no row of the matrix.
-    assert told["confusion"] == {"labels": ["a", "b"], "counts": [[0, 1, 0], [0, 0, 0]]}
+def full(engine, tokenizer: Tokenizer, task: Classification) -> np.ndarray:
+    """By `score`, label by label, with nothing shared."""
+    prompts = [tokenizer.prompt(task.render(text)) for text in TEXTS]
+    tokens = label_tokens(tokenizer, task, task.labels)
+    return np.array([[engine.score([prompt], [label])[0].sum() for label in tokens] for prompt in prompts])
 
 
-def test_a_task_without_labels_has_no_tables() -> None:
-    rows = [{"id": "1", "input": "x", "output": "text"}]
-    assert labels_of(QuestionAnswering(None, 8), rows, [["text"]]) == []
+@pytest.mark.parametrize("instruction", [None, "Give the intent of the message in one word."])
+def test_equals_the_full_log_likelihood(engine, tiny, instruction):
+    task = Classification(LABELS, instruction, 8)
+    found = label_log_likelihoods(engine, tiny.tokenizer, task, TEXTS)
+    expected = full(engine, tiny.tokenizer, task)
+    # What is hopelessly behind may keep a bound; it is never near the best.
+    near = expected > expected.max(axis=1, keepdims=True) - 15
+    np.testing.assert_allclose(found[near], expected[near], atol=2e-3)
+    assert (found[~near] < expected.max(axis=1, keepdims=True).repeat(5, 1)[~near] - 14).all()
+    np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
+
+
+def test_probabilities_add_up_and_follow_the_likelihoods(engine, tiny):
+    task = Classification(LABELS, None, 8)
+    expected = full(engine, tiny.tokenizer, task)
+    expected = np.exp(expected - np.logaddexp.reduce(expected, axis=1)[:, None])
+    found = label_probabilities(engine, tiny.tokenizer, task, TEXTS)
+    assert [tuple(one) for one in found] == [LABELS] * len(TEXTS)
+    np.testing.assert_allclose([list(one.values()) for one in found], expected, atol=1e-3)
+    np.testing.assert_allclose([sum(one.values()) for one in found], 1)
+
+
+def test_a_label_that_begins_another_can_lose(engine, tiny):
+    task = Classification(("order", "order_late", "other"), None, 8)
+    tokens = label_tokens(tiny.tokenizer, task, task.labels)
+    (end,) = tiny.tokenizer.end_ids
+    assert all(label[-1] == end for label in tokens)
+    assert tokens[1][: len(tokens[0]) - 1] == tokens[0][:-1], "one label's tokens begin the other's"
+    found = label_log_likelihoods(engine, tiny.tokenizer, task, TEXTS)
+    np.testing.assert_allclose(found[:, 0], full(engine, tiny.tokenizer, task)[:, 0], atol=2e-3)
+
+
+def test_no_end_token_is_asked_for_where_labels_differ(tiny):
+    task = Classification(LABELS, None, 8)
+    (end,) = tiny.tokenizer.end_ids
+    assert not any(end in label for label in label_tokens(tiny.tokenizer, task, LABELS))
+
+
+def test_open_answers_have_no_labels(engine, tiny):
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}
+    with pytest.raises(BadInput, match="extraction has no labels"):
+        label_probabilities(engine, tiny.tokenizer, Extraction(schema, None, None, 8), TEXTS)
+
+
+def test_no_texts_have_no_probabilities(engine, tiny):
+    assert label_probabilities(engine, tiny.tokenizer, Classification(LABELS, None, 8), []) == []

@@ -13,7 +13,7 @@ import numpy as np
 
 from slmops.data.check import check_classes
 from slmops.evaluate.calibration import calibration
-from slmops.evaluate.labels import label_tables, labels_of
+from slmops.evaluate.label_tables import label_tables, labels_of
 from slmops.evaluate.predictions import Scored, check_rows, read_scored
 from slmops.evaluate.significance import (
     Drawn,

@@ -1,55 +1,66 @@
-"""Where a model goes wrong, class by class."""
+"""How likely each label of a closed set is as the answer, scored rather than written.
+
+Free generation gives one text that may be no label at all; scoring gives every label its likelihood, in one pass per
+text, with everything that texts and labels have in common run once (`Engine.score_choices`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from slmops.tasks.base import ParseFailure, Row, Task
-
-NO_ANSWER = "no answer"
-"""The column of answers that are no label, or have none."""
-
-
-def labels_of(task: Task, rows: Sequence[Row], answers: Sequence[Sequence[Any]]) -> list[str]:
-    """The labels that occur in the references or in any model's answers, sorted; none where the task has none."""
-    wanted = {task.label(row["output"]) for row in rows}
-    if wanted == {None}:
-        return []
-    given = {_given(task, answer) for model in answers for answer in model}
-    return sorted(label for label in wanted | given if label is not None)
+from slmops.engines.base import Engine
+from slmops.errors import BadInput
+from slmops.models.tokenizer import Tokenizer
+from slmops.tasks import Classification, Task
 
 
-def label_tables(task: Task, rows: Sequence[Row], answers: Sequence[Any], labels: Sequence[str]) -> Mapping[str, Any]:
-    """`classes` with support, precision, recall and F1, and the `confusion` matrix, plain JSON.
+def closed_set(task: Task) -> tuple[str, ...] | None:
+    """The labels that an answer is one of, or None for a task with open answers."""
+    return task.labels if isinstance(task, Classification) else None
 
-    Rows of the matrix are the labels wanted, columns those given and, last, `NO_ANSWER`. A reference without a label
-    counts in neither. Precision of a label that is never given is 0, as is recall of one that is never wanted.
+
+def label_probabilities(
+    engine: Engine, tokenizer: Tokenizer, task: Task, texts: Sequence[str]
+) -> list[dict[str, float]]:
+    """The probability of every label as the answer to each of `texts`, in the task's order of labels; they add up to 1.
+
+    Raises:
+        BadInput: see `label_log_likelihoods`.
     """
-    place = {label: number for number, label in enumerate(labels)}
-    counts = np.zeros((len(labels), len(labels) + 1), dtype=int)
-    for row, answer in zip(rows, answers, strict=True):
-        wanted, given = task.label(row["output"]), _given(task, answer)
-        if wanted is not None:
-            counts[place[wanted], len(labels) if given is None else place[given]] += 1
-    return {
-        "classes": [_class(label, counts, number) for label, number in place.items()],
-        "confusion": {"labels": list(labels), "counts": counts.tolist()},
-    }
+    labels = closed_set(task) or ()
+    scores = label_log_likelihoods(engine, tokenizer, task, texts).astype(np.float64)
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return [dict(zip(labels, map(float, row), strict=True)) for row in shares]
 
 
-def _class(label: str, counts: Any, number: int) -> Mapping[str, Any]:
-    hits, support, given = counts[number, number], counts[number].sum(), counts[:, number].sum()
-    return {
-        "label": label,
-        "support": int(support),
-        "precision": float(hits / max(given, 1)),
-        "recall": float(hits / max(support, 1)),
-        "f1": float(2 * hits / max(support + given, 1)),
-    }
+def label_log_likelihoods(
+    engine: Engine, tokenizer: Tokenizer, task: Task, texts: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """Log-likelihood of every label as the model's answer, float32 [texts, labels].
+
+    Raises:
+        BadInput: the task has no closed set of labels, or a text with its label does not fit into the context.
+    """
+    labels = closed_set(task)
+    if labels is None:
+        raise BadInput(f"a task of kind {task.describe()['kind']} has no labels to score")
+    prompts = [tokenizer.prompt(task.render(text)) for text in texts]
+    return engine.score_choices(prompts, label_tokens(tokenizer, task, labels))
 
 
-def _given(task: Task, answer: Any | ParseFailure) -> str | None:
-    return None if isinstance(answer, ParseFailure) else task.label(answer)
+def label_tokens(tokenizer: Tokenizer, task: Task, labels: Sequence[str]) -> list[list[int]]:
+    """The tokens of every label, as a model would write it.
+
+    Where one label begins another, the end token belongs to each: without it the shorter could never lose. Otherwise
+    it is left out, so that a model which was never taught to stop is asked for nothing but the label.
+    """
+    written = [tokenizer.encode(task.write(label)) for label in labels]
+    firsts = {tuple(tokens[:length]) for tokens in written for length in range(len(tokens))}
+    if any(tuple(tokens) in firsts for tokens in written):
+        end = min(tokenizer.end_ids)
+        return [[*tokens, end] for tokens in written]
+    return written
