@@ -31,8 +31,8 @@ class PrepareDataSettings(Settings):
     output: str
     split: Split
     sample: SampleData | None
-    held_out: tuple[str, ...] = Field(
-        (), description="Digests of texts of train or pool that stand in the regression suite: not to be trained on."
+    held_out: list[str] = Field(
+        [], description="Digests of texts of train or pool that stand in the regression suite: not to be trained on."
     )
 
 
@@ -103,12 +103,12 @@ def prepare_data_node(recipe: Recipe) -> Node:
         output=data.output,
         split=data.split,
         sample=data.sample,
-        held_out=_held_out(recipe, suite) if (suite := recipe.evaluate.regression) else (),
+        held_out=_held_out(recipe, suite) if (suite := recipe.evaluate.regression) else [],
     )
     return Node("data", PrepareData, settings, sources=sources)
 
 
-def _held_out(recipe: Recipe, suite: Path) -> tuple[str, ...]:
+def _held_out(recipe: Recipe, suite: Path) -> list[str]:
     """Digests of the regression rows that training would see.
 
     Only those enter the settings, and so the key: a row that training never saw can be added to the suite without
@@ -125,7 +125,7 @@ def _held_out(recipe: Recipe, suite: Path) -> tuple[str, ...]:
         given = [(path, side) for side in ("train", "pool") if (path := getattr(recipe.data, side))]
         read = (read_rows(path, side, input=recipe.data.input, output=None) for path, side in given)
         seen = (row for rows in read for _, row in rows)
-    return tuple(sorted(digests & {text_digest(row["input"]) for row in seen}))
+    return sorted(digests & {text_digest(row["input"]) for row in seen})
 
 
 class PrepareRegression:

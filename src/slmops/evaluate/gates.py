@@ -21,11 +21,13 @@ State = Literal["pass", "fail", "not enough evidence"]
 class Subject(NamedTuple):
     """What a gate looks at: a value, its interval or twice the value, the bounds, and words for them.
 
-    All of it is in the same unit: that of the figure, or points where `unit` is 100.
+    All of it is in the same unit: that of the figure, or points where `unit` is 100. `resampled` is the interval before
+    it was widened to what its rows allow.
     """
 
     value: float
     ends: Ends
+    resampled: Ends
     min: float | None
     max: float | None
     what: str
@@ -118,10 +120,11 @@ def _subject(evidence: Mapping[str, Any], figure: Figure, role: str, name: str, 
 
 def _alone(value: float, figure: Figure, gate: Gate, what: str) -> Subject | str:
     if not gate.confidence:
-        return Subject(value, (value, value), gate.min, gate.max, what)
+        return Subject(value, (value, value), (value, value), gate.min, gate.max, what)
     if figure.interval is None:
         return "it has no interval, so no confidence"
-    return Subject(value, _widened(value, figure.interval, figure), gate.min, gate.max, what)
+    ends = _widened(value, figure.interval, figure)
+    return Subject(value, ends, figure.interval, gate.min, gate.max, what)
 
 
 def _drop(evidence: Mapping[str, Any], figure: Figure, roles: tuple[str, str], name: str, most: float) -> Subject | str:
@@ -133,10 +136,10 @@ def _drop(evidence: Mapping[str, Any], figure: Figure, roles: tuple[str, str], n
     found = drop(evidence, name, ours, theirs)
     if found is None:
         return f"nothing to compare with the {theirs}'s"
-    low, high = _widened(found.value, found.interval, figure)
-    note = "" if found.paired else ", rows not paired"
-    what = f" points below the {theirs}'s"
-    return Subject(found.value * 100, (low * 100, high * 100), None, most * 100, what, note, unit=100)
+    value, resampled = found.value * 100, (found.interval[0] * 100, found.interval[1] * 100)
+    ends = _widened(value, resampled, figure._replace(scale=figure.scale * 100))
+    what, note = f" points below the {theirs}'s", "" if found.paired else ", rows not paired"
+    return Subject(value, ends, resampled, None, most * 100, what, note, unit=100)
 
 
 def _widened(value: float, ends: Ends, figure: Figure) -> Ends:
@@ -148,19 +151,21 @@ def _widened(value: float, ends: Ends, figure: Figure) -> Ends:
 def _rows_enough(subject: Subject, figure: Figure) -> int | None:
     """Rows with which the interval would lie on one side of the bound it straddles, if the value stays as it is.
 
-    Intervals narrow with the square root of the rows, and never below `unseen`. None where the value is the bound.
+    Intervals narrow with the square root of the rows, and never below `unseen`. None where the value is the bound, or
+    no further from it than one row in a million.
     """
-    least, most = subject.ends
+    (least, most), narrow = subject.ends, subject.resampled
     needed = [figure.rows]
     for bound in (subject.min, subject.max):
         if bound is None or not least <= bound <= most:
             continue
         margin = abs(subject.value - bound)
-        if margin == 0:
+        share = margin / figure.scale / subject.unit
+        if share < 1e-6:
             return None
-        side = most - subject.value if subject.value < bound else subject.value - least
-        hidden = min(margin / figure.scale / subject.unit, 1 - 1e-9)
-        needed += [math.ceil(figure.rows * (side / margin) ** 2), math.ceil(math.log(0.025) / math.log1p(-hidden))]
+        side = narrow[1] - subject.value if subject.value < bound else subject.value - narrow[0]
+        hidden = math.log(0.025) / math.log1p(-min(share, 1 - 1e-9))
+        needed += [math.ceil(figure.rows * (side / margin) ** 2), math.ceil(hidden)]
     return max(needed)
 
 
