@@ -143,14 +143,19 @@ class AskEndpoint:
                 f"the judge {self.model} at {self.base_url} cannot be reached: {error}",
                 hint="run the same command again: what it has said so far is kept",
             ) from error
+        except json.JSONDecodeError:
+            raise self._no_endpoint() from None
         # The SDK hands on whatever an endpoint sends with status 200, a web page for one.
         choices = getattr(answer, "choices", None)
         if choices is None:
-            raise SlmopsError(
-                f"{self.base_url} does not answer as OpenAI's API does",
-                hint="check evaluate.judge.base_url: it is what stands before /chat/completions",
-            )
+            raise self._no_endpoint()
         return (choices[0].message.content or "") if choices else ""
+
+    def _no_endpoint(self) -> SlmopsError:
+        return SlmopsError(
+            f"{self.base_url} does not answer as OpenAI's API does",
+            hint="check evaluate.judge.base_url: it is what stands before /chat/completions",
+        )
 
 
 @dataclass
