@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from typer.core import TyperGroup
 
 from slmops.cli.main import app
+from slmops.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -108,6 +110,37 @@ def test_every_link_inside_the_repository_leads_somewhere(name: str) -> None:
     text = re.sub(r"^```.*?^```", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     assert [link for link in links if not (ROOT / name).parent.joinpath(link).exists()] == []
+
+
+def test_the_workflow_for_github_is_one() -> None:
+    """It parses, and every slmops command in it exists with the options it is given."""
+    (text,) = blocks(ROOT / "docs" / "guides" / "ci.md", "yaml")
+    workflow = yaml.safe_load(text)
+    # YAML 1.1 reads the key `on` as true; GitHub does not.
+    assert set(workflow) == {"name", True, "permissions", "concurrency", "jobs"}
+    (job,) = workflow["jobs"].values()
+    assert all(("uses" in step) != ("run" in step) for step in job["steps"])
+    assert all(re.fullmatch(r"actions/[a-z/-]+@v\d+", step["uses"]) for step in job["steps"] if "uses" in step)
+    lines = [line for step in job["steps"] if "run" in step for line in step["run"].splitlines()]
+    ours = [words[1:] for line in lines if (words := shlex.split(line.partition(">")[0]))[0] == "slmops"]
+    assert [arguments[0] for arguments in ours] == ["check", "run"]
+    assert {"--junit", "--summary", "--json"} <= set(ours[1])
+    assert [fault for arguments in ours if (fault := refused(arguments))] == []
+    # What a failing gate leaves must be kept, too.
+    assert all("always()" in step["if"] for step in job["steps"][-3:])
+
+
+def test_the_recipes_of_the_guide_to_gates_are_valid(tmp_path: Path) -> None:
+    (tmp_path / "released").mkdir()
+    for path in ("train.jsonl", "test.jsonl", "data/regression.jsonl", "released/support-1.0.0/manifest.json"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    plain = {"name": "a", "task": {"kind": "classification"}, "data": {"train": "train.jsonl", "test": "test.jsonl"}}
+    texts = blocks(ROOT / "docs" / "guides" / "_evaluate_gates.md", "yaml")
+    assert len(texts) == 2
+    for text in texts:
+        recipe = parse_recipe({**plain, "teachers": [{"model": "wheel:none"}], **yaml.safe_load(text)}, folder=tmp_path)
+        assert recipe.evaluate.gates
 
 
 def write_project(folder: Path, model: Path) -> None:

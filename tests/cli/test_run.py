@@ -44,6 +44,40 @@ def test_a_failed_gate_is_exit_code_3_and_says_which_figure_by_how_much(slmops, 
     assert json.loads(slmops("run", recipe("gate"), "--json").stdout)["exit_code"] == 3
 
 
+def test_every_gate_that_does_not_pass_is_a_line(slmops, recipe):
+    done = slmops("run", recipe("unclear"), "--quiet")
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[:3] == [
+        "error: 2 gates do not pass",
+        "  parity: 12 rows; 30 are needed (not enough evidence)",
+        "  field_f1: 0.100 is 0.800 below 0.9",
+    ]
+    assert len(json.loads(slmops("run", recipe("unclear"), "--json").stdout)["failed_gates"]) == 2
+
+
+@pytest.mark.parametrize(("name", "code", "failed"), [("toy", 0, 0), ("gate", 3, 1), ("unclear", 3, 2)])
+def test_the_files_for_ci_are_written_whether_gates_pass_or_not(slmops, recipe, tmp_path, name, code, failed):
+    (tmp_path / "out").mkdir()
+    for _ in ("made", "cached"):
+        done = slmops("run", recipe(name), "--junit", "out/gates.xml", "--summary", "out/summary.md")
+        assert (done.returncode, done.stdout) == (code, TABLE)
+        assert (tmp_path / "out/gates.xml").read_text() == f"<testsuites failures='{failed}'/>"
+        assert (tmp_path / "out/summary.md").read_text() == f"## {failed} gates do not pass\n"
+        (tmp_path / "out/gates.xml").unlink()
+
+
+@pytest.mark.parametrize("option", ["--junit", "--summary"])
+def test_files_that_cannot_be_written_are_told_before_the_run(slmops, recipe, tmp_path, option):
+    for path, problem in (("nowhere/x", "its folder is missing"), (".", "it is a folder")):
+        done = slmops("run", recipe(), option, path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert problem in done.stderr
+    dry = slmops("run", recipe(), "--dry-run", option, "x")
+    assert dry.returncode == 2
+    assert "--dry-run makes no result" in dry.stderr
+    assert not (tmp_path / ".slmops").exists()
+
+
 def test_a_bug_is_one_line_and_a_log(slmops, recipe):
     done = slmops("run", recipe("bug"), "--quiet")
     assert (done.returncode, done.stdout) == (1, "")

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from slmops.data.read import read_jsonl, write_jsonl
-from slmops.data.stage import prepare_data_node
+from slmops.data.stage import PrepareRegression, prepare_data_node
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe import parse_recipe
+from slmops.recipe.models import Settings
 from slmops.tasks import from_description
 
 SCHEMA = {
@@ -210,3 +211,67 @@ def test_a_task_that_is_none_is_refused_before_anything_runs(tmp_path: Path, dat
     (tmp_path / "schema.json").write_text('{"type": "object"')
     with pytest.raises(BadInput, match=r"schema\.json: not JSON"):
         prepare_data_node(made)
+
+
+def suite(folder: Path, *inputs: str, output: Any = None) -> dict[str, str]:
+    rows = [{"id": f"r{i}", "input": text, "output": output or {"intent": "other"}} for i, text in enumerate(inputs)]
+    write_jsonl(folder / "regression.jsonl", rows)
+    return {"regression": "regression.jsonl"}
+
+
+def test_regression_rows_never_reach_training(tmp_path: Path, data: dict[str, str]) -> None:
+    evaluate = suite(tmp_path, "TRAIN  message 3", "pool message 4", "test message 1", "something new")
+    out, metrics = prepare(tmp_path, data=data, evaluate=evaluate)
+    assert metrics["test_rows"] == 6, "a test row may be in the suite too"
+    kept = {row["input"] for side in ("train", "validation", "pool") for row in read_jsonl(out / f"{side}.jsonl")}
+    assert not kept & {"train message 3", "pool message 4"}
+    assert len(kept) == 19 + 9
+    reasons = [row["reason"] for row in read_jsonl(out / "dropped.jsonl")]
+    assert reasons.count("also in the regression suite") == 2
+
+
+def test_only_regression_rows_that_training_would_see_make_the_data_anew(tmp_path: Path, data: dict[str, str]) -> None:
+    def settings(*inputs: str) -> str:
+        node = prepare_data_node(recipe(tmp_path, data=data, evaluate=suite(tmp_path, *inputs)))
+        assert set(node.sources) == {"train", "pool", "test", "schema"}
+        return node.settings.model_dump_json()
+
+    plain = prepare_data_node(recipe(tmp_path, data=data)).settings.model_dump_json()
+    assert settings("something new") == plain
+    assert settings("something new", "and more") == plain
+    assert settings("pool message 4") != plain
+
+
+def test_rows_that_are_made_are_kept_out_too(tmp_path: Path) -> None:
+    task = {"kind": "extraction", "schema": str(Path(__file__).parents[2] / "recipes" / "ticket.schema.json")}
+    sample = {"sample": {"train": 60, "pool": 30, "test": 40}}
+    first, _ = prepare(tmp_path, "first", task=task, data=sample)
+    known = read_jsonl(first / "pool.jsonl")[0]["input"]
+    again, metrics = prepare(tmp_path, "again", task=task, data=sample, evaluate=suite(tmp_path, known))
+    assert metrics["dropped_rows"] == 1
+    assert known not in {row["input"] for row in read_jsonl(again / "pool.jsonl")}
+
+
+def regression(folder: Path, out: Path) -> list[dict[str, Any]]:
+    made = folder / "made"
+    made.mkdir()
+    context = Context(out=made, work=folder, seed=7)
+    metrics = PrepareRegression().run({"suite": folder / "regression.jsonl", "data": out}, Settings(), context)
+    rows = read_jsonl(made / "test.jsonl")
+    assert metrics == {"rows": len(rows)}
+    assert (made / "task.json").read_bytes() == (out / "task.json").read_bytes()
+    return rows
+
+
+def test_the_suite_becomes_rows_to_be_answered(tmp_path: Path, data: dict[str, str]) -> None:
+    out, _ = prepare(tmp_path, data=data)
+    suite(tmp_path, "a", "b", output='{"intent":"status"}')
+    rows = regression(tmp_path, out)
+    assert [(row["id"], row["output"]) for row in rows] == [("r0", {"intent": "status"}), ("r1", {"intent": "status"})]
+
+
+def test_an_answer_that_the_task_refuses_is_named(tmp_path: Path, data: dict[str, str]) -> None:
+    out, _ = prepare(tmp_path, data=data)
+    suite(tmp_path, "a", output={"intent": "refund"})
+    with pytest.raises(BadInput, match=r"regression\.jsonl:1: intent: 'refund'"):
+        regression(tmp_path, out)

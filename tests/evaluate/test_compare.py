@@ -190,3 +190,35 @@ def test_a_figure_without_a_value_is_no_figure_of_the_stage(run_stage, folders, 
     assert "exact_match_kept" not in figures
     assert None not in figures.values()
     assert figures["gates_failed"] == 1
+
+
+def test_as_a_stage_it_writes_what_ci_shows_and_counts_the_regression_suite(run_stage, folders, rows, tmp_path, task):
+    suite, answers = tmp_path / "suite", tmp_path / "answers"
+    for folder in (suite, answers):
+        folder.mkdir()
+    write_jsonl(suite / "test.jsonl", [{**rows[0], "note": "ticket 7"}, rows[1]])
+    texts = [task.write(rows[0]["output"]), '{"intent":"other"}']
+    write_jsonl(
+        answers / "predictions.jsonl",
+        ({"id": row["id"], "text": text} for row, text in zip(rows[:2], texts, strict=True)),
+    )
+    judged = {
+        "judge": "big", "against": "teacher", "rows": 40, "readable": 40, "reliable": True, "why": None, "scale": 1.0,
+        "figures": {"win_rate": 0.5}, "interval": {"win_rate": [0.35, 0.65]}, "verdicts": [{"id": "t0"}],
+        "agreement": {"how": "both orders", "share": None, "rows": 0, "interval": None},
+    }  # fmt: skip
+    (tmp_path / "judged.json").write_text(json.dumps(judged))
+    more = {"regression": suite, "regression_answers": answers, "judged": tmp_path}
+    gates = {"regression_failures": Gate(max=0), "judged.win_rate": Gate(min=0.6), "exact_match": Gate(min=0.5)}
+    assert run_stage({**folders, **more}, gates)["gates_failed"] == 2
+    out = tmp_path / "out"
+    evidence = json.loads((out / "evidence.json").read_text())
+    assert set(evidence["models"]) == set(folders)
+    assert evidence["regression"] == {"rows": 2, "failures": 1, "failed": ["t1"]}
+    assert "verdicts" not in evidence["judged"]
+    assert "exact_match" not in evidence["judged"]["figures"]
+    states = {gate["figure"]: gate["state"] for gate in json.loads((out / "gates.json").read_text())}
+    assert states == {"regression_failures": "fail", "judged.win_rate": "fail", "exact_match": "pass"}
+    assert [row["passed"] for row in json.loads((out / "regression.json").read_text())] == [True, False]
+    assert (out / "junit.xml").read_text().count("<failure") == 3
+    assert "### Regression suite: 1 of 2 rows pass" in (out / "summary.md").read_text()

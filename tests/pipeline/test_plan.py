@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
+from slmops.bundle import write_bundle
+from slmops.bundle.stage import OpenBundle
 from slmops.errors import BadInput
+from slmops.models.stage import Fetch
 from slmops.pipeline.keys import address, in_order
 from slmops.pipeline.plan import nodes_for
+from slmops.pipeline.stage import Node
 from slmops.recipe import Recipe
 from slmops.samples.project import write_project
+from slmops.tasks import make_task
 
 NODES = [
     "data",
@@ -175,6 +180,78 @@ def test_without_a_baseline_nothing_of_it_is_made(project):
     assert not [node for node in nodes if "baseline" in node]
     assert "baseline" not in nodes["evaluate"].inputs
     assert "baseline" not in nodes["report"].inputs
+
+
+def graph(project: Path, *overrides: str) -> dict[str, Node]:
+    return {node.id: node for node in nodes_for(load(project, *overrides))}
+
+
+def write_suite(project: Path, *texts: str) -> str:
+    rows = [{"id": str(i), "input": text, "output": {"intent": "other"}} for i, text in enumerate(texts)]
+    (project / "regression.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "evaluate.regression=regression.jsonl"
+
+
+def test_the_shipped_model_answers_the_regression_suite(project):
+    nodes = graph(project, write_suite(project, "What about it?"))
+    assert nodes["regression:answers"].inputs == {"model": "shipped", "data": "regression"}
+    assert nodes["regression"].sources == {"suite": project / "regression.jsonl"}
+    assert nodes["regression:answers"].settings.engine == nodes["score:shipped"].settings.engine
+    beside = {"regression": "regression", "regression_answers": "regression:answers"}
+    assert beside.items() <= nodes["evaluate"].inputs.items()
+    assert nodes["evaluate"].settings.gates["regression_failures"][0].max == 0
+
+
+def test_another_regression_row_trains_nothing_anew(project):
+    before = keys(load(project, write_suite(project, "What about it?")))
+    after = keys(load(project, write_suite(project, "What about it?", "And that?")))
+    changed = {node for node in before if before[node] != after[node]}
+    assert changed == {"regression", "regression:answers", "evaluate", "bundle", "report"}
+
+
+def test_a_broken_regression_suite_is_refused_before_anything_runs(project):
+    with pytest.raises(BadInput, match=r"regression\.jsonl:2: the same text as .*regression\.jsonl:1"):
+        graph(project, write_suite(project, "What about it?", "what  ABOUT it?"))
+
+
+@pytest.fixture
+def released(tiny_onnx, project) -> Path:
+    task = make_task(load(project).task).describe()
+    parts = {"name": "a", "version": "1", "engine": "onnxruntime-genai", "lineage": {}, "evidence": {}}
+    write_bundle(project / "released", model_folder=tiny_onnx, task=task, **parts)
+    return project / "released"
+
+
+def test_the_released_bundle_is_measured_beside_the_others(project, released):
+    nodes = graph(project, "evaluate.released=released")
+    assert nodes["released"].sources == {"bundle": released}
+    assert nodes["score:released"].inputs == {"model": "released", "data": "data"}
+    assert nodes["score:released"].settings == nodes["score:shipped"].settings
+    assert nodes["evaluate"].inputs["released"] == "score:released"
+    with pytest.raises(BadInput, match="is not a bundle"):
+        graph(project, "evaluate.released=data")
+
+
+ENDPOINT = "evaluate.judge={model: big, base_url: 'http://127.0.0.1:9/v1', against: baseline}"
+
+
+def test_an_endpoint_judges_the_answers_that_are_there(project):
+    nodes = graph(project, ENDPOINT)
+    assert nodes["judge"].inputs == {"data": "data", "ours": "score:shipped", "theirs": "score:baseline"}
+    assert nodes["evaluate"].inputs["judged"] == "judge"
+    with pytest.raises(BadInput, match="this recipe makes no baseline"):
+        graph(project, ENDPOINT, "train.baseline=false")
+
+
+def test_a_judge_on_this_machine_is_fetched_or_comes_out_of_a_bundle(project, released):
+    folder = graph(project, "evaluate.judge={model: ./model}")
+    assert folder["judge:model"].stage is Fetch
+    assert (folder["judge"].settings.engine, folder["judge"].settings.judge.model) == ("transformers", "model")
+    bundle = graph(project, "evaluate.judge={model: ./released}")
+    assert bundle["judge:model"].stage is OpenBundle
+    assert bundle["judge"].settings.engine == "onnxruntime-genai"
+    assert bundle["judge"].inputs["model"] == "judge:model"
+    assert str(project) not in bundle["judge"].settings.model_dump_json()
 
 
 def test_a_recipe_without_a_pool_is_refused_before_anything_runs(project):

@@ -103,7 +103,7 @@ def test_overrides_are_yaml_and_the_last_one_wins(folder: Path) -> None:
     assert recipe.teacher.fit is not None
     assert recipe.teacher.fit.epochs == 0.5
     assert recipe.compress.precision == "int8"
-    assert recipe.evaluate.gates["exact_match_kept"].min == 0.92
+    assert recipe.evaluate.gates["exact_match_kept"][0].min == 0.92
     assert recipe.data.pool == folder / "rows/pool.jsonl"
     assert recipe.task.kind == "extraction"
     assert recipe.task.label is None
@@ -211,7 +211,11 @@ def test_a_folder_beside_the_recipe_is_a_model(folder: Path) -> None:
         ("teachers.first.name=x", "override teachers.first.name=x: teachers is a list of 1"),
         ("name.first=x", "override name.first=x: name is a single value"),
         ("train={epoch: 1}", "override train={epoch: 1}: train.epoch is not a known key"),
-        ("evaluate.gates.f1={}", "override evaluate.gates.f1={}: evaluate.gates.f1: a gate needs `min` or `max`"),
+        (
+            "evaluate.gates.f1={}",
+            "override evaluate.gates.f1={}: evaluate.gates.f1.0: a gate needs `min`, `max` or `max_drop`",
+        ),
+        ("evaluate.gates.f1=[]", "evaluate.gates.f1 is []; "),
         ("evaluate.gates.f1={min: 2, max: 1}", "nothing can pass"),
     ],
 )
@@ -261,3 +265,59 @@ def test_a_student_is_not_rounded_to_two_grids(folder: Path, overrides: list[str
     else:
         (told,) = problems(folder, GOOD, *overrides)
         assert problem in told
+
+
+RELEASED = ("evaluate.gates.f1={max_drop: 0.01, of: released}", "needs `released`")
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("evaluate.gates.f1={max_drop: 0.01}", "`max_drop` needs `of`"),
+        ("evaluate.gates.f1={max_drop: 0.01, of: teacher, min: 0.5}", "exclude each other"),
+        ("evaluate.gates.f1={min: 0.5, confidence: 0.9}", "the intervals of an evaluation are 95 %, so give 0.95"),
+        ("evaluate.gates.f1={min: 0.5, of: baseline, confidence: 0.95}", "a ratio to the baseline's has no interval"),
+        ("evaluate.gates.f1={min: 0.5, of: nobody}", "allowed: 'teacher', 'baseline', 'floor' or 'released'"),
+        RELEASED,
+        ("evaluate.gates.regression_failures={max: 0}", "needs `regression`"),
+        ("evaluate.gates={judged.win_rate: {min: 0.5}}", "needs `judge`"),
+        ("evaluate.judge={model: big, key_env: KEY}", "`key_env` is for an endpoint"),
+        ("evaluate.judge={model: big, base_url: 'http://me:secret@host/v1'}", "base_url"),
+        ("evaluate.judge={model: big, base_url: 'file:///etc/passwd'}", "base_url"),
+        ("evaluate.judge={model: big, against: released}", "needs `released`"),
+        ("evaluate.judge={model: big, rubric: {}}", "rubric"),
+        ("evaluate.released=nowhere", "there is no folder"),
+        ("evaluate.regression=nowhere.jsonl", "there is no file"),
+    ],
+)
+def test_a_gate_or_judge_that_could_never_work_is_refused(folder: Path, override: str, problem: str) -> None:
+    (said,) = problems(folder, GOOD, override)
+    assert problem in said
+
+
+def test_one_gate_or_a_list_of_them(folder: Path) -> None:
+    overrides = ["evaluate.gates.f1=[{min: 0.5}, {max_drop: 0.01, of: teacher}]", "evaluate.gates.em.min=0.5"]
+    gates = load_recipe(folder / "recipe.yaml", overrides).evaluate.gates
+    assert [gate.max_drop for gate in gates["f1"]] == [None, 0.01]
+    assert [gate.min for gate in gates["em"]] == [0.5]
+
+
+def test_a_regression_file_asks_for_every_row_unless_a_gate_says_otherwise(folder: Path) -> None:
+    def limits(*overrides: str) -> dict[str, list[float | None]]:
+        gates = load_recipe(folder / "recipe.yaml", overrides).evaluate.all_gates()
+        return {name: [gate.max for gate in several] for name, several in gates.items()}
+
+    assert limits() == {}
+    suite = "evaluate.regression=rows/test.jsonl"
+    assert limits(suite) == {"regression_failures": [0]}
+    assert limits(suite, "evaluate.gates.regression_failures.max=2") == {"regression_failures": [2]}
+
+
+def test_no_path_of_the_evaluation_is_shared(folder: Path) -> None:
+    (folder / "old").mkdir()
+    overrides = ["evaluate.released=old", "evaluate.regression=rows/test.jsonl", "evaluate.judge={model: ./old}"]
+    recipe = load_recipe(folder / "recipe.yaml", overrides)
+    assert recipe.evaluate.judge is not None
+    assert recipe.evaluate.judge.model == str(folder / "old")
+    shared = recipe.shareable()["evaluate"]
+    assert (shared["released"], shared["regression"], shared["judge"]["model"]) == ("old", "test.jsonl", "old")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe.models import FolderName, Settings
 
@@ -51,6 +52,43 @@ class WriteBundle:
             evidence=_read_json(inputs["evaluate"] / "evidence.json"),
         )
         return {"name": settings.name, "version": settings.version, "bundle_bytes": bytes_below(context.out)}
+
+
+class OpenBundle:
+    """`bundle` (a folder) and perhaps `data` → its `model/`, checked, to be measured or asked.
+
+    With `data` the bundle must do the same task.
+    """
+
+    name: ClassVar[str] = "open"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    def run(
+        self,
+        inputs: Mapping[str, Path],
+        settings: Settings,  # noqa: ARG002 - there are none
+        context: Context,
+    ) -> Mapping[str, float | str]:
+        from slmops.bundle.manifest import MODEL, read_manifest
+        from slmops.pipeline.files import files_below, link_or_copy
+
+        manifest = read_manifest(inputs["bundle"])
+        if "data" in inputs:
+            _check_same_task(manifest.task, _read_json(inputs["data"] / "task.json"), manifest.name)
+        for path in files_below(inputs["bundle"] / MODEL):
+            link_or_copy(inputs["bundle"] / MODEL / path, context.out / MODEL / path)
+        return {"name": manifest.name, "version": manifest.version}
+
+
+def _check_same_task(theirs: Mapping[str, Any], ours: Mapping[str, Any], name: str) -> None:
+    """How long an answer may be is no part of what is asked."""
+    for key in sorted((theirs.keys() | ours.keys()) - {"max_answer_tokens"}):
+        if theirs.get(key) != ours.get(key):
+            raise BadInput(
+                f"the released bundle {name} has another task: its `{key}` is not that of the recipe",
+                hint="take evaluate.released out: figures of two tasks cannot be compared",
+            )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

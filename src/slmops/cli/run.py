@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,11 +27,17 @@ def run(
     recipe: RecipeFile,
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and what would run.")] = False,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML.")] = None,
+    summary: Annotated[
+        Path | None, typer.Option("--summary", metavar="FILE", help="Write a summary in Markdown.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     home: Home = HOME,
 ) -> None:
     """Run a recipe from data to report. What was made before is not made again.
+
+    The files of --junit and --summary are written when a gate fails, too.
 
     Exit codes: 0 done, 1 unexpected, 2 bad input, 3 a gate failed, 4 budget reached, 130 interrupted.
     """
@@ -40,13 +47,17 @@ def run(
     from slmops.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
+    copies = {name: path for name, path in (("junit.xml", junit), ("summary.md", summary)) if path}
+    _check_copies(copies.values(), dry_run)
     if dry_run:
         _print_plan(loaded.resolved(), pipeline.plan(loaded, home=home), as_json)
         return
     result = pipeline.run(loaded, home=home, progress=console.screen(quiet=quiet))
+    for name, path in copies.items():
+        path.write_bytes((result.artifacts["evaluate"].path / name).read_bytes())
     _print_result(result, as_json)
     if result.failed_gates:
-        raise GateFailed("; ".join(result.failed_gates), hint=f"slmops show {result.id}")
+        raise GateFailed(_failed(result.failed_gates), hint=f"slmops show {result.id}")
 
 
 def check(recipe: RecipeFile, overrides: Overrides = None, as_json: Json = False, home: Home = HOME) -> None:
@@ -61,6 +72,23 @@ def check(recipe: RecipeFile, overrides: Overrides = None, as_json: Json = False
         typer.echo(json.dumps({"recipe": loaded.name, "valid": True, "stages": len(stages), "cached": cached}))
     else:
         typer.echo(f"OK: {loaded.name} ({loaded.task.kind}), {len(stages)} stages, {cached} of them cached")
+
+
+def _check_copies(paths: Iterable[Path], dry_run: bool) -> None:
+    """What cannot be written at the end of a run must be said before it."""
+    from slmops.errors import BadInput
+
+    for path in paths:
+        if dry_run:
+            raise BadInput("--dry-run makes no result that --junit or --summary could write")
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise BadInput(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is missing'}")
+
+
+def _failed(gates: Sequence[str]) -> str:
+    if len(gates) == 1:
+        return gates[0]
+    return "\n".join([f"{len(gates)} gates do not pass", *(f"  {gate}" for gate in gates)])
 
 
 def _print_plan(recipe: dict[str, Any], stages: list[Planned], as_json: bool) -> None:

@@ -97,18 +97,22 @@ class Screen:
     """
 
     def __init__(self) -> None:
-        self._sides: dict[bytes, str] = {}
+        self._sides: dict[str, str] = {}
         self.dropped: list[Row] = []
 
     def remember(self, rows: Iterable[Row], side: str) -> None:
         """Take the rows of `side` as they are."""
-        for row in rows:
-            self._sides.setdefault(_digest(row["input"]), side)
+        self.remember_digests((text_digest(row["input"]) for row in rows), side)
+
+    def remember_digests(self, digests: Iterable[str], side: str) -> None:
+        """Take the texts with these digests as those of `side`."""
+        for digest in digests:
+            self._sides.setdefault(digest, side)
 
     def sift(self, rows: Iterable[Row], side: str) -> Iterator[Row]:
         """The rows of `side` whose text is new; the others are noted in `dropped` with the reason."""
         for row in rows:
-            first = self._sides.setdefault(digest := _digest(row["input"]), "")
+            first = self._sides.setdefault(digest := text_digest(row["input"]), "")
             if not first:
                 self._sides[digest] = side
                 yield row
@@ -124,6 +128,7 @@ def _one_class(label: str) -> str:
     return f"every training row has the label {label!r}"
 
 
-def _digest(text: str) -> bytes:
+def text_digest(text: str) -> str:
+    """Hex digest of a text; the same for texts that differ in case, spaces and Unicode form alone."""
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return hashlib.blake2b(folded.encode(), digest_size=16).digest()
+    return hashlib.blake2b(folded.encode(), digest_size=16).hexdigest()

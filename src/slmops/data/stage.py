@@ -9,15 +9,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
 
-from slmops.data.check import Screen, answered, check_labels, task_for
+from pydantic import Field
+
+from slmops.data.check import Screen, answered, check_labels, task_for, text_digest
 from slmops.data.formats import Placed
 from slmops.data.read import read_rows, write_jsonl
+from slmops.data.regression import checked, read_regression
 from slmops.data.split import split
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context, Node
 from slmops.recipe.models import ClassificationTask, ExtractionTask, Recipe, SampleData, Settings, Split, TaskSettings
 from slmops.samples.tickets import tickets
-from slmops.tasks import Row, Task, input_reader, make_task, read_schema
+from slmops.tasks import Row, Task, from_description, input_reader, make_task, read_schema
 
 
 class PrepareDataSettings(Settings):
@@ -28,6 +31,9 @@ class PrepareDataSettings(Settings):
     output: str
     split: Split
     sample: SampleData | None
+    held_out: list[str] = Field(
+        [], description="Digests of texts of train or pool that stand in the regression suite: not to be trained on."
+    )
 
 
 class PrepareData:
@@ -51,6 +57,7 @@ class PrepareData:
         test = answered(test_rows, task)
         screen = Screen()
         screen.remember(test, "test")
+        screen.remember_digests(settings.held_out, "the regression suite")
         labelled = list(screen.sift(answered(train_rows, task), "train"))
         check_labels(labelled, test, task)
         train, validation = _parted(labelled, task, settings.split, context.seed)
@@ -91,9 +98,56 @@ def prepare_data_node(recipe: Recipe) -> Node:
         sources["schema"] = task.json_schema
         task = task.model_copy(update={"json_schema": Path("schema")})
     settings = PrepareDataSettings(
-        task=task, input=data.input, output=data.output, split=data.split, sample=data.sample
+        task=task,
+        input=data.input,
+        output=data.output,
+        split=data.split,
+        sample=data.sample,
+        held_out=_held_out(recipe, suite) if (suite := recipe.evaluate.regression) else [],
     )
     return Node("data", PrepareData, settings, sources=sources)
+
+
+def _held_out(recipe: Recipe, suite: Path) -> list[str]:
+    """Digests of the regression rows that training would see.
+
+    Only those enter the settings, and so the key: a row that training never saw can be added to the suite without
+    anything being trained again.
+
+    Raises:
+        BadInput: see `read_regression` and `read_rows`.
+    """
+    digests = {text_digest(row["input"]) for _, row in read_regression(suite)}
+    if recipe.data.sample:
+        sides = _sample(recipe.data.sample, recipe.seed)
+        seen = (row for side in ("train", "pool") for _, row in sides[side])
+    else:
+        given = [(path, side) for side in ("train", "pool") if (path := getattr(recipe.data, side))]
+        read = (read_rows(path, side, input=recipe.data.input, output=None) for path, side in given)
+        seen = (row for rows in read for _, row in rows)
+    return sorted(digests & {text_digest(row["input"]) for row in seen})
+
+
+class PrepareRegression:
+    """`suite` (the file) and `data` → the rows of the regression suite as rows to be answered.
+
+    Writes `test.jsonl` and `task.json`, so that a model is measured on them as on any other rows.
+    """
+
+    name: ClassVar[str] = "regression"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    def run(
+        self,
+        inputs: Mapping[str, Path],
+        settings: Settings,  # noqa: ARG002 - there are none
+        context: Context,
+    ) -> Mapping[str, float | str]:
+        description = json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8"))
+        rows = checked(read_regression(inputs["suite"]), from_description(description))
+        _write_json(context.out / "task.json", description)
+        return {"rows": write_jsonl(context.out / "test.jsonl", rows)}
 
 
 def _sides(inputs: Mapping[str, Path], settings: PrepareDataSettings, context: Context) -> dict[str, Iterable[Placed]]:

