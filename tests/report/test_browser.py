@@ -49,7 +49,7 @@ CONTRASTS = """
     const colour = element.closest("svg") ? style.fill : style.color;
     const ground = behind(element), ink = over(colour, ground);
     const [a, b] = [light(ground), light(ink)].sort((x, y) => y - x);
-    found.push([(a + .05) / (b + .05), walk.currentNode.data.trim().slice(0, 40), element.className.baseVal ?? element.className]);
+    found.push([(a + .05) / (b + .05), walk.currentNode.data.trim().slice(0, 40)]);
   }
   return found;
 })()

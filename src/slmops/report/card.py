@@ -149,7 +149,7 @@ def _limits(evidence: Mapping[str, Any]) -> Iterator[str]:
     ]
     if evidence["floor_beaten"] is None:
         limits.append("It was not compared with a trivial method.")
-    if evidence["parity"] is not None and not isinstance(evidence["parity"], Mapping):
+    if isinstance(evidence["parity"], float):
         limits.append(f"Quantising changed {percent(1 - evidence['parity'])} of its answers.")
     yield _list(limits)
 

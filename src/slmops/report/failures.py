@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slmops.report.words import cut, full, in_order
+from slmops.report.words import cut, full, in_order, prose
 from slmops.tasks.base import Row, Task
 
 MAX_CLASSES = 10
@@ -125,12 +125,12 @@ def side_by_side(
         return [group("Its lowest scores", sorted((i for i in wrong if ours[i] < _SOFT), key=lambda i: ours[i]))]
     if theirs is None:
         return [group("Rows it gets wrong", wrong)]
-    name = full(reference or "")
+    name = prose(reference or "")
     return [
-        group(f"Lost: the {name} is right, the {full(subject)} is wrong", [i for i in wrong if theirs[i] == _RIGHT]),
+        group(f"Lost: {name} is right, {prose(subject)} is wrong", [i for i in wrong if theirs[i] == _RIGHT]),
         group("Hard: both are wrong", [i for i in wrong if theirs[i] < _RIGHT]),
         group(
-            f"Gained: the {full(subject)} is right, the {name} is wrong",
+            f"Gained: {prose(subject)} is right, {name} is wrong",
             [i for i, s in enumerate(ours) if s == _RIGHT > theirs[i]],
         ),
     ]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slmops.console import size
-from slmops.report import comparison, failures, figures
+from slmops.report import comparison, confidence, failures, forest, lines, plane
 from slmops.report.pairs import against_all
 from slmops.report.story import Story
-from slmops.report.verdict import reference_of, resolution_points
+from slmops.report.verdict import reference_of, resolution_points, why
 from slmops.report.words import (
     change,
     figure_name,
@@ -58,6 +58,7 @@ def page(story: Story) -> str:
     )
     environment.filters |= {
         "figure": figure_name,
+        "why": why,
         "full": full,
         "points": points,
         "p": p_value,
@@ -142,7 +143,7 @@ def _compared(story: Story, subject: str, reference: str | None) -> dict[str, An
         "energy": comparison.energy_notes(evidence),
         "tests": tests,
         "all_tests": evidence["paired"],
-        "differences": figures.differences(tests, in_order(evidence["models"])),
+        "differences": forest.differences(tests),
     }
 
 
@@ -165,14 +166,14 @@ def _drawn(story: Story, subject: str, reference: str | None) -> dict[str, Any]:
         r: models[r]["calibration"] for r in roles if r in (subject, reference) and "calibration" in models[r]
     }
     return {
-        "scatter": figures.quality_latency_size(story.evidence),
-        "curves": figures.curves(story.histories),
-        "lengths": figures.latency_by_length(models),
+        "scatter": plane.quality_latency_size(story.evidence),
+        "curves": lines.curves(story.histories),
+        "lengths": lines.latency_by_length(models),
         "calibrated": calibrated,
-        "reliability": figures.reliability(calibrated, roles) if calibrated else None,
+        "reliability": confidence.reliability(calibrated, roles) if calibrated else None,
         "abstaining": _abstaining(calibrated),
-        "abstention": figures.abstention(calibrated, roles) if calibrated else None,
-        "front": figures.front(story.front) if story.front else None,
+        "abstention": confidence.abstention(calibrated, roles) if calibrated else None,
+        "front": plane.front(story.front) if story.front else None,
         "slots": {role: slot(role, roles) for role in roles},
     }
 

@@ -97,6 +97,15 @@ class Drawing:
         return f'{head} aria-label="{_escaped(description)}">{"".join(self.parts)}</svg>'
 
 
+WIDE, NARROW = 720, 340
+"""Widths of the two drawings of a figure, in pixels."""
+
+
+def both(draw: Callable[[float], str]) -> str:
+    """A figure for either width; the style sheet shows one of them."""
+    return f'<div class="wide">{draw(WIDE)}</div><div class="narrow">{draw(NARROW)}</div>'
+
+
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places near the `wanted` ones, at least `gap` apart where there is room, between `low` and `high`."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])

@@ -41,7 +41,16 @@ def judge(evidence: Mapping[str, Any], gates: Sequence[Mapping[str, Any]]) -> Ve
     """The verdict on `shipped`, or on the best of freely named models."""
     subject = subject_of(evidence)
     state, title = _answer(evidence, gates, subject)
-    return Verdict(state, title, tuple(_reasons(evidence, subject)), subject)
+    missed = (
+        f"Gate not passed: {figure_name(gate['figure'])}, {why(gate)}." for gate in gates if gate["state"] != "pass"
+    )
+    return Verdict(state, title, (*missed, *_reasons(evidence, subject)), subject)
+
+
+def why(gate: Mapping[str, Any]) -> str:
+    """A gate's message without its figure."""
+    message: str = gate["message"]
+    return message.removeprefix(f"{gate['figure']}: ")
 
 
 def subject_of(evidence: Mapping[str, Any]) -> str:
@@ -120,7 +129,7 @@ def _reasons(evidence: Mapping[str, Any], subject: str) -> Iterator[str]:
         yield "No trivial floor was measured, so nothing shows that a language model is needed."
     if "baseline" in evidence["models"] and (test := difference(evidence, subject, "baseline", headline)):
         yield _against(test, "so the teacher's answers helped", "so the teacher is not shown to have helped")
-    if evidence["parity"] is not None:
+    if isinstance(evidence["parity"], float):
         yield f"Quantising left {percent(evidence['parity'])} of its answers as they were, letter for letter."
     yield from _speed(evidence)
     if resolution := resolution_points(evidence):
