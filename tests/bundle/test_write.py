@@ -86,11 +86,12 @@ def test_only_a_whole_bundle_is_placed_and_only_a_bundle_replaced(parts, tmp_pat
 
 
 def test_the_stage(tiny_onnx, task, tmp_path):
-    inputs = {name: tmp_path / name for name in ("data", "evaluate", "model")}
+    inputs = {name: tmp_path / name for name in ("data", "evaluate", "model", "card")}
     for folder in inputs.values():
         folder.mkdir()
     (inputs["data"] / "task.json").write_text(json.dumps(task.describe()))
     (inputs["evaluate"] / "evidence.json").write_text('{"n": 3}')
+    (inputs["card"] / "MODEL_CARD.md").write_text("# support")
     shutil.copytree(tiny_onnx, inputs["model"] / "model")
     settings = WriteBundleSettings(
         name="support", version="1.0.0", engine="onnxruntime-genai", recipe={"name": "support", "seed": 5}
@@ -109,3 +110,5 @@ def test_the_stage(tiny_onnx, task, tmp_path):
     assert lineage["inputs"]["data"] == content_digest(inputs["data"])
     assert "onnxruntime-genai" in lineage["environment"]["versions"]
     assert json.loads((outs[0] / "evidence.json").read_text()) == {"n": 3}
+    assert (outs[0] / "MODEL_CARD.md").read_text() == "# support"
+    assert "MODEL_CARD.md" in open_bundle(outs[0]).manifest.files

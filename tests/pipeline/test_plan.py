@@ -40,10 +40,20 @@ NODES = [
     "score:student",
     "score:shipped",
     "evaluate",
+    "card",
     "bundle",
     "report",
 ]
-AFTER_COMPRESS = {"shipped", "teacher:same", "score:shipped", "score:teacher_same", "evaluate", "bundle", "report"}
+AFTER_COMPRESS = {
+    "shipped",
+    "teacher:same",
+    "score:shipped",
+    "score:teacher_same",
+    "evaluate",
+    "card",
+    "bundle",
+    "report",
+}
 
 
 @pytest.fixture
@@ -92,7 +102,10 @@ def test_each_node_reads_what_it_should(project):
     assert reads["evaluate"] == {"data": "data"} | {
         role: f"score:{role}" for role in ("floor", "teacher", "teacher_same", "baseline", "student", "shipped")
     }
-    assert reads["bundle"] == {"data": "data", "model": "shipped", "evaluate": "evaluate"}
+    assert reads["bundle"] == {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
+    roles = ("floor", "teacher", "teacher_same", "baseline", "student", "shipped")
+    assert reads["card"] == {"data": "data", "evaluate": "evaluate"}
+    assert {f"score_{role}": f"score:{role}" for role in roles}.items() <= reads["report"].items()
 
 
 def test_both_sides_of_a_same_engine_comparison_are_made_alike(project):
@@ -107,11 +120,11 @@ def test_both_sides_of_a_same_engine_comparison_are_made_alike(project):
         ("compress.precision=int8", AFTER_COMPRESS),
         ("compress.block_size=64", AFTER_COMPRESS),
         ("train.epochs=5", {"student", "score:student", *AFTER_COMPRESS} - {"teacher:same", "score:teacher_same"}),
-        ("train.baseline_epochs=1", {"baseline", "score:baseline", "evaluate", "bundle", "report"}),
-        ("evaluate.gates.exact_match.min=0.1", {"evaluate", "bundle", "report"}),
-        ("evaluate.machine_usd_per_hour=0.1", {"evaluate", "bundle", "report"}),
-        ("teachers.0.price={input_usd: 0.27, output_usd: 1.1}", {"evaluate", "bundle", "report"}),
-        ("bundle.version=2.0.0", {"bundle", "report"}),
+        ("train.baseline_epochs=1", {"baseline", "score:baseline", "evaluate", "card", "bundle", "report"}),
+        ("evaluate.gates.exact_match.min=0.1", {"evaluate", "card", "bundle", "report"}),
+        ("evaluate.machine_usd_per_hour=0.1", {"evaluate", "card", "bundle", "report"}),
+        ("teachers.0.price={input_usd: 0.27, output_usd: 1.1}", {"evaluate", "card", "bundle", "report"}),
+        ("bundle.version=2.0.0", {"card", "bundle", "report"}),
         ("teach.top_logits=8", set(NODES) - {"data", "base", "teacher", "teacher:onnx", "teacher:same"}
             - {"score:floor", "score:teacher", "score:teacher_same"}),
         ("teachers.0.fit.epochs=1", set(NODES) - {"data", "base", "score:floor"}),
@@ -119,12 +132,12 @@ def test_both_sides_of_a_same_engine_comparison_are_made_alike(project):
     ],
 )  # fmt: skip
 def test_a_setting_changes_the_keys_of_what_it_shapes_and_no_others(project, override, expected):
-    # The whole recipe goes into the lineage of bundle and report.
-    assert changed(project, override) == expected | {"bundle", "report"}
+    # The whole recipe goes into the card, the lineage of the bundle and the report.
+    assert changed(project, override) == expected | {"card", "bundle", "report"}
 
 
 def test_the_name_of_the_teacher_is_told_and_shapes_nothing(project):
-    assert changed(project, "teachers.0.name=other") == {"bundle", "report"}
+    assert changed(project, "teachers.0.name=other") == {"card", "bundle", "report"}
 
 
 def test_moving_the_project_changes_no_key(project, tmp_path):

@@ -1,46 +1,30 @@
-"""The page needs nothing but itself, and data cannot become markup."""
+"""The page needs nothing but itself, data cannot become markup, and each chapter says what is known."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
 
-from slmops.report.page import page, verdict
-from slmops.report.table import table
+from slmops.report.failures import Example, Given, Group
+from slmops.report.page import page
 
 EVIL = "<script>alert(1)</script>&\"'"
-HISTORY = [{"step": s, "tokens": s * 100, "seconds": s * 1.0, "kl": 2.0 / s, "text": 3.0 / s} for s in (5, 10, 15)]
-
-
-@pytest.fixture
-def arguments(evidence, verdicts) -> dict[str, Any]:
-    return {
-        "recipe": {"name": "support", "task": {"instruction": EVIL}},
-        "evidence": evidence,
-        "verdicts": verdicts,
-        "table": table(evidence, verdicts),
-        "errors": [{"input": EVIL, "wanted": '{"intent":"refund"}', "written": EVIL}],
-        "data": {"rows": {"train": 255, "test": 400}, "dropped": {f"pool: {EVIL}": 2}, "labels": {}},
-        "carved": {"layers": [0, 2, 5], "tokens": [1, 2, 3, 4], "before": {"layers": 30, "tokens": 49152}},
-        "manifest": {"name": "support", "version": "1.0.0", "files": {"model/model.onnx": {"sha256": "ab" * 32}}},
-        "histories": {
-            "teacher": [{k: v for k, v in entry.items() if k != "kl"} for entry in HISTORY],
-            "student": HISTORY,
-        },
-    }
-
-
-@pytest.fixture
-def html(arguments) -> str:
-    return page(arguments.pop("recipe"), **arguments)
+CHAPTERS = (
+    "compare", "tradeoff", "failures", "calibration", "data", "training", "compression", "cost", "method", "lineage",
+    "reproduce",
+)  # fmt: skip
 
 
 class Tags(HTMLParser):
-    """Every tag with its attributes; complains when tags are not closed in order."""
+    """Every tag with its attributes, and the text; complains when tags are not closed in order."""
 
     VOID = frozenset({"meta", "br", "link", "img", "input", "hr"})
 
@@ -48,8 +32,14 @@ class Tags(HTMLParser):
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
+        self.said: list[str] = []
         self.feed(html)
+        self.close()
         assert not self.open
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.said).split())
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attributes)))
@@ -60,90 +50,209 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attributes)))
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("p", "li", "td", "th", "tr") and self.open[-1] != tag:
-            raise AssertionError(f"</{tag}> closes <{self.open[-1]}>")
         assert self.open.pop() == tag
 
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.said.append(data)
 
-def test_it_loads_nothing(html):
+    def ids(self, tag: str) -> list[str | None]:
+        return [attributes.get("id") for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture
+def html(story) -> str:
+    return page(story)
+
+
+def loads_nothing(html: str) -> None:
     tags = Tags(html).found
-    assert not {tag for tag, _ in tags} & {
-        "script",
-        "link",
-        "img",
-        "iframe",
-        "object",
-        "embed",
-        "base",
-        "video",
-        "audio",
-    }
+    loading = {"script", "link", "img", "iframe", "object", "embed", "base", "video", "audio", "form", "input"}
+    assert not {tag for tag, _ in tags} & loading
     for tag, attributes in tags:
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
         for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
             assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
     assert "@import" not in html
     assert not re.search(r"url\(\s*['\"]?(?!#)", html)
 
 
-def test_data_is_escaped(html):
-    assert EVIL not in html
-    assert "<script" not in html
-    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4
+def test_it_loads_nothing(html):
+    loads_nothing(html)
 
 
-def test_the_figures_are_drawn_inline_and_say_what_they_show(html):
+def test_chapters_stand_in_the_order_of_a_reader_s_questions(html):
+    assert tuple(Tags(html).ids("section")) == CHAPTERS
+    targets = [a["href"] for tag, a in Tags(html).found if tag == "a"]
+    assert targets == ["#verdict", "#verdict", *(f"#{chapter}" for chapter in CHAPTERS)]
+
+
+def test_what_is_not_known_has_no_chapter(small_story):
+    html = page(small_story)
+    assert Tags(html).ids("section") == ["compare", "method"]
+    assert "None" not in html
+    assert "Undefined" not in html
+
+
+def test_headings_descend_one_by_one_and_every_table_cell_has_its_heads(html):
+    tags = Tags(html).found
+    levels = [int(tag[1]) for tag, _ in tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert all(attributes.get("scope") in ("col", "row", "rowgroup") for tag, attributes in tags if tag == "th")
+
+
+def test_figures_say_what_they_show(html):
     figures = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    assert len(figures) == 2
+    assert len(figures) == 14
+    said = []
     for figure in figures:
         root = ElementTree.fromstring(figure)  # noqa: S314 - our own
         assert root.get("role") == "img"
-        assert len(root.get("aria-label") or "") > 20
-    assert "student: kl" in figures[1]
-    assert "teacher: text" in figures[1]
-    assert "teacher: kl" not in figures[1]
+        said.append(root.get("aria-label") or "")
+        assert "color" not in (root.get("style") or "")
+    assert said[::2] == said[1::2], "the wide and the narrow drawing show the same"
+    assert "shipped 0.833, 30.2 MB at 41.3 ms" in said[2]
+    assert "teacher −3.8, −6.9 to −0.7" in said[0]
 
 
-def test_the_figures_carry_no_date_so_the_same_run_gives_the_same_page(html, arguments):
-    assert page({"name": "support", "task": {"instruction": EVIL}}, **arguments) == html
+def test_the_same_story_gives_the_same_bytes(html, story):
+    assert page(story) == html
 
 
-def test_it_tells_the_story_of_the_run(html, verdicts):
-    for said in ("400 held-out rows", "255 rows", "0, 2, 5 of 30", "4 of 49152 tokens", "support 1.0.0", "4321 rows"):
-        assert said in re.sub(r"\s+", " ", html)
-    for gate in verdicts:
-        assert gate["message"] in html
+def test_it_tells_the_story_of_the_run(story):
+    text = Tags(page(story)).text
+    for said in (
+        "Ship the quantised student",
+        "All 4 gates pass",
+        "0.833 on 400 held-out rows (95 % interval 0.798 to 0.864)",
+        "95.6 % of the teacher's exact match",
+        "at least 0.92",
+        "against the teacher",
+        "12 of 30 layers",
+        "2,903 of 49,152 tokens",
+        "1,578 answers of the teacher",
+        "pool: repeats an earlier row",
+        "teacher’s answer: not JSON: Expecting value at character 31",
+        "Energy, estimated: processor time × 15 W per core",
+        "Most frequent mistakes",
+        "Lost: the teacher is right",
+        "support 1.0.0",
+        "30.2 MB",
+        "ab" * 32,
+        "a processor, 2 cores, 25.0 GB of memory",
+        "about 3.3 points would show",
+        "slmops run recipe.yaml",
+        "block_size: 64",
+    ):
+        assert said in text, said
 
 
-def test_without_errors_and_gates_it_is_whole(arguments):
-    arguments |= {"errors": [], "verdicts": []}
-    arguments["evidence"]["rows_for_one_point"] = None
-    arguments["carved"]["tokens"] = None
-    html = page(arguments.pop("recipe"), **arguments)
-    Tags(html)
-    assert "answers every test row as wanted" in html
-    assert "None" not in html
+def test_each_figure_stands_with_its_interval_and_the_best_is_marked(html):
+    (row,) = re.findall(r'<tr class="main">.*?</tr>', html, re.DOTALL)
+    cells = re.findall(r'<td class="([^"]*)">([^<]*)<small>([^<]*)</small>', row)
+    assert cells[0] == ("num mine", "0.833", "0.798–0.864")
+    assert cells[1] == ("num best", "0.871", "0.836–0.902")
+    assert sum("best" in kind for kind, *_ in cells) == 1
 
 
-def gate(figure: str, state: str) -> dict[str, str]:
-    return {"figure": figure, "state": state, "message": ""}
+def test_failing_gates_are_said_first_and_why(held_story):
+    html = page(held_story)
+    text = Tags(html).text
+    assert "Do not ship: time saving same engine misses its gate" in text
+    assert "2 of 3 gates do not pass" in text
+    assert text.index("0.897 is 0.053 below 0.95") < text.index("reaches exact match")
+    assert html.count('class="why"') == 2
 
 
-def test_the_verdict_names_each_gate_that_does_not_pass(evidence):
-    passing = gate("exact_match", "pass")
-    assert verdict(evidence, [passing]) == "Every gate passes."
-    one = verdict(evidence, [passing, gate("parity", "fail")])
-    assert one == "Do not ship: parity does not pass."
-    two = verdict(evidence, [gate("parity", "fail"), gate("field_f1_kept", "not enough evidence")])
-    assert two == "Do not ship: parity, field_f1_kept do not pass."
+def test_a_confusion_matrix_of_many_labels_keeps_to_the_most_confused(story):
+    many = [f"label {i}" for i in range(77)]
+    counts = [[20 if i == j else 0 for j in range(78)] for i in range(77)]
+    counts[3][5], counts[9][77] = 7, 2
+    model = story.evidence["models"]["shipped"] | {"confusion": {"labels": many, "counts": counts}}
+    evidence = story.evidence | {"models": story.evidence["models"] | {"shipped": model}}
+    html = page(replace(story, evidence=evidence))
+    assert html.count('class="turned"') == 17
+    assert "label 3</strong> taken for <strong>label 5</strong> (7)" in html
 
 
-def test_a_model_that_is_no_better_than_the_floor_is_not_to_be_shipped(evidence):
-    for test in evidence["paired"]:
-        test["points"] = 0.0
-    assert verdict(evidence, [gate("exact_match", "pass")]) == (
-        "Do not ship: the shipped model is no better than the baseline and the floor."
+def poisoned(story: Any, text: str) -> Any:
+    """The story with `text` wherever data, models and people can put one."""
+    evidence = story.evidence
+    shipped = evidence["models"]["shipped"]
+    labels = [text, *shipped["confusion"]["labels"][1:]]
+    shipped = {
+        **shipped,
+        "energy_method": text,
+        "classes": [{**one, "label": text} for one in shipped["classes"]],
+        "confusion": {**shipped["confusion"], "labels": labels},
+    }
+    machine = {"processor": text, "system": text}
+    example = Example(text, text, text, (Given("shipped", text, text, 0.0, False),))
+    return replace(
+        story,
+        name=text,
+        evidence={**evidence, "machine": machine, "models": {**evidence["models"], "shipped": shipped}},
+        gates=[{**gate, "message": text, "state": "fail"} for gate in story.gates],
+        recipe={**story.recipe, "instruction": text},
+        data={"rows": {text: 1}, "dropped": {text: 2}, "labels": {"train": {text: 1}, "test": {}}},
+        teaching={"rows": 1, "dropped": {text: 1}},
+        examples=[Group(text, 1, (example,))],
+        front={"figure": "f1", "candidates": [{**c, "name": text} for c in story.front["candidates"]]},
+        manifest={**story.manifest, "files": {text: {"sha256": text, "size": 1}}},
+        command=text,
     )
 
 
-def test_without_gates_the_verdict_is_left_to_the_reader(evidence):
-    assert verdict(evidence, []).startswith("No gate was set")
+def test_markup_in_data_stays_text(story):
+    html = page(poisoned(story, EVIL))
+    loads_nothing(html)
+    assert EVIL not in html
+    assert "<script" not in html
+    assert Tags(html).text.count("<script>alert(1)</script>") >= 15
+
+
+HIDDEN = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]"
+TRICKS = [
+    "<",
+    ">",
+    "&",
+    '"',
+    "'",
+    "{{",
+    "}}",
+    "{%",
+    "</style>",
+    "</svg>",
+    "]]>",
+    "-->",
+    "\x00",
+    "\x1b",
+    "\u202e",
+    "\ud800",
+    "\r",
+]
+
+
+def test_no_text_whatever_breaks_the_page(story):
+    # Inside, so that a failure shows the text and not the whole story, and as it was found: a page takes a while.
+    @settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.generate))
+    @example(text="".join(TRICKS))
+    @given(text=st.lists(st.sampled_from(TRICKS) | st.text(max_size=6), min_size=1, max_size=8).map("".join))
+    def check(text: str) -> None:
+        html = page(poisoned(story, text))
+        html.encode()
+        loads_nothing(html)
+        for figure in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+            ElementTree.fromstring(figure)  # noqa: S314 - our own
+        assert re.search(HIDDEN, html) is None
+        assert tuple(Tags(html).ids("section")) == CHAPTERS
+
+    check()
+
+
+def test_models_under_free_names_in_any_number(small_story, minimal):
+    models = {f"model-{i}": minimal["models"]["gpt"] for i in range(9)}
+    html = page(replace(small_story, evidence={**minimal, "models": models, "paired": []}))
+    assert all(name in html for name in models)

@@ -2,6 +2,7 @@
 
 <bundle>/manifest.json    this file; covers every other file by digest
 <bundle>/evidence.json    what was measured on exactly this model
+<bundle>/MODEL_CARD.md    the same for people, where the writer had one
 <bundle>/model/           weights, runtime configuration, tokenizer, chat template
 """
 
@@ -19,6 +20,7 @@ from slmops.pipeline.files import files_below, sha256
 FORMAT = 1
 MANIFEST = "manifest.json"
 EVIDENCE = "evidence.json"
+CARD = "MODEL_CARD.md"
 MODEL = "model"
 
 _MAX_MANIFEST_BYTES = 4_000_000

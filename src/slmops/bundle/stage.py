@@ -22,15 +22,18 @@ class WriteBundleSettings(Settings):
 
 
 class WriteBundle:
-    """`model` (a folder with `model/`), `data` (`task.json`) and `evaluate` (`evidence.json`) → a bundle."""
+    """`model` (a folder with `model/`), `data` (`task.json`), `evaluate` (`evidence.json`), `card` (`MODEL_CARD.md`)
+    → a bundle.
+    """
 
     name: ClassVar[str] = "bundle"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "tokenizers", "torch", "transformers")
 
     def run(
         self, inputs: Mapping[str, Path], settings: WriteBundleSettings, context: Context
     ) -> Mapping[str, float | str]:
+        from slmops.bundle.manifest import CARD
         from slmops.bundle.write import write_bundle
         from slmops.pipeline.environment import environment
         from slmops.pipeline.files import bytes_below, content_digest
@@ -50,6 +53,7 @@ class WriteBundle:
             task=_read_json(inputs["data"] / "task.json"),
             lineage=lineage,
             evidence=_read_json(inputs["evaluate"] / "evidence.json"),
+            card=(inputs["card"] / CARD).read_text(encoding="utf-8"),
         )
         return {"name": settings.name, "version": settings.version, "bundle_bytes": bytes_below(context.out)}
 

@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slmops.bundle.manifest import EVIDENCE, FORMAT, MANIFEST, MODEL, FileRecord, Generation, Manifest, read_manifest
+from slmops.bundle.manifest import (
+    CARD,
+    EVIDENCE,
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    FileRecord,
+    Generation,
+    Manifest,
+    read_manifest,
+)
 from slmops.engines import ENGINES
 from slmops.errors import BadInput
 from slmops.pipeline.files import files_below, link_or_copy, sha256
@@ -26,6 +36,7 @@ def write_bundle(
     task: Mapping[str, Any],
     lineage: Mapping[str, Any],
     evidence: Mapping[str, Any],
+    card: str | None = None,
     created: str | None = None,
 ) -> Manifest:
     """Write a bundle into the empty or absent folder `out`; the same arguments write the same bytes.
@@ -36,6 +47,7 @@ def write_bundle(
         task: `Task.describe()`.
         lineage: plain JSON: recipe, seed, inputs, versions, machine.
         evidence: plain JSON: what was measured on this model.
+        card: Markdown for people who find the folder.
         created: ISO 8601; leave it out where equal inputs must give equal bundles.
 
     Raises:
@@ -52,6 +64,8 @@ def write_bundle(
     for path in files_below(model_folder):
         link_or_copy(model_folder / path, out / MODEL / path)
     (out / EVIDENCE).write_text(json.dumps(evidence, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if card is not None:
+        (out / CARD).write_text(card, encoding="utf-8")
     manifest = Manifest(
         format=FORMAT,
         name=name,

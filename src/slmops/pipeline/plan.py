@@ -30,7 +30,7 @@ from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import CompressSettings, Optimisation, Recipe, Running, Settings
-from slmops.report.stage import Report, ReportSettings
+from slmops.report.stage import Card, CardSettings, Report, ReportSettings
 from slmops.tasks import figure_names
 from slmops.tasks.custom import load_metrics
 from slmops.teach.stage import Teach
@@ -47,19 +47,12 @@ def nodes_for(recipe: Recipe) -> list[Node]:
     _check(recipe)
     nodes = [prepare_data_node(recipe), *_teacher(recipe), *_student(recipe)]
     nodes += _evaluation(recipe, {node.id for node in nodes})
-    nodes.append(
-        Node(
-            "bundle",
-            WriteBundle,
-            WriteBundleSettings(
-                name=recipe.bundle.name or recipe.name,
-                version=recipe.bundle.version,
-                engine=recipe.compress.runtime,
-                recipe=recipe.shareable(),
-            ),
-            inputs={"data": "data", "model": "shipped", "evaluate": "evaluate"},
-        )
-    )
+    name, version, shared = recipe.bundle.name or recipe.name, recipe.bundle.version, recipe.shareable()
+    card = CardSettings(name=name, version=version, recipe=shared)
+    nodes.append(Node("card", Card, card, inputs={"data": "data", "evaluate": "evaluate"}))
+    bundle = WriteBundleSettings(name=name, version=version, engine=recipe.compress.runtime, recipe=shared)
+    parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
+    nodes.append(Node("bundle", WriteBundle, bundle, inputs=parts))
     nodes.append(_report(recipe, nodes))
     return nodes
 
@@ -200,10 +193,11 @@ def _judge(recipe: Recipe, scored: Mapping[str, str]) -> list[Node]:
 
 
 def _report(recipe: Recipe, nodes: list[Node]) -> Node:
-    """The report reads every stage that has something to show."""
+    """The report reads every stage that has something to show, and the answers of every model."""
     made = {node.id for node in nodes}
-    wanted = ("data", "teacher", "teach", "student:carved", "student", "baseline", "evaluate", "bundle")
-    inputs = {name.replace(":", "_"): name for name in wanted if name in made}
+    wanted = ("data", "teacher", "teach", "student:carved", "student", "baseline", "front", "evaluate", "bundle")
+    shown = [name for name in wanted if name in made] + sorted(name for name in made if name.startswith("score:"))
+    inputs = {name.replace(":", "_"): name for name in shown}
     return Node("report", Report, ReportSettings(recipe=recipe.shareable()), inputs=inputs)
 
 

@@ -3,61 +3,223 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
-from slmops.report.figures import curves, quality_and_size
-from slmops.report.table import RIVALS
+from slmops.console import size
+from slmops.report import comparison, confidence, failures, forest, lines, plane
+from slmops.report.pairs import against_all
+from slmops.report.story import Story
+from slmops.report.verdict import reference_of, resolution_points, why
+from slmops.report.words import (
+    change,
+    figure_name,
+    full,
+    in_order,
+    p_value,
+    percent,
+    points,
+    prose,
+    shown,
+    slot,
+    three,
+    visible,
+)
+
+_CHAPTERS = {
+    "compare": ("Side by side", ("quality",)),
+    "tradeoff": ("Quality, latency and size", ("scatter",)),
+    "failures": ("Where it fails", ("worst", "heat", "examples")),
+    "calibration": ("Confidence and abstention", ("calibrated",)),
+    "data": ("Data", ("data",)),
+    "training": ("Training", ("curves", "carved")),
+    "compression": ("Compression", ("front",)),
+    "cost": ("Cost of running", ("cost",)),
+    "method": ("How it was measured", ("quality",)),
+    "lineage": ("Lineage", ("manifest",)),
+    "reproduce": ("How to reproduce", ("command", "recipe_text")),
+}
+"""Name of the template, title, and the parts of which one must be there."""
+
+_MACHINE = {"python": "Python", "platform": "system", "cpu": "processor", "cores": "cores"}
+_COVERAGES = (1.0, 0.9, 0.8, 0.5)
 
 
-def page(
-    recipe: Mapping[str, Any],
-    *,
-    evidence: Mapping[str, Any],
-    verdicts: Sequence[Mapping[str, Any]],
-    table: str,
-    errors: Sequence[Mapping[str, str]],
-    data: Mapping[str, Any],
-    carved: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-    histories: Mapping[str, Sequence[Mapping[str, float]]],
-) -> str:
+def page(story: Story) -> str:
     """Render `report.html`; every text in it is escaped, and it loads nothing from anywhere."""
     import jinja2
-    import yaml
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(files("slmops.report").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(
-        recipe=recipe,
-        recipe_text=yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True),
-        evidence=evidence,
-        verdicts=verdicts,
-        verdict=verdict(evidence, verdicts),
-        table=table,
-        errors=errors,
-        data=data,
-        carved=carved,
-        manifest=manifest,
-        curves=curves(histories),
-        quality_and_size=quality_and_size(evidence),
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("slmops.report", "html"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
+    environment.filters |= {
+        "figure": figure_name,
+        "why": why,
+        "full": full,
+        "points": points,
+        "p": p_value,
+        "percent": percent,
+        "prose": prose,
+        "size": size,
+        "shown": lambda value, name: shown(name, value),
+        "three": three,
+    }
+    subject = story.verdict.subject
+    reference = reference_of(story.evidence, subject)
+    order = comparison.order(story.evidence, subject, reference)
+    parts = {
+        **_compared(story, subject, reference),
+        **_failing(story, subject, reference),
+        **_drawn(story, subject, reference),
+        **_made(story),
+    }
+    return environment.get_template("page.html").render(
+        story=story,
+        evidence=story.evidence,
+        verdict=story.verdict,
+        subject=subject,
+        reference=reference,
+        models=story.evidence["models"],
+        headline=story.evidence["headline"],
+        columns=comparison.columns(story.evidence, order),
+        resolution=resolution_points(story.evidence),
+        badge=badge(story.gates),
+        facts=facts(story.evidence, subject),
+        chapters=_chapters(parts),
+        **parts,
     )
 
 
-def verdict(evidence: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence for the reader in a hurry."""
-    open_ = [v["figure"] for v in verdicts if v["state"] != "pass"]
-    beaten = [
-        test["theirs"]
-        for test in evidence["paired"]
-        if (test["ours"], test["figure"]) == ("shipped", evidence["headline"])
-        and test["theirs"] in RIVALS
-        and test["points"] <= 0
-    ]
-    if open_:
-        return "Do not ship: " + ", ".join(open_) + (" does" if len(open_) == 1 else " do") + " not pass."
-    if beaten:
-        return f"Do not ship: the shipped model is no better than the {' and the '.join(beaten)}."
-    if verdicts:
-        return "Every gate passes."
-    return "No gate was set; read the figures below."
+def _chapters(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, title) for name, (title, needs) in _CHAPTERS.items() if any(parts[need] for need in needs)]
+
+
+def badge(gates: Sequence[Mapping[str, Any]]) -> str:
+    """The gates in a few words."""
+    if not gates:
+        return "No gate set"
+    missed = sum(gate["state"] != "pass" for gate in gates)
+    if not missed:
+        return "The gate passes" if len(gates) == 1 else f"All {len(gates)} gates pass"
+    return f"{missed} of {len(gates)} gates {'does' if missed == 1 else 'do'} not pass"
+
+
+def facts(evidence: Mapping[str, Any], subject: str) -> list[tuple[str, str, str]]:
+    """The few numbers to remember: value, what it is, and how sure."""
+    model, headline = evidence["models"][subject], evidence["headline"]
+    found = []
+    if headline in model.get("quality", {}):
+        low, high = (shown(headline, end) for end in model["interval"][headline])
+        found.append(
+            (shown(headline, model["quality"][headline]), figure_name(headline), f"95 % interval {low} to {high}")
+        )
+    kept = evidence["kept"].get(f"{headline}_kept")
+    if isinstance(kept, float):
+        low, high = evidence["kept_interval"][f"{headline}_kept"]
+        found.append(
+            (percent(kept), f"of the teacher’s {figure_name(headline)} kept", f"{percent(low)} to {percent(high)}")
+        )
+    for key, what in (("time_saving_torch", "time"), ("weights_saving", "weights"), ("memory_saving", "memory")):
+        saving = evidence["savings"].get(key)
+        if isinstance(saving, float):
+            same = evidence["savings"].get("time_saving_same_engine") if what == "time" else None
+            beside = "" if same is None else f"{change(-same)} on the same engine"
+            found.append((change(-saving) or "the same", f"{what} against the teacher", beside))
+    return found
+
+
+def _compared(story: Story, subject: str, reference: str | None) -> dict[str, Any]:
+    evidence = story.evidence
+    order = comparison.order(evidence, subject, reference)
+    tests = against_all(evidence, subject, evidence["headline"])
+    return {
+        "quality": comparison.quality(evidence, order),
+        "main_cost": comparison.cost(evidence, order, reference, main_only=True),
+        "cost": comparison.cost(evidence, order, reference, main_only=False),
+        "energy": comparison.energy_notes(evidence),
+        "tests": tests,
+        "all_tests": evidence["paired"],
+        "differences": forest.differences(tests),
+    }
+
+
+def _failing(story: Story, subject: str, reference: str | None) -> dict[str, Any]:
+    model = story.evidence["models"][subject]
+    confusion = model.get("confusion")
+    return {
+        "worst": failures.worst_classes(model, story.evidence["models"].get(reference or "")),
+        "class_count": len(model.get("classes", ())),
+        "heat": failures.heat(confusion) if confusion else None,
+        "examples": story.examples,
+        "confused": failures.most_confused(confusion) if confusion else [],
+    }
+
+
+def _drawn(story: Story, subject: str, reference: str | None) -> dict[str, Any]:
+    models = story.evidence["models"]
+    roles = in_order(models)
+    calibrated = {
+        r: models[r]["calibration"] for r in roles if r in (subject, reference) and "calibration" in models[r]
+    }
+    return {
+        "scatter": plane.quality_latency_size(story.evidence),
+        "curves": lines.curves(story.histories),
+        "lengths": lines.latency_by_length(models),
+        "calibrated": calibrated,
+        "reliability": confidence.reliability(calibrated, roles) if calibrated else None,
+        "abstaining": _abstaining(calibrated),
+        "abstention": confidence.abstention(calibrated, roles) if calibrated else None,
+        "front": plane.front(story.front) if story.front else None,
+        "slots": {role: slot(role, roles) for role in roles},
+    }
+
+
+def _made(story: Story) -> dict[str, Any]:
+    """How it came about: data, training, lineage, and how to do it again."""
+    lineage = (story.manifest or {}).get("lineage", {})
+    threads = {model["threads"] for model in story.evidence["models"].values() if "threads" in model}
+    return {
+        "data": story.data,
+        "balance": _balance((story.data or {}).get("labels", {})),
+        "carved": story.carved,
+        "manifest": story.manifest,
+        "lineage": lineage,
+        "environment": _environment(lineage.get("environment", {})),
+        "threads": f"{threads.pop()} threads" if len(threads) == 1 else None,
+        "command": story.command,
+        "recipe_text": _yaml(story.recipe),
+    }
+
+
+def _balance(labels: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int, int, float]]:
+    """Label, its rows in training and in test, and the former against those of the most frequent label."""
+    train, test = labels.get("train", {}), labels.get("test", {})
+    most = max(train.values(), default=1) or 1
+    known = sorted({*train, *test}, key=lambda label: (-train.get(label, 0), label))
+    return [(label, train.get(label, 0), test.get(label, 0), train.get(label, 0) / most) for label in known]
+
+
+def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the bundle was made on, one line per thing."""
+    told = [(name, str(environment[key])) for key, name in _MACHINE.items() if key in environment]
+    return [*told, *((name, str(version)) for name, version in environment.get("versions", {}).items())]
+
+
+def _abstaining(calibrated: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, float, float, float | None]]:
+    """A few points of the curves, as the table beside them."""
+    found = []
+    for role, one in calibrated.items():
+        for wanted in _COVERAGES if one["abstention"] else ():
+            point = min(one["abstention"], key=lambda p: abs(p["coverage"] - wanted))
+            found.append((role, point["coverage"], point["accuracy"], point.get("threshold")))
+    return found
+
+
+def _yaml(recipe: Mapping[str, Any] | None) -> str | None:
+    import yaml
+
+    return None if recipe is None else yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=100)

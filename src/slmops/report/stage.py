@@ -1,14 +1,51 @@
-"""The report as a stage of a run: `table.txt` for the terminal, `report.html` for everyone else."""
+"""The model card and the report as stages of a run."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from slmops.pipeline.stage import Context
 from slmops.recipe.models import Settings
+
+if TYPE_CHECKING:
+    from slmops.report.failures import Group
+
+SCORED = "score_"
+"""Begins the names of inputs that hold a role's answers to the test rows."""
+
+CARD = "MODEL_CARD.md"
+
+
+class CardSettings(Settings):
+    name: str
+    version: str
+    recipe: dict[str, Any]
+
+
+class Card:
+    """`data` and `evaluate` → `MODEL_CARD.md`, which travels with the bundle."""
+
+    name: ClassVar[str] = "card"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("huggingface-hub",)
+
+    def run(self, inputs: Mapping[str, Path], settings: CardSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.report.card import card
+
+        text = card(
+            settings.name,
+            _read(inputs["evaluate"] / "evidence.json"),
+            _read(inputs["evaluate"] / "gates.json"),
+            version=settings.version,
+            recipe=settings.recipe,
+            data=_read(inputs["data"] / "data.json"),
+        )
+        (context.out / CARD).write_text(text, encoding="utf-8")
+        return {"bytes": len(text.encode())}
 
 
 class ReportSettings(Settings):
@@ -16,35 +53,79 @@ class ReportSettings(Settings):
 
 
 class Report:
-    """What a run made → one page. Without `teacher` or `baseline` their curves are left out."""
+    """What a run made → `table.txt` for the terminal, `report.html` for people, `report.json` for machines.
+
+    Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `teacher`,
+    `student` and `baseline` (`history.json`), `teach` (what was dropped), `front` (`front.json`, see `Story.front`),
+    and `score_ROLE` for every role whose answers are to be shown beside the others'.
+    """
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 1
-    libraries: ClassVar[tuple[str, ...]] = ("jinja2", "matplotlib")
+    version: ClassVar[int] = 2
+    libraries: ClassVar[tuple[str, ...]] = ("jinja2",)
 
     def run(self, inputs: Mapping[str, Path], settings: ReportSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.report.page import page
+        from slmops.report.story import Story
         from slmops.report.table import table
 
-        evidence, verdicts = _read(inputs["evaluate"] / "evidence.json"), _read(inputs["evaluate"] / "gates.json")
-        text = table(evidence, verdicts)
-        (context.out / "table.txt").write_text(text, encoding="utf-8")
-        histories = {
-            name: inputs[name] / "history.json" for name in ("teacher", "student", "baseline") if name in inputs
-        }
-        html = page(
-            settings.recipe,
+        evidence, gates = _read(inputs["evaluate"] / "evidence.json"), _read(inputs["evaluate"] / "gates.json")
+        trained = [name for name in ("teacher", "student", "baseline") if name in inputs]
+        data = _read(inputs["data"] / "data.json")
+        story = Story(
+            name=settings.recipe["name"],
             evidence=evidence,
-            verdicts=verdicts,
-            table=text,
-            errors=_read(inputs["evaluate"] / "errors.json"),
-            data=_read(inputs["data"] / "data.json"),
+            gates=gates,
+            table=table(evidence, gates),
+            recipe=settings.recipe,
+            data=data,
+            teaching=_teaching(inputs["teach"], data) if "teach" in inputs else None,
             carved=_read(inputs["student_carved"] / "carve.json"),
+            histories={name: _read(inputs[name] / "history.json") for name in trained},
+            examples=_examples(inputs, evidence),
+            front=_read(inputs["front"] / "front.json") if "front" in inputs else None,
             manifest=_read(inputs["bundle"] / "manifest.json"),
-            histories={name: _read(path) for name, path in histories.items()},
+            command="slmops run recipe.yaml",
         )
-        (context.out / "report.html").write_text(html, encoding="utf-8")
-        return {"bytes": len(html.encode())}
+        html = page(story)
+        record = json.dumps(story.record(), indent=2, ensure_ascii=False)
+        for name, text in (("table.txt", story.table), ("report.html", html), ("report.json", record + "\n")):
+            (context.out / name).write_text(text, encoding="utf-8")
+        return {"bytes": len(html.encode()), "verdict": story.verdict.title}
+
+
+def _teaching(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+    """How many answers of the teacher were kept, and why the others were not."""
+    from slmops.data.read import read_jsonl
+
+    dropped = Counter(row["reason"] for row in read_jsonl(folder / "dropped.jsonl"))
+    return {"rows": data["rows"]["pool"] - dropped.total(), "dropped": dict(dropped.most_common())}
+
+
+def _examples(inputs: Mapping[str, Path], evidence: Mapping[str, Any]) -> list[Group]:
+    """Rows that the shipped model gets wrong, beside the answers of every scored role."""
+    from slmops.data.read import read_jsonl
+    from slmops.report.failures import side_by_side
+    from slmops.report.verdict import reference_of, subject_of
+    from slmops.tasks import from_description
+
+    answered = {
+        name.removeprefix(SCORED): path / "predictions.jsonl"
+        for name, path in inputs.items()
+        if name.startswith(SCORED)
+    }
+    texts = {role: [row["text"] for row in read_jsonl(path)] for role, path in answered.items() if path.exists()}
+    subject = subject_of(evidence)
+    if subject not in texts:
+        return []
+    return side_by_side(
+        from_description(_read(inputs["data"] / "task.json")),
+        read_jsonl(inputs["data"] / "test.jsonl"),
+        texts,
+        figure=evidence["headline"],
+        subject=subject,
+        reference=reference_of(evidence, subject),
+    )
 
 
 def _read(path: Path) -> Any:

@@ -2,106 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from slmops.console import fit
+from slmops.console import WIDTH, fit
+from slmops.report.costs import measured
+from slmops.report.pairs import difference
+from slmops.report.verdict import judge, reference_of
+from slmops.report.words import figure_name, in_order, p_value, percent, points, shown, subtitle, title
 
-ROLES = {
-    "teacher": "teacher",
-    "teacher_same": "quantised",
-    "baseline": "baseline",
-    "student": "student",
-    "shipped": "shipped",
-    "floor": "floor",
-}
-SUBTITLES = {
-    "teacher": "PyTorch",
-    "teacher_same": "teacher",
-    "baseline": "untaught",
-    "student": "PyTorch",
-    "shipped": "quantised",
-    "floor": "no model",
-}
-RIVALS = ("baseline", "floor")
-"""What the shipped model must beat to be worth its making."""
-
-LABEL_WIDTH = 16
+LABEL_WIDTH = 18
 CELL_WIDTH = 10
+PER_BLOCK = 6
+"""Models beside each other; more than that stand in several blocks."""
 
-Cell = Callable[[Mapping[str, Any]], str]
-
-
-def _share(name: str) -> Cell:
-    return lambda model: f"{model['quality'][name]:.3f}" if name in model.get("quality", {}) else "–"
-
-
-def _number(name: str, scale: float = 1, digits: int = 1) -> Cell:
-    return lambda model: f"{model[name] * scale:,.{digits}f}" if name in model else "–"
-
-
-def _interval(name: str) -> Cell:
-    return lambda model: "–".join(f"{end:.2f}" for end in model.get("interval", {}).get(name, ())) or "–"
-
-
-COSTS: Sequence[tuple[str, Cell]] = (
-    ("latency p50 ms", _number("latency_p50_ms")),
-    ("latency p95 ms", _number("latency_p95_ms")),
-    ("first token ms", _number("ttft_p50_ms")),
-    ("tokens/s", _number("tokens_per_s", digits=0)),
-    ("weights MB", _number("weights_bytes", 1e-6)),
-    ("peak memory MB", _number("peak_rss_bytes", 1e-6, 0)),
-    ("parameters M", _number("parameters", 1e-6)),
-)
+_COMPARED = ("baseline", "floor")
+"""What the shipped model must beat to be worth its making."""
 
 
 def table(evidence: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """The models side by side, then what was kept and saved, then the tests and the gates."""
-    models = {role: evidence["models"][role] for role in ROLES if role in evidence["models"]}
-    lines = [_line("", [ROLES[role] for role in models]), _line("", [SUBTITLES[role] for role in models])]
-    lines.append("─" * (LABEL_WIDTH + CELL_WIDTH * len(models)))
-    names = list(models["shipped"]["quality"])
-    rows: list[tuple[str, Cell]] = [(name.replace("_", " "), _share(name)) for name in names]
-    rows.insert(1, ("  95 % interval", _interval(names[0])))
-    lines += [_line(label, [cell(model) for model in models.values()]) for label, cell in (*rows, *COSTS)]
-    return "\n".join([*lines, "", *_kept(evidence), *_saved(evidence), *_paired(evidence), *_gates(verdicts)]) + "\n"
+    """The models side by side, then what was kept and saved, the tests, the gates and the verdict."""
+    roles = in_order(evidence["models"])
+    blocks = [roles[start : start + PER_BLOCK] for start in range(0, len(roles), PER_BLOCK)]
+    lines = [line for block in blocks for line in (*_block(evidence, block), "")]
+    subject = judge(evidence, verdicts)
+    below = [
+        f"n = {evidence['n_test']:,} held-out rows; [ ] are 95 % intervals",
+        *_kept(evidence),
+        *_saved(evidence),
+        *_paired(evidence, subject.subject),
+        *(f"gate {verdict['state']}: {verdict['message']}" for verdict in verdicts),
+        subject.line(),
+    ]
+    return "\n".join([*lines, *(part for line in below for part in _wrapped(line))]) + "\n"
+
+
+def _block(evidence: Mapping[str, Any], roles: Sequence[str]) -> Iterator[str]:
+    models = {role: evidence["models"][role] for role in roles}
+    rule = "─" * (LABEL_WIDTH + CELL_WIDTH * len(roles))
+    yield _line("", [title(role) for role in roles])
+    yield _line("", [subtitle(role, model) for role, model in models.items()])
+    yield rule
+    yield from _quality(evidence, models)
+    if costs := measured(models, main_only=True):
+        yield rule
+        for cost in costs:
+            label = f"{cost.label} {cost.unit}".strip()
+            yield _line(label, [cost.text(model) or "–" for model in models.values()])
+
+
+def _quality(evidence: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The headline with its interval, then the task's other figures."""
+    headline = evidence["headline"]
+    for name in dict.fromkeys([headline, *(name for m in models.values() for name in m.get("quality", {}))]):
+        values = [model.get("quality", {}).get(name) for model in models.values()]
+        yield _line(figure_name(name), ["–" if value is None else shown(name, value) for value in values])
+        if name == headline:
+            yield _line(
+                "  95 % interval", [_interval(model.get("interval", {}).get(name)) for model in models.values()]
+            )
+
+
+def _interval(ends: Sequence[float] | None) -> str:
+    if ends is None:
+        return "–"
+    digits = 2 if max(ends) < 10 else 1 if max(ends) < 100 else 0
+    return "–".join(f"{end:.{digits}f}" for end in ends)
 
 
 def _line(label: str, cells: Sequence[str]) -> str:
-    return f"{fit(label, LABEL_WIDTH - 1):<{LABEL_WIDTH}}" + "".join(f"{cell:>{CELL_WIDTH}}" for cell in cells)
+    fitted = (f"{fit(cell, CELL_WIDTH - 1):>{CELL_WIDTH}}" for cell in cells)
+    return f"{fit(label, LABEL_WIDTH - 1):<{LABEL_WIDTH}}" + "".join(fitted)
 
 
-def _kept(evidence: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for name, value in evidence["kept"].items():
-        if value is None:
-            continue
-        low, high = evidence["kept_interval"][name]
-        lines.append(f"{name.replace('_', ' ')}: {value:.1%} of the teacher's (95 % interval {low:.1%} to {high:.1%})")
-    return [f"n = {evidence['n_test']} held-out rows", *lines]
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) or [""]
 
 
-def _saved(evidence: Mapping[str, Any]) -> list[str]:
+def _kept(evidence: Mapping[str, Any]) -> Iterator[str]:
+    for role, kept in _by_model(evidence["kept"]).items():
+        for name, value in kept.items():
+            if value is None:
+                continue
+            intervals = _by_model(evidence["kept_interval"]).get(role, {})
+            between = (
+                f" [{percent(intervals[name][0])} to {percent(intervals[name][1])}]" if intervals.get(name) else ""
+            )
+            yield f"{_whose(role)}{figure_name(name)}: {percent(value)} of {_teacher(evidence, role)}{between}"
+
+
+def _saved(evidence: Mapping[str, Any]) -> Iterator[str]:
     labels = {
         "time_saving_torch": "time saved against the teacher in PyTorch",
         "time_saving_same_engine": "time saved against the quantised teacher, same engine",
+        "time_saving": "time saved",
         "weights_saving": "weights saved",
         "memory_saving": "memory saved",
     }
-    lines = [f"{labels[name]}: {value:.1%}" for name, value in evidence["savings"].items()]
-    if evidence["parity"] is not None:
-        lines.append(f"same text as the student before quantising: {evidence['parity']:.1%}")
-    return lines
+    for role, savings in _by_model(evidence["savings"]).items():
+        for name, value in savings.items():
+            if value is not None:
+                yield f"{_whose(role)}{labels.get(name, figure_name(name))}: {percent(value)}"
+    parity = evidence["parity"]
+    for role, value in (parity if isinstance(parity, Mapping) else {"": parity}).items():
+        if value is not None:
+            of = f"{role}, same text as the reference" if role else "same text as the student before quantising"
+            yield f"{of}: {percent(value)}"
 
 
-def _paired(evidence: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{test['ours']} against {test['theirs']}: {test['points']:+.1f} points of {test['figure'].replace('_', ' ')} "
-        f"(p = {test['p_adjusted']:.2g})"
-        for test in evidence["paired"]
-        if (test["ours"], test["figure"]) == ("shipped", evidence["headline"]) and test["theirs"] in RIVALS
-    ]
+def _by_model(figures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Figures by the model they are about; in a recipe's run that is the shipped one, and it goes without saying."""
+    if any(isinstance(value, Mapping) for value in figures.values()):
+        return dict(figures)
+    return {"": figures}
 
 
-def _gates(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [f"gate {verdict['state']}: {verdict['message']}" for verdict in verdicts]
+def _whose(role: str) -> str:
+    return f"{role}, " if role else ""
+
+
+def _teacher(evidence: Mapping[str, Any], role: str) -> str:
+    if not role or "teacher" in evidence["models"]:
+        return "the teacher's"
+    return f"{reference_of(evidence, role)}'s"
+
+
+def _paired(evidence: Mapping[str, Any], subject: str) -> Iterator[str]:
+    """The shipped model against what it must beat; a freely named one against all others."""
+    headline = evidence["headline"]
+    rivals = _COMPARED if subject == "shipped" else in_order(evidence["models"])
+    for rival in rivals:
+        if test := difference(evidence, subject, rival, headline):
+            yield (
+                f"{title(subject)} against {title(rival)}: {points(test.points)} points of {figure_name(headline)} "
+                f"[{points(test.low)} to {points(test.high)}], {p_value(test.p)}: {test.reading}"
+            )

@@ -1,0 +1,99 @@
+"""The stages, on the files that the stages before them write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slmops.data.read import write_jsonl
+from slmops.pipeline.stage import Context
+from slmops.report.stage import Card, CardSettings, Report, ReportSettings
+from slmops.tasks import Classification
+
+TASK = Classification(("late", "refund"), None, 8)
+ROWS = [{"id": f"r{i}", "input": f"message {i}", "output": "late"} for i in range(4)]
+
+
+def write(folder: Path, **files: Any) -> Path:
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def inputs(story, evidence, verdicts, tmp_path) -> dict[str, Path]:
+    made = {
+        "data": write(tmp_path / "data", task=TASK.describe(), data=story.data),
+        "evaluate": write(tmp_path / "evaluate", evidence=evidence, gates=verdicts),
+        "student_carved": write(tmp_path / "carved", carve=story.carved),
+        "bundle": write(tmp_path / "bundle", manifest=story.manifest),
+        "student": write(tmp_path / "student", history=story.histories["student"]),
+        "teach": write(tmp_path / "teach"),
+        "front": write(tmp_path / "front", front=story.front),
+        "score_shipped": write(tmp_path / "score-shipped"),
+        "score_teacher": write(tmp_path / "score-teacher"),
+        "score_teacher_same": write(tmp_path / "score-same"),
+    }
+    write_jsonl(made["data"] / "test.jsonl", ROWS)
+    write_jsonl(made["teach"] / "dropped.jsonl", [{"id": "p1", "text": "?", "reason": "no label"}])
+    for role, answers in (("shipped", ["late", "refund", "late", "huh"]), ("teacher", ["late"] * 4)):
+        texts = ({"id": row["id"], "text": text} for row, text in zip(ROWS, answers, strict=True))
+        write_jsonl(made[f"score_{role}"] / "predictions.jsonl", texts)
+    return made
+
+
+def context(tmp_path: Path) -> Context:
+    out = tmp_path / "out"
+    out.mkdir()
+    return Context(out=out, work=tmp_path / "work", seed=1)
+
+
+def test_the_report_is_a_page_a_table_and_a_record(inputs, story, tmp_path):
+    run = context(tmp_path)
+    figures = Report().run(inputs, ReportSettings(recipe=story.recipe), run)
+    assert {path.name for path in run.out.iterdir()} == {"report.html", "report.json", "table.txt"}
+    html = (run.out / "report.html").read_text()
+    assert figures == {"bytes": len(html.encode()), "verdict": "Do not ship: time saving same engine misses its gate"}
+    for said in ("teacher’s answer: no label", "message 1", "huh", "int8 block 32", "Lost: the teacher is right"):
+        assert said in html
+    assert "message 2" not in html, "a row that all answer rightly is no failure"
+
+
+def test_the_record_holds_everything_for_machines(inputs, story, evidence, verdicts, tmp_path):
+    run = context(tmp_path)
+    Report().run(inputs, ReportSettings(recipe=story.recipe), run)
+    record = json.loads((run.out / "report.json").read_text())
+    assert record["format"] == 1
+    assert record["verdict"]["state"] == "hold"
+    assert record["verdict"]["subject"] == "shipped"
+    assert record["evidence"] == evidence
+    assert record["gates"] == verdicts
+    assert record["data"] == story.data
+    assert record["teaching"] == {"rows": 1599, "dropped": {"no label": 1}}
+    assert record["lineage"]["files"] == story.manifest["files"]
+    assert record["lineage"]["inputs"] == story.manifest["lineage"]["inputs"]
+    assert record["recipe"] == story.recipe
+    assert [group["rows"] for group in record["examples"]] == [2, 0, 0]
+
+
+def test_what_a_run_does_not_have_is_left_out(inputs, story, tmp_path):
+    needed = {name: inputs[name] for name in ("data", "evaluate", "student_carved", "bundle")}
+    run = context(tmp_path)
+    Report().run(needed, ReportSettings(recipe=story.recipe), run)
+    html = (run.out / "report.html").read_text()
+    assert 'id="compression"' not in html
+    assert "Lost:" not in html
+    assert "front" not in json.loads((run.out / "report.json").read_text())
+
+
+def test_the_card_is_written_before_the_bundle_is(inputs, story, tmp_path):
+    run = context(tmp_path)
+    before = {name: inputs[name] for name in ("data", "evaluate")}
+    Card().run(before, CardSettings(name="support", version="2.0.0", recipe=story.recipe), run)
+    text = (run.out / "MODEL_CARD.md").read_text()
+    assert "# support 2.0.0" in text
+    assert "Do not ship" in text
