@@ -76,7 +76,7 @@ def test_no_sentence_of_the_test_side_is_one_of_training(part: str) -> None:
 
 def test_no_value_of_the_test_side_is_one_of_training() -> None:
     train, test = ({name: words(values) for name, values in grammar(side)["values"].items()} for side in SIDES)
-    assert set(test) == set(train)
+    assert set(test) <= set(train)  # a date of the training side may be written with a month's number
     for name in test:
         assert not train[name] & test[name], name
 
