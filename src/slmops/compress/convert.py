@@ -35,6 +35,8 @@ def convert(model: Path, out: Path, settings: CompressSettings, *, scratch: Path
     arguments += ["--extra_options", "hf_token=false"]
     if settings.precision != "fp32":
         arguments += [f"block_size={settings.block_size}", f"algo_config={ALGORITHMS[settings.algorithm]}"]
+    if (settings.precision, settings.head) == ("int4", "int8"):
+        arguments.append("matmul_mixed_precision=last_matmul:int8")
     command = child.command("onnxruntime_genai.models.builder", *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
     if done.returncode:

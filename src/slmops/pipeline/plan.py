@@ -34,7 +34,7 @@ from slmops.report.stage import Card, CardSettings, Report, ReportSettings
 from slmops.tasks import figure_names
 from slmops.tasks.custom import load_metrics
 from slmops.teach.stage import Teach
-from slmops.train.stage import CarveStudent, Distil, DistilSettings, Fit
+from slmops.train.stage import CarveStudent, Distil, DistilSettings, Fit, FitSettings
 
 
 def nodes_for(recipe: Recipe) -> list[Node]:
@@ -75,7 +75,14 @@ def _teacher(recipe: Recipe) -> list[Node]:
     nodes, fitted = [_fetched("base", teacher.model, teacher.chat_template)], "base"
     if teacher.fit:
         fitted = "teacher"
-        nodes.append(Node(fitted, Fit, _optimisation(teacher.fit), inputs={"model": "base", "data": "data"}))
+        nodes.append(
+            Node(
+                fitted,
+                Fit,
+                FitSettings(optimisation=_optimisation(teacher.fit)),
+                inputs={"model": "base", "data": "data"},
+            )
+        )
     exported = CompressSettings(precision=recipe.teach.precision)
     nodes.append(Node("teacher:onnx", Convert, exported, inputs={"model": fitted}))
     answers = {"data": "data", "engine": "teacher:onnx", "model": fitted}
@@ -104,7 +111,8 @@ def _student(recipe: Recipe) -> list[Node]:
         Node("shipped", Convert, recipe.compress, inputs={"model": "student"}),
     ]
     if train.baseline:
-        alone = _optimisation(train).model_copy(update={"epochs": train.baseline_epochs})
+        moved = _optimisation(train).model_copy(update={"epochs": train.baseline_epochs})
+        alone = FitSettings(optimisation=moved, round_to_int4=train.round_to_int4)
         # Cut from the untouched base model: what the teacher learned must not reach the baseline by its weights.
         carved = {"model": "base", "like": "student:carved"}
         nodes.append(Node("baseline:carved", CarveStudent, carve, inputs=carved))

@@ -288,6 +288,7 @@ class Rounding(Settings):
     """The grid that weights are rounded to while they learn; the same as in `compress`, or it is of no use."""
 
     block_size: Literal[16, 32, 64, 128] = Field(32, description="Weights that share one scale.")
+    head: Literal["int4", "int8"] = Field("int8", description="int8 leaves the head and a tied embedding as they are.")
 
 
 class TrainSettings(Optimisation):
@@ -299,7 +300,7 @@ class TrainSettings(Optimisation):
 
     objective: Objective = Field(default_factory=Objective, description="What the student imitates.")
     baseline: bool = Field(True, description="Also train the same student on the labelled rows alone.")
-    baseline_epochs: float = Field(8, gt=0, description="Passes of that baseline; the best one on validation counts.")
+    baseline_epochs: float = Field(8, gt=0, description="Passes of that baseline over the labelled rows.")
 
 
 class CompressSettings(Settings):
@@ -309,6 +310,9 @@ class CompressSettings(Settings):
     precision: Literal["int4", "int8", "fp32"] = Field("int4", description="Of the shipped weights.")
     algorithm: Literal["rtn", "k_quant"] = Field("rtn", description="How values are chosen: rtn rounds to nearest.")
     block_size: Literal[16, 32, 64, 128] = Field(32, description="Weights that share one scale.")
+    head: Literal["int4", "int8"] = Field(
+        "int8", description="Of the head of an int4 model, and of the embedding where they are one matrix."
+    )
 
 
 class Gate(Settings):
@@ -488,10 +492,12 @@ class Recipe(Settings):
         learned, ships = self.train.round_to_int4, self.compress
         if learned is None or ships.precision != "int4":
             return self
-        if ships.algorithm != "rtn" or ships.block_size != learned.block_size:
+        wanted = ("rtn", learned.block_size, learned.head)
+        if (ships.algorithm, ships.block_size, ships.head) != wanted:
             raise ValueError(
-                f"`train.round_to_int4` trains for rtn in blocks of {learned.block_size}, `compress` makes "
-                f"{ships.algorithm} in blocks of {ships.block_size}: the student would be rounded twice"
+                f"`train.round_to_int4` trains for rtn in blocks of {learned.block_size} with an {learned.head} head, "
+                f"`compress` makes {ships.algorithm} in blocks of {ships.block_size} with an {ships.head} head: "
+                "the student would be rounded twice"
             )
         return self
 

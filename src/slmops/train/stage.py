@@ -18,14 +18,21 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
 
 
+class FitSettings(Settings):
+    """How a model moves, and the grid it is to be on."""
+
+    optimisation: Optimisation
+    round_to_int4: Rounding | None = None
+
+
 class Fit:
     """`model` and `data` → `model/`, fine-tuned on the labelled rows."""
 
     name: ClassVar[str] = "fit"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
-    def run(self, inputs: Mapping[str, Path], settings: Optimisation, context: Context) -> Mapping[str, float | str]:
+    def run(self, inputs: Mapping[str, Path], settings: FitSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
         from slmops.models.tokenizer import Tokenizer
         from slmops.train.prepare import check_lengths, reference_examples, unanswered_examples
@@ -38,7 +45,7 @@ class Fit:
         others = [row for side in ("pool", "test") for row in read_jsonl(data / f"{side}.jsonl")]
         lengths = [*examples, *unanswered_examples(others, task, tokenizer)]
         check_lengths(lengths, [row["id"] for row in (*rows, *others)], folder)
-        return _train(folder, examples, settings, context)
+        return _train(folder, examples, settings.optimisation, context, rounding=settings.round_to_int4)
 
 
 class CarveStudent:
@@ -103,7 +110,7 @@ class Distil:
     """`student`, `data` and `answers` → `model/`, trained on the teacher's answers and the labelled rows."""
 
     name: ClassVar[str] = "distil"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:

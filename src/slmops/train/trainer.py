@@ -128,10 +128,12 @@ def _step(checkpoint: Path) -> int:
 
 
 def _grids(model: transformers.PreTrainedModel, rounding: Rounding | None) -> dict[torch.Tensor, Round]:
-    """The grid of each matrix that ships with four bits: the linear weights, and an embedding that is tied to one."""
+    """The grid of each matrix that ships with four bits: linear weights and, with an int4 head, what is tied to it."""
     if rounding is None:
         return {}
-    matrices = {module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)}
+    apart = model.get_output_embeddings() if rounding.head == "int8" else None
+    linear = (module for module in model.modules() if isinstance(module, torch.nn.Linear))
+    matrices = {module.weight for module in linear if module is not apart}
     return dict.fromkeys(matrices, partial(to_int4_grid, block_size=rounding.block_size))
 
 
