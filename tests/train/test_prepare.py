@@ -21,7 +21,7 @@ from slmops.train.prepare import (
     taught_examples,
     unanswered_examples,
 )
-from slmops.train.stage import Fit
+from slmops.train.stage import Fit, FitSettings
 
 TASK = Classification(("refund", "other"), None, 8)
 
@@ -103,4 +103,4 @@ def test_a_text_that_no_later_stage_could_read_stops_the_first_training(tiny, tm
         write_jsonl(data / f"{name}.jsonl", [{"id": f"{name}-1", "input": text, "output": "refund"}])
     context = Context(out=tmp_path / "out", work=tmp_path / "work", seed=7)
     with pytest.raises(BadInput, match=f"row {side}-1 has"):
-        Fit().run({"model": model, "data": data}, Optimisation(), context)
+        Fit().run({"model": model, "data": data}, FitSettings(optimisation=Optimisation()), context)
