@@ -74,10 +74,10 @@ def figures(evidence: Mapping[str, Any]) -> dict[str, float]:
     for role in ROLES:
         quality = evidence["models"].get(role, {}).get("quality", {})
         found |= {f"{name}_{role}": quality.get(name) for name in ("exact_match", "field_f1")}
-    for test in evidence["paired"]:
-        over, low = f"over_{test['rival']}", test["exact_match"]["interval"][0]
-        found |= {f"{over}_points": test["exact_match"]["points"], f"{over}_p": test["exact_match"]["p"]}
-        found[f"{over}_points_low"] = low * 100  # the lower end of the interval: clearly better means above zero
+    for test in over_rivals(evidence):
+        over = f"over_{test['theirs']}"
+        found |= {f"{over}_points": test["points"], f"{over}_p": test["p_adjusted"]}
+        found[f"{over}_points_low"] = test["interval"][0]  # clearly better means that the lower end is above zero
     found["n_test"] = evidence["n_test"]
     return {name: value for name, value in found.items() if value is not None}
 
@@ -87,10 +87,14 @@ def spread(evidence: Mapping[str, Any]) -> dict[str, list[float]]:
     found = {name: ends for name, ends in evidence["kept_interval"].items() if ends is not None}
     for role in ROLES:
         if "interval" in evidence["models"].get(role, {}):
-            found[f"exact_match_{role}"] = evidence["models"][role]["interval"]
-    for test in evidence["paired"]:
-        found[f"over_{test['rival']}_points"] = [end * 100 for end in test["exact_match"]["interval"]]
-    return found
+            found[f"exact_match_{role}"] = evidence["models"][role]["interval"]["exact_match"]
+    return found | {f"over_{test['theirs']}_points": test["interval"] for test in over_rivals(evidence)}
+
+
+def over_rivals(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tests of the shipped model against what it must beat."""
+    pairs = {("shipped", rival, "exact_match") for rival in ("baseline", "floor")}
+    return [test for test in evidence["paired"] if (test["ours"], test["theirs"], test["figure"]) in pairs]
 
 
 if __name__ == "__main__":

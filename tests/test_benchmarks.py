@@ -11,18 +11,18 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 QUALITY = {"exact_match": 0.8, "field_f1": 0.9}
-TEST = {"points": 12.5, "interval": [0.08, 0.17], "p": 0.001}
+TEST = {"figure": "exact_match", "points": 12.5, "interval": [8.0, 17.0], "p_adjusted": 0.001}
 EVIDENCE = {
     "n_test": 400,
     "savings": {"time_saving_torch": 0.93, "weights_saving": 0.94, "memory_saving": 0.9},
     "kept": {"exact_match_kept": 0.97, "field_f1_kept": None},
     "kept_interval": {"exact_match_kept": [0.94, 1.0], "field_f1_kept": None},
     "models": {
-        "teacher": {"quality": QUALITY, "interval": [0.76, 0.84]},
-        "shipped": {"quality": QUALITY, "interval": [0.75, 0.83]},
+        "teacher": {"quality": QUALITY, "interval": {"exact_match": [0.76, 0.84]}},
+        "shipped": {"quality": QUALITY, "interval": {"exact_match": [0.75, 0.83]}},
         "teacher_same": {"latency_p50_ms": 30.0},
     },
-    "paired": [{"rival": "floor", "exact_match": TEST}],
+    "paired": [TEST | {"ours": "shipped", "theirs": "floor"}, TEST | {"ours": "student", "theirs": "floor"}],
 }
 
 

@@ -198,6 +198,31 @@ def test_score_in_parts_equals_score_at_once(engine, prompts, monkeypatch):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_choices_score_as_the_sum_of_their_tokens(engine, prompts, tiny, alike):
+    """Prompts of different lengths that share their beginning, or nothing; choices that begin alike, or do not."""
+    choices = [tiny.tokenizer.encode(text) for text in ("order", "order_late", "refund", "r", "€ 20", "x")]
+    asked = prompts if alike else [prompts[0], prompts[1][3:], prompts[2][5:]]
+    found = engine.score_choices(asked, choices)
+    expected = np.array([[engine.score([prompt], [choice])[0].sum() for choice in choices] for prompt in asked])
+    assert (found.dtype, found.shape) == (np.float32, expected.shape)
+    best = expected.max(axis=1, keepdims=True)
+    near = expected > best - 20
+    np.testing.assert_allclose(found[near], expected[near], atol=2e-3)
+    assert (found <= np.maximum(expected, best - 19.9) + 2e-3).all()
+    np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
+
+
+def test_choices_must_be_given_and_fit(engine, prompts):
+    assert engine.score_choices([], [[5]]).shape == (0, 1)
+    with pytest.raises(BadInput, match="at least one token"):
+        engine.score_choices(prompts, [[5], []])
+    with pytest.raises(BadInput, match="context of 128"):
+        engine.score_choices(prompts, [[5] * CONTEXT])
+    with pytest.raises(BadInput, match="token 1000000"):
+        engine.score_choices(prompts, [[5], [10**6]])
+
+
 def test_the_context_ends_an_answer(engine, prompts, folders):
     """A prompt with room for three tokens gets three, whatever stands beside it in the batch."""
     long = (prompts[0] * CONTEXT)[: CONTEXT - 3]

@@ -124,6 +124,38 @@ def test_csv_with_other_columns_and_labels_from_the_rows(tmp_path: Path) -> None
     assert [row["output"] for row in read_jsonl(out / "test.jsonl")] == ["blue"]
 
 
+def test_inputs_of_several_parts_become_texts(tmp_path: Path) -> None:
+    pairs = [{"premise": f"It rains {i}.", "hypothesis": "It is wet."} for i in range(12)]
+    rows = [{"input": pair, "output": ["entailment", "Neutral"][i % 2]} for i, pair in enumerate(pairs)]
+    write_jsonl(tmp_path / "train.jsonl", rows[:10])
+    write_jsonl(tmp_path / "test.jsonl", rows[10:])
+    files = {"train": "train.jsonl", "test": "test.jsonl"}
+    out, _ = prepare(tmp_path, task={"kind": "nli"}, data=files)
+    assert read_jsonl(out / "test.jsonl")[1] == {
+        "id": "test-2",
+        "input": "Premise: It rains 11.\nHypothesis: It is wet.",
+        "output": "neutral",
+    }
+    with pytest.raises(BadInput, match=r'train.jsonl:1: `input` is {"premise": .*; it must be a text$'):
+        prepare(tmp_path, "plain", task={"kind": "generation"}, data=files)
+
+
+def test_several_references_stay_a_list(tmp_path: Path) -> None:
+    rows = [{"input": f"question {i}?", "output": ["one", "1"] if i % 2 else "two "} for i in range(12)]
+    write_jsonl(tmp_path / "train.jsonl", rows[:10])
+    write_jsonl(tmp_path / "test.jsonl", rows[10:])
+    out, _ = prepare(tmp_path, task={"kind": "qa"}, data={"train": "train.jsonl", "test": "test.jsonl"})
+    assert [row["output"] for row in read_jsonl(out / "test.jsonl")] == ["two", ["one", "1"]]
+
+
+def test_test_rows_of_one_label_are_refused(tmp_path: Path) -> None:
+    rows = [{"input": f"text {i}", "output": ["a", "b"][i % 2]} for i in range(10)]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    write_jsonl(tmp_path / "test.jsonl", [{"input": f"unseen {i}", "output": "a"} for i in range(5)])
+    with pytest.raises(BadInput, match="every test row has the label 'a'"):
+        prepare(tmp_path, task={"kind": "classification"}, data={"train": "train.jsonl", "test": "test.jsonl"})
+
+
 def test_the_sample_makes_its_rows(tmp_path: Path) -> None:
     folder = Path(__file__).parents[2] / "recipes"
     task = {"kind": "extraction", "schema": str(folder / "ticket.schema.json")}

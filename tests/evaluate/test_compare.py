@@ -10,7 +10,7 @@ import pytest
 from slmops.data.read import read_jsonl, write_jsonl
 from slmops.errors import BadInput
 from slmops.evaluate.compare import compare, errors
-from slmops.evaluate.significance import mcnemar, wilson
+from slmops.evaluate.significance import mcnemar, rows_needed, wilson
 from slmops.evaluate.stage import Compare, CompareSettings
 from slmops.pipeline.stage import Context
 from slmops.recipe.models import Gate
@@ -32,7 +32,7 @@ def folders(scored) -> dict[str, Path]:
 def test_quality_of_each_model_and_its_interval(task, rows, folders):
     models = compare(task, rows, folders, seed=7)["models"]
     assert models["shipped"]["quality"]["exact_match"] == 28 / 40
-    assert models["shipped"]["interval"] == list(wilson(28, 40))
+    assert models["shipped"]["interval"]["exact_match"] == list(wilson(28, 40))
     assert models["shipped"]["quality"]["intent_accuracy"] == 1.0
     # A wrong value is one false positive and one false negative: 28 of 28 + (12 + 12) / 2.
     assert models["shipped"]["quality"]["field_f1"] == pytest.approx(28 / 40)
@@ -64,14 +64,49 @@ def test_parity_is_the_share_of_texts_that_quantising_left_alone(task, rows, fol
 
 
 def test_pairs_are_compared_row_by_row(task, rows, folders):
-    baseline, floor = compare(task, rows, folders, seed=7)["paired"]
-    assert (baseline["rival"], floor["rival"]) == ("baseline", "floor")
-    assert baseline["exact_match"]["points"] == pytest.approx((28 - 20) / 40 * 100)
-    assert baseline["exact_match"]["p_mcnemar"] == mcnemar([1] * 8, [0] * 8)
-    low, high = baseline["exact_match"]["interval"]
-    assert 0 < low < 0.2 < high
-    assert baseline["exact_match"]["p"] < 0.05
-    assert floor["field_f1"]["points"] == pytest.approx(70.0)
+    paired = compare(task, rows, folders, seed=7)["paired"]
+    tests = {(test["ours"], test["theirs"], test["figure"]): test for test in paired}
+    # Every two of six models, on two figures; the shipped one is ours wherever it is one of them.
+    assert len(tests) == len(paired) == 2 * 15
+    assert not [test for test in paired if test["theirs"] == "shipped"]
+    baseline = tests["shipped", "baseline", "exact_match"]
+    assert baseline["points"] == pytest.approx((28 - 20) / 40 * 100)
+    assert (baseline["test"], baseline["p"]) == ("mcnemar", mcnemar([1] * 8, [0] * 8))
+    low, high = baseline["interval"]
+    assert 0 < low < 20 < high
+    assert baseline["p"] < baseline["p_adjusted"] < 0.15
+    assert baseline["rows_for_one_point"] == rows_needed(8 / 40)
+    fields = tests["shipped", "floor", "field_f1"]
+    assert fields["points"] == pytest.approx(70.0)
+    assert (fields["test"], fields["p_adjusted"] < 0.01) == ("bootstrap", True)
+    # What is as right as the teacher on every row needs no test, and no number of rows would tell the two apart.
+    same = tests["teacher", "teacher_same", "exact_match"]
+    assert (same["points"], same["p_adjusted"], same["rows_for_one_point"]) == (0, 1, None)
+
+
+def test_p_values_of_a_figure_are_corrected_together(task, rows, folders):
+    paired = compare(task, rows, folders, seed=7)["paired"]
+    for figure in ("exact_match", "field_f1"):
+        tests = [test for test in paired if test["figure"] == figure]
+        expected = multitest([test["p"] for test in tests])
+        assert [test["p_adjusted"] for test in tests] == pytest.approx(expected)
+
+
+def multitest(p_values: list[float]) -> list[float]:
+    """Holm's correction by its definition: the largest of the scaled p-values up to and with one's own."""
+    ranked = sorted(p_values)
+    scaled = [min(1.0, (len(ranked) - rank) * p) for rank, p in enumerate(ranked)]
+    return [max(scaled[: ranked.index(p) + 1]) for p in p_values]
+
+
+def test_the_floor_is_beaten_beyond_chance_or_not_at_all(task, rows, folders, scored):
+    assert compare(task, rows, folders, seed=7)["floor_beaten"] is True
+    near = scored("near", 26)
+    assert compare(task, rows, {**folders, "floor": near}, seed=7)["floor_beaten"] is False
+    above = scored("above", 40)
+    assert compare(task, rows, {**folders, "floor": above}, seed=7)["floor_beaten"] is False
+    without = {role: folder for role, folder in folders.items() if role != "floor"}
+    assert compare(task, rows, without, seed=7)["floor_beaten"] is None
 
 
 def test_a_teacher_that_is_never_right_leaves_nothing_to_keep(task, rows, folders, scored):
@@ -84,7 +119,7 @@ def test_a_teacher_that_is_never_right_leaves_nothing_to_keep(task, rows, folder
 def test_roles_may_be_absent(task, rows, folders):
     fewer = {role: folders[role] for role in ("teacher", "shipped")}
     evidence = compare(task, rows, fewer, seed=7)
-    assert evidence["paired"] == []
+    assert [(test["ours"], test["theirs"]) for test in evidence["paired"]] == [("shipped", "teacher")] * 2
     assert evidence["parity"] is None
     assert "time_saving_same_engine" not in evidence["savings"]
 

@@ -15,14 +15,20 @@ from scipy import stats
 from slmops.errors import BadInput
 from slmops.evaluate.significance import (
     bootstrap_interval,
+    difference,
+    draw,
+    holm,
+    interval,
     mcnemar,
-    mean,
-    micro_f1,
     paired_bootstrap,
+    ratio,
     ratio_interval,
     rows_needed,
+    rows_needed_for_spread,
+    spread,
     wilson,
 )
+from slmops.tasks.figures import macro_f1, mean, micro_f1
 
 Array = npt.NDArray[Any]
 
@@ -80,14 +86,6 @@ def counts(rng: np.random.Generator, rows: int, skill: float) -> Array:
     fields = rng.integers(0, 5, rows)
     hits = rng.binomial(fields, skill)
     return np.column_stack([hits, rng.poisson(0.3, rows), fields - hits])
-
-
-def test_micro_f1_of_summed_counts() -> None:
-    table = np.array([[3, 1, 0], [0, 0, 2], [5, 2, 1]])
-    hits, invented, missed = table.sum(axis=0)
-    figure = micro_f1(table.mean(axis=0, keepdims=True).astype(float))
-    assert figure == pytest.approx([2 * hits / (2 * hits + invented + missed)])
-    assert micro_f1(np.zeros((1, 3))) == [0]
 
 
 def test_intervals_are_those_of_scipy() -> None:
@@ -196,9 +194,9 @@ def test_equal_models_rarely_seem_to_differ() -> None:
 def test_rows_needed_are_those_that_find_the_difference() -> None:
     """Power by simulation; McNemar's normal form, which the formula is for."""
     rng = np.random.default_rng(4)
-    for discordant, difference in ((0.3, 0.1), (0.2, 0.03)):
-        rows = rows_needed(discordant, difference)
-        shares = [(discordant + difference) / 2, (discordant - difference) / 2, 1 - discordant]
+    for discordant, apart in ((0.3, 0.1), (0.2, 0.03)):
+        rows = rows_needed(discordant, apart)
+        shares = [(discordant + apart) / 2, (discordant - apart) / 2, 1 - discordant]
         alone = rng.multinomial(rows, shares, size=20_000)
         z = np.abs(alone[:, 0] - alone[:, 1]) / np.sqrt(np.maximum(alone[:, 0] + alone[:, 1], 1))
         assert (z > stats.norm.ppf(0.975)).mean() == pytest.approx(0.8, abs=0.02)
@@ -209,3 +207,75 @@ def test_one_point_needs_thousands_of_rows() -> None:
     assert rows_needed(0.1, power=0.9) > rows_needed(0.1) > rows_needed(0.1, 0.02)
     with pytest.raises(BadInput, match="cannot come from"):
         rows_needed(0.005)
+
+
+def test_holm_gives_the_published_values() -> None:
+    """The example of R's `p.adjust(c(0.01, 0.02, 0.03, 0.04), "holm")`, and ties."""
+    assert holm([0.01, 0.02, 0.03, 0.04]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.5, 0.9]) == [1, 1, 1]
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=20))
+def test_holm_makes_nothing_smaller_and_keeps_the_order(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    assert all(p <= after <= 1 for p, after in zip(p_values, adjusted, strict=True))
+    assert [after for _, after in sorted(zip(p_values, adjusted, strict=True))] == sorted(adjusted)
+
+
+def test_figures_drawn_together_are_those_drawn_alone() -> None:
+    rng = np.random.default_rng(8)
+    tables = [counts(rng, 70, skill) for skill in (0.9, 0.6)]
+    sparse = np.zeros((70, 60))
+    sparse[np.arange(70), rng.integers(0, 60, 70)] = 1
+    together = draw([(tables[0], micro_f1), (tables[1], micro_f1), (sparse, mean)], seed=5, resamples=500)
+    for one, table in zip(together, tables, strict=False):
+        (alone,) = draw([(table, micro_f1)], seed=5, resamples=500)
+        assert one.value == alone.value
+        assert one.resampled == pytest.approx(alone.resampled)
+    (alone,) = draw([(sparse, mean)], seed=5, resamples=500)
+    assert together[2].resampled == pytest.approx(alone.resampled)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 6), min_size=1, max_size=15), st.integers(0, 5))
+def test_an_interval_holds_the_figure_itself(rows: list[tuple[int, ...]], seed: int) -> None:
+    for figure in (macro_f1, micro_f1):
+        table = np.array(rows, dtype=float)[:, : 6 if figure is macro_f1 else 3]
+        (drawn,) = draw([(table, figure)], seed=seed, resamples=200)
+        low, high = interval(drawn)
+        if np.isnan(drawn.value):
+            assert np.isnan(low)
+        else:
+            assert 0 <= low <= drawn.value <= high <= 1
+
+
+def test_resamples_that_say_nothing_do_not_count() -> None:
+    """One row in ten has a field; a resample without any has no F1, and must not count as one of 0."""
+    table = np.zeros((10, 3))
+    table[0, 0] = 1
+    (drawn,) = draw([(table, micro_f1)], seed=1)
+    assert np.isnan(drawn.resampled).mean() == pytest.approx(0.9**10, abs=0.02)
+    assert interval(drawn) == (1, 1)
+    assert ratio(drawn, drawn) == (1, 1)
+    assert difference(drawn, drawn) == (0, (0, 0), 1)
+
+
+def test_rows_needed_for_a_spread_are_those_that_find_the_difference() -> None:
+    rng = np.random.default_rng(4)
+    rows = rows_needed_for_spread(0.4, 0.1)
+    apart = rng.normal(0.1, 0.4, (10_000, rows))
+    z = np.abs(apart.mean(axis=1)) / (0.4 / np.sqrt(rows))
+    assert (z > stats.norm.ppf(0.975)).mean() == pytest.approx(0.8, abs=0.02)
+    with pytest.raises(BadInput, match="needs no test"):
+        rows_needed_for_spread(0)
+
+
+def test_the_spread_of_one_row_follows_from_the_resamples() -> None:
+    rng = np.random.default_rng(6)
+    ours, theirs = rng.random((2, 500))
+    drawn = draw([(ours, mean), (theirs, mean)], seed=1)
+    assert spread(*drawn, 500) == pytest.approx((ours - theirs).std(), rel=0.03)
+    # Both formulas agree where one point is lost or won alone.
+    assert rows_needed_for_spread(0.1**0.5) == pytest.approx(rows_needed(0.1), rel=0.01)

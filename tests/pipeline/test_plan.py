@@ -191,3 +191,23 @@ def test_soft_targets_that_nobody_keeps_are_refused_before_anything_runs(project
 def test_a_teacher_that_is_not_there_is_refused(project):
     with pytest.raises(BadInput, match="is not installed"):
         nodes_for(load(project, "teachers.0.model=wheel:llm-nothing-of-the-kind"))
+
+
+def test_a_users_own_figure_is_checked_with_the_recipe_and_its_source_counts(project, monkeypatch):
+    module = project / "figures_of_ours.py"
+    module.write_text("def brief(reference, answer, text):\n    return len(text) < 80\n")
+    monkeypatch.syspath_prepend(project)
+    recipe = load(project, "evaluate.metrics=['figures_of_ours:brief']")
+    before = keys(recipe)
+    module.write_text(module.read_text().replace("80", "40"))
+    after = keys(recipe)
+    assert {node for node in before if before[node] != after[node]} == {"evaluate", "bundle", "report"}
+    for path, message in (
+        ("figures_of_ours:short", "evaluate.metrics.0: figures_of_ours:short: is no function"),
+        ("nowhere.figures:brief", "evaluate.metrics.0: nowhere.figures:brief: there is no module nowhere"),
+    ):
+        with pytest.raises(BadInput) as error:
+            nodes_for(load(project, f"evaluate.metrics=['{path}']"))
+        assert str(error.value) == message
+    with pytest.raises(BadInput, match=r"evaluate\.metrics\.0 is \"figures_of_ours\.brief\""):
+        load(project, "evaluate.metrics=['figures_of_ours.brief']")

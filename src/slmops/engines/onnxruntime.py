@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token
+from slmops.engines.choices import check_choices, common_prefix, search, tree
 from slmops.engines.decoding import check, decode, score
 from slmops.engines.onnx_file import describe
 from slmops.errors import BadInput
@@ -78,6 +79,20 @@ class OnnxGenaiEngine:
         check(prompts, vocabulary=self._vocabulary, context=self._context, continuations=continuations)
         return score(self._forward, prompts, continuations, vocabulary=self._vocabulary)
 
+    def score_choices(self, prompts: Prompts, choices: Prompts) -> Logits:
+        """See `Engine.score_choices`. One request at a time: only such a cache can be wound back."""
+        nodes = tree(choices)
+        check_choices(prompts, choices, vocabulary=self._vocabulary, context=self._context)
+        scores = np.empty((len(prompts), len(choices)), dtype=np.float32)
+        shared = common_prefix(prompts) if prompts else 0
+        generator = _generator(self._model, 1, max(map(len, prompts), default=1) + max(map(len, choices)))
+        for row, prompt in enumerate(prompts):
+            if row:
+                generator.rewind_to(shared)
+            generator.append_tokens(np.array([prompt[shared if row else 0 :]], dtype=np.int32))
+            scores[row] = search(nodes, len(choices), _paths(generator, len(prompt)))
+        return scores
+
     def _forward(self, sequences: Prompts) -> Logits:
         logits: Logits = _Batch(self._model, sequences, 0).generator.get_output("logits")
         return logits
@@ -101,23 +116,8 @@ class _Batch:
     """Prompts padded on the right: the attention kernel keeps one length per request and overwrites the padding."""
 
     def __init__(self, model: Any, prompts: Prompts, room: int) -> None:
-        import onnxruntime_genai as og
-
         length = max(map(len, prompts))
-        options = og.GeneratorParams(model)
-        # The cache is allocated at once, so it gets the size this call needs. The rest of the search options
-        # is the runtime's own way of choosing tokens, which must not touch the logits.
-        options.set_search_options(
-            batch_size=len(prompts),
-            max_length=length + room,
-            min_length=0,
-            do_sample=False,
-            num_beams=1,
-            num_return_sequences=1,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-        )
-        self.generator = og.Generator(model, options)
+        self.generator = _generator(model, len(prompts), length + room)
         padded = [list(prompt) + [_PAD] * (length - len(prompt)) for prompt in prompts]
         self.generator.append_tokens(np.array(padded, dtype=np.int32))
         self._rows = np.arange(len(prompts))
@@ -135,6 +135,41 @@ class _Batch:
         self.generator.set_logits(self._choice)
         self._choice[self._rows, 0, ids] = _NEVER
         self.generator.generate_next_token()
+
+
+def _generator(model: Any, requests: int, length: int) -> Any:
+    """Room for `requests` of `length` tokens each."""
+    import onnxruntime_genai as og
+
+    options = og.GeneratorParams(model)
+    # The cache is allocated at once, so it gets the size this call needs. The rest of the search options
+    # is the runtime's own way of choosing tokens, which must not touch the logits.
+    options.set_search_options(
+        batch_size=requests,
+        max_length=length,
+        min_length=0,
+        do_sample=False,
+        num_beams=1,
+        num_return_sequences=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+    )
+    return og.Generator(model, options)
+
+
+def _paths(generator: Any, length: int) -> Callable[[tuple[int, ...]], Logits]:
+    """Runs paths from the end of the one request of `generator`, which has `length` tokens; see `search`."""
+    first: Logits = generator.get_logits()[0].copy()
+
+    def run(path: tuple[int, ...]) -> Logits:
+        if not path:
+            return first
+        generator.rewind_to(length)
+        generator.append_tokens(np.array([path], dtype=np.int32))
+        logits: Logits = np.concatenate([first, generator.get_output("logits")[0]])
+        return logits
+
+    return run
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token
-from slmops.engines.decoding import check, decode, score
+from slmops.engines.choices import Node, check_choices, common_prefix, one_by_one, tree
+from slmops.engines.decoding import MAX_LOGITS, MAX_REQUESTS, check, decode, score
 from slmops.errors import BadInput
 from slmops.models.tokenizer import configured_end_ids
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+
+_MAX_CACHED = 4096
+"""Tokens in the caches of rows that are scored together; attention gains nothing from more."""
 
 
 class TransformersEngine:
@@ -66,6 +74,20 @@ class TransformersEngine:
         """See `Engine.score`."""
         check(prompts, vocabulary=self._vocabulary, context=self._context, continuations=continuations)
         return score(self._forward, prompts, continuations, vocabulary=self._vocabulary)
+
+    def score_choices(self, prompts: Prompts, choices: Prompts) -> Logits:
+        """See `Engine.score_choices`. One pass per prompt over its own end and the tree of choices."""
+        nodes = tree(choices)
+        check_choices(prompts, choices, vocabulary=self._vocabulary, context=self._context)
+        if not _attends_to_all(self._model):
+            return one_by_one(self.score, prompts, choices)
+        scores = np.empty((len(prompts), len(choices)), dtype=np.float32)
+        shared = common_prefix(prompts) if prompts else 0
+        beginning = _run_shared(self._model, prompts[0][:shared]) if shared else None
+        for rows in _alike(prompts, len(nodes), self._vocabulary):
+            rests = [prompts[row][shared:] for row in rows]
+            scores[rows] = _score_tree(self._model, beginning, shared, rests, nodes, len(choices))
+        return scores
 
     def _forward(self, sequences: Prompts) -> Logits:
         import torch
@@ -128,3 +150,90 @@ class _Batch:
             )
         self._cache = output.past_key_values
         self._logits: Logits = output.logits[:, -1].float().numpy()
+
+
+def _attends_to_all(model: PreTrainedModel) -> bool:
+    """Whether every layer sees all tokens before: only then may a mask of ours stand for the model's own."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return kinds == {"full_attention"} and not getattr(config, "sliding_window", None)
+
+
+def _run_shared(model: PreTrainedModel, ids: Sequence[int]) -> Any:
+    """The cache after the tokens that all prompts begin with."""
+    import torch
+
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([list(ids)]), use_cache=True, logits_to_keep=1).past_key_values
+
+
+def _alike(prompts: Prompts, nodes: int, vocabulary: int) -> Iterator[list[int]]:
+    """Rows of like length together, as many as logits and caches have room for."""
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    while order:
+        longest = len(prompts[order[min(len(order), MAX_REQUESTS) - 1]])
+        fit = min(MAX_REQUESTS, MAX_LOGITS // (nodes * vocabulary), _MAX_CACHED // (longest + nodes))
+        yield order[: max(1, fit)]
+        order = order[max(1, fit) :]
+
+
+def _score_tree(
+    model: PreTrainedModel, beginning: Any, shared: int, rests: Prompts, nodes: Sequence[Node], choices: int
+) -> Logits:
+    """Log-likelihoods [rows, choices] in one pass over the rows' own tokens, padded on the left, and the tree.
+
+    A node sees its prompt and the nodes it goes on from, and stands where it would stand alone (tree attention:
+    Miao et al. 2024, "SpecInfer", section 4).
+    """
+    import torch
+
+    length = max(map(len, rests))
+    pads = torch.tensor([length - len(rest) for rest in rests])
+    tail = [node.path[-1] for node in nodes[1:]]
+    ids = torch.tensor([[0] * (length - len(rest)) + [*rest, *tail] for rest in rests])
+    depth = torch.tensor([*range(length), *(length - 1 + len(node.path) for node in nodes[1:])])
+    positions = (shared + depth - pads[:, None]).clamp(min=0)
+    mask = _tree_mask(shared, length, pads, nodes)
+    cache = copy.deepcopy(beginning)
+    if cache is not None:
+        cache.batch_repeat_interleave(len(rests))
+    with torch.inference_mode():
+        logits = model(
+            input_ids=ids,
+            attention_mask=torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=len(nodes),
+        ).logits.float()
+        at, which, token = (torch.tensor(column) for column in zip(*_steps(nodes), strict=True))
+        steps = logits[:, at, token] - logits.logsumexp(-1)[:, at]
+        total: Logits = torch.zeros(len(rests), choices).index_add_(1, which, steps).numpy()
+    return total
+
+
+def _steps(nodes: Sequence[Node]) -> list[tuple[int, int, int]]:
+    """Node, choice and token of every step that a choice takes."""
+    return [(index, choice, token) for index, node in enumerate(nodes) for choice, token in node.steps]
+
+
+def _tree_mask(shared: int, length: int, pads: torch.Tensor, nodes: Sequence[Node]) -> torch.Tensor:
+    """Who sees whom, bool [rows, 1, length + nodes - 1, shared + length + nodes - 1]."""
+    import torch
+
+    size = length + len(nodes) - 1
+    sees = torch.zeros(size, size, dtype=torch.bool)
+    sees[:length, :length] = torch.ones(length, length, dtype=torch.bool).tril()
+    sees[length:, :length] = True
+    for parent, node in enumerate(nodes):
+        for child in node.children:
+            # The root is the prompt's last token; nodes after it are columns of their own.
+            if parent:
+                sees[length - 1 + child, length:] = sees[length - 1 + parent, length:]
+            sees[length - 1 + child, length - 1 + child] = True
+    mask = sees.repeat(len(pads), 1, 1)
+    columns = torch.arange(size)
+    mask &= columns >= pads[:, None, None]
+    # Padding sees itself, for a row that sees nothing has no softmax; nobody reads it.
+    mask |= torch.eye(size, dtype=torch.bool) & (columns < pads[:, None, None])
+    return torch.cat([torch.ones(len(pads), size, shared, dtype=torch.bool), mask], dim=2)[:, None]

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from slmops.evaluate.probe import Job
 
 
-LABELLED = frozenset({"classification", "nli"})
-"""Kinds of task whose answer is one of a closed set: every label gets its probability."""
-
 OPEN = frozenset({"generation", "summarisation", "conversation"})
 """Kinds of task that many answers are right for: the reference answer gets its likelihood."""
 
@@ -42,7 +39,9 @@ class Score:
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: ScoreSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.evaluate.labels import closed_set
         from slmops.evaluate.probe import Job
+        from slmops.tasks import from_description
 
         rows = inputs["data"] / "test.jsonl"
         task = json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8"))
@@ -55,7 +54,7 @@ class Score:
             threads=settings.threads,
             answers=settings.answers,
             out=str(context.out),
-            probabilities=task["kind"] in LABELLED,
+            probabilities=closed_set(from_description(task)) is not None,
             reference_nll=task["kind"] in OPEN,
         )
         count = sum(1 for _ in rows.open(encoding="utf-8"))
@@ -85,11 +84,15 @@ def _probe_in_own_process(job: Job, total: int, context: Context) -> None:
 
 
 class Floor:
-    """`data` → the trivial method's predictions: what any model must beat."""
+    """`data` → the trivial method's predictions: what any model must beat.
+
+    Two methods are tried, the task's own and the most frequent answer; the one that does better on the test rows is
+    taken, so that the floor is never lower than need be.
+    """
 
     name: ClassVar[str] = "floor"
-    version: ClassVar[int] = 1
-    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
+    version: ClassVar[int] = 2
+    libraries: ClassVar[tuple[str, ...]] = ("rouge-score", "sacrebleu", "scikit-learn")
 
     def run(
         self,
@@ -100,35 +103,50 @@ class Floor:
         import time
 
         from slmops.data.read import read_jsonl, write_jsonl
-        from slmops.tasks import from_description
+        from slmops.evaluate.compare import headline
+        from slmops.tasks import from_description, metrics
+        from slmops.tasks.floor import most_frequent
 
         task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
         train, rows = read_jsonl(inputs["data"] / "train.jsonl"), read_jsonl(inputs["data"] / "test.jsonl")
         started = time.perf_counter()
-        answers = task.floor(train, [row["input"] for row in rows])
+        fitted = [task.write(answer) for answer in task.floor(train, [row["input"] for row in rows])]
         each_ms = (time.perf_counter() - started) / len(rows) * 1e3
-        texts = ({"id": row["id"], "text": task.write(answer)} for row, answer in zip(rows, answers, strict=True))
-        write_jsonl(context.out / "predictions.jsonl", texts)
-        (context.out / "probe.json").write_text(json.dumps({"engine": "scikit-learn"}) + "\n", encoding="utf-8")
-        return {"fit_and_answer_ms_per_row": each_ms}
+        usual = most_frequent([task.write(row["output"]) for row in train], str) * len(rows)
+        texts, reached = {"fitted": fitted, "most_frequent": usual}, {}
+        for method, written in texts.items():
+            judged = [task.judge(row["output"], task.parse(text)) for row, text in zip(rows, written, strict=True)]
+            reached[method] = metrics(task, judged)[headline(task).name]
+        method = max(reached, key=reached.__getitem__)
+        predictions = ({"id": row["id"], "text": text} for row, text in zip(rows, texts[method], strict=True))
+        write_jsonl(context.out / "predictions.jsonl", predictions)
+        probe = {"engine": "scikit-learn", "method": method, "methods": reached}
+        (context.out / "probe.json").write_text(json.dumps(probe) + "\n", encoding="utf-8")
+        return {"fit_and_answer_ms_per_row": each_ms, **reached}
+
+
+METRIC = "metric:"
+"""Begins the names of inputs that are the sources of the user's own figures."""
 
 
 class CompareSettings(Settings):
     gates: dict[str, Gate]
     running: Running = Field(default_factory=Running)
     teacher_price: Price | None = None
+    metrics: list[str] = Field(default_factory=list)
 
 
 class Compare:
     """`data` and one scored input per role → `evidence.json`, `gates.json` and `errors.json`.
 
     Roles: `teacher` (as trained), `teacher_same` (on the shipped model's engine and precision), `baseline`,
-    `student`, `shipped`, `floor`; a role that is no input is left out of the comparison.
+    `student`, `shipped`, `floor`; a role that is no input is left out of the comparison. Inputs called `metric:…` are
+    the files of the user's own figures: they are there for the key, and imported by the names in the settings.
     """
 
     name: ClassVar[str] = "compare"
     version: ClassVar[int] = 2
-    libraries: ClassVar[tuple[str, ...]] = ("numpy", "scipy")
+    libraries: ClassVar[tuple[str, ...]] = ("numpy", "rouge-score", "sacrebleu", "scipy")
 
     def run(self, inputs: Mapping[str, Path], settings: CompareSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
@@ -136,11 +154,13 @@ class Compare:
         from slmops.evaluate.cost import running_cost
         from slmops.evaluate.gates import judge_gates
         from slmops.tasks import from_description
+        from slmops.tasks.custom import load_metrics
 
         task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
         rows = read_jsonl(inputs["data"] / "test.jsonl")
-        scored = {role: folder for role, folder in inputs.items() if role != "data"}
-        evidence = compare(task, rows, scored, seed=context.seed)
+        scored = {role: path for role, path in inputs.items() if role != "data" and not role.startswith(METRIC)}
+        metrics = load_metrics(settings.metrics, [figure.name for figure in task.figures()])
+        evidence = compare(task, rows, scored, seed=context.seed, metrics=metrics)
         # Here and not in the probe: a price that changes is no reason to measure again.
         for role, figures in evidence["models"].items():
             price = settings.teacher_price if role == "teacher" else None

@@ -13,12 +13,14 @@ from slmops.bundle.stage import WriteBundle, WriteBundleSettings
 from slmops.compress.stage import Convert
 from slmops.data.stage import prepare_data_node
 from slmops.errors import BadInput
-from slmops.evaluate.stage import Compare, CompareSettings, Floor, Score, ScoreSettings
+from slmops.evaluate.stage import METRIC, Compare, CompareSettings, Floor, Score, ScoreSettings
 from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import CompressSettings, Optimisation, Recipe, Running, Settings
 from slmops.report.stage import Report, ReportSettings
+from slmops.tasks import figure_names
+from slmops.tasks.custom import load_metrics
 from slmops.teach.stage import Teach
 from slmops.train.stage import CarveStudent, Distil, DistilSettings, Fit
 
@@ -28,7 +30,7 @@ def nodes_for(recipe: Recipe) -> list[Node]:
 
     Raises:
         BadInput: the teacher's model is not on this machine, the task's schema cannot be used, or settings that are
-            valid each by itself do not go together.
+            valid each by itself do not go together, or a metric cannot be imported.
     """
     _check(recipe)
     nodes = [prepare_data_node(recipe), *_teacher(recipe), *_student(recipe)]
@@ -127,8 +129,12 @@ def _evaluation(recipe: Recipe, made: set[str]) -> list[Node]:
             nodes.append(Node(f"score:{role}", Score, score, inputs={"model": model, "data": "data"}))
     scored = {node.id.partition(":")[2]: node.id for node in nodes if node.id.startswith("score:")}
     running = Running(**{name: getattr(settings, name) for name in Running.model_fields})
-    judged = CompareSettings(gates=settings.gates, running=running, teacher_price=recipe.teacher.price)
-    nodes.append(Node("evaluate", Compare, judged, inputs={"data": "data", **scored}))
+    compare = CompareSettings(
+        gates=settings.gates, metrics=settings.metrics, running=running, teacher_price=recipe.teacher.price
+    )
+    metrics = load_metrics(settings.metrics, figure_names(recipe.task))
+    sources = {METRIC + metric.path: metric.source for metric in metrics}
+    nodes.append(Node("evaluate", Compare, compare, inputs={"data": "data", **scored}, sources=sources))
     return nodes
 
 

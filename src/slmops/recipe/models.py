@@ -33,6 +33,7 @@ def _local_model(model: str, info: ValidationInfo) -> str:
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 File = Annotated[Path, Field(strict=False), AfterValidator(_existing_file)]
+MetricName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
 FolderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
@@ -70,7 +71,83 @@ class ClassificationTask(Settings):
     max_answer_tokens: int = Field(24, ge=1, description="An answer longer than this is cut and judged invalid.")
 
 
-TaskSettings = Annotated[ExtractionTask | ClassificationTask, Field(discriminator="kind")]
+class NliTask(Settings):
+    """Does a hypothesis follow from a premise? An input is a text or `{"premise": text, "hypothesis": text}`."""
+
+    kind: Literal["nli"] = Field("nli", description="One of three labels is given to two texts.")
+    labels: list[str] = Field(
+        ["entailment", "neutral", "contradiction"], min_length=2, description="The closed set of labels."
+    )
+    instruction: str | None = Field(
+        "Does the hypothesis follow from the premise? Answer entailment, neutral or contradiction.",
+        description="System message sent with every request.",
+    )
+    max_answer_tokens: int = Field(8, ge=1, description="An answer longer than this is cut and judged invalid.")
+
+
+class QaTask(Settings):
+    """A question gets a short answer. An input is a text or `{"question": text, "context": text}`.
+
+    The context is optional. An output is a text or a list of texts of which any is right.
+    """
+
+    kind: Literal["qa"] = Field("qa", description="A question is answered in a few words.")
+    instruction: str | None = Field(None, description="System message sent with every request.")
+    max_answer_tokens: int = Field(32, ge=1, description="An answer longer than this is cut.")
+
+
+class MathsTask(Settings):
+    """A problem gets a solution that ends in a number.
+
+    The number stands in `\\boxed{}`, behind `####`, or last in the text. An output is a number or such a text.
+    """
+
+    kind: Literal["maths"] = Field("maths", description="The final number counts, not the way there.")
+    instruction: str | None = Field(None, description="System message sent with every request.")
+    max_answer_tokens: int = Field(256, ge=1, description="An answer longer than this is cut, and its number missing.")
+
+
+class SummarisationTask(Settings):
+    """A text becomes a shorter one. An output is a text or a list of texts of which any is right."""
+
+    kind: Literal["summarisation"] = Field("summarisation", description="A text is said in fewer words.")
+    instruction: str | None = Field(None, description="System message sent with every request.")
+    max_answer_tokens: int = Field(128, ge=1, description="An answer longer than this is cut.")
+
+
+class GenerationTask(Settings):
+    """A text is written. An output is a text or a list of texts of which any is right."""
+
+    kind: Literal["generation"] = Field("generation", description="A free text is written.")
+    instruction: str | None = Field(None, description="System message sent with every request.")
+    max_answer_tokens: int = Field(256, ge=1, description="An answer longer than this is cut.")
+
+
+class ConversationTask(Settings):
+    """A conversation gets its next message. An input is a text or a list of messages, the user's last.
+
+    A message is `{"role": "system", "user" or "assistant", "content": text}`. An output is a text or a list of texts of
+    which any is right.
+    """
+
+    kind: Literal["conversation"] = Field("conversation", description="The last of several messages is answered.")
+    instruction: str | None = Field(
+        None, description="System message sent with every request that has none of its own."
+    )
+    max_answer_tokens: int = Field(256, ge=1, description="An answer longer than this is cut.")
+
+
+TaskSettings = Annotated[
+    ExtractionTask
+    | ClassificationTask
+    | NliTask
+    | QaTask
+    | MathsTask
+    | SummarisationTask
+    | GenerationTask
+    | ConversationTask,
+    Field(discriminator="kind"),
+]
 
 
 class SampleData(Settings):
@@ -250,6 +327,11 @@ class EvaluateSettings(Running):
 
     latency_requests: int = Field(40, ge=1, description="Requests timed one by one, after a warm-up.")
     threads: int = Field(0, ge=0, description="Threads of every engine; 0 takes all cores.")
+    metrics: list[MetricName] = Field(
+        default_factory=list,
+        description="Figures of your own: `package.module:function` of reference, answer (None when it has not the "
+        "task's form) and text, giving a number per row; their mean bears the function's name.",
+    )
     gates: dict[str, Gate] = Field(default_factory=dict, description="Figure of the shipped model to its bounds.")
 
 

@@ -87,7 +87,7 @@ def _kind(member: Any) -> str:
     if get_origin(member) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(member))
     if get_origin(member) is list:
-        return f"list of {_kind(get_args(member)[0])}s"
+        return f"list of {_kind(members(get_args(member)[0])[0])}s"
     if get_origin(member) is dict:
         return f"mapping of names to {_kind(get_args(member)[1])}s"
     return "mapping" if issubclass(member, BaseModel) else _NAMES[member]

@@ -26,18 +26,19 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 
 def quality_and_size(evidence: Mapping[str, Any]) -> str:
-    """Exact match with its interval against weights on disk, one dot per model."""
-    figure, axes = _axes("weights, MB (log scale)", "exact match")
+    """The headline with its interval against weights on disk, one dot per model."""
+    headline = evidence["headline"]
+    figure, axes = _axes("weights, MB (log scale)", headline.replace("_", " "))
     for role, model in evidence["models"].items():
         if "quality" not in model or "weights_bytes" not in model:
             continue
-        size, match = model["weights_bytes"] / 1e6, model["quality"]["exact_match"]
-        low, high = model["interval"]
+        size, match = model["weights_bytes"] / 1e6, model["quality"][headline]
+        low, high = model["interval"][headline]
         axes.errorbar(size, match, yerr=[[match - low], [high - match]], fmt="o", capsize=3)
         axes.annotate(ROLES[role], (size, match), textcoords="offset points", xytext=(7, 5), fontsize=8)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
-    return _svg(figure, "Exact match against size of the weights, with 95 % intervals")
+    return _svg(figure, f"{headline.replace('_', ' ').capitalize()} against size of the weights, with 95 % intervals")
 
 
 def _axes(x: str, y: str) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from slmops.report.figures import curves, quality_and_size
+from slmops.report.table import RIVALS
 
 
 def page(
@@ -46,7 +47,13 @@ def page(
 def verdict(evidence: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> str:
     """One sentence for the reader in a hurry."""
     open_ = [v["figure"] for v in verdicts if v["state"] != "pass"]
-    beaten = [test["rival"] for test in evidence["paired"] if test["exact_match"]["points"] <= 0]
+    beaten = [
+        test["theirs"]
+        for test in evidence["paired"]
+        if (test["ours"], test["figure"]) == ("shipped", evidence["headline"])
+        and test["theirs"] in RIVALS
+        and test["points"] <= 0
+    ]
     if open_:
         return "Do not ship: " + ", ".join(open_) + (" does" if len(open_) == 1 else " do") + " not pass."
     if beaten:

@@ -23,6 +23,9 @@ SUBTITLES = {
     "shipped": "quantised",
     "floor": "no model",
 }
+RIVALS = ("baseline", "floor")
+"""What the shipped model must beat to be worth its making."""
+
 LABEL_WIDTH = 16
 CELL_WIDTH = 10
 
@@ -37,11 +40,8 @@ def _number(name: str, scale: float = 1, digits: int = 1) -> Cell:
     return lambda model: f"{model[name] * scale:,.{digits}f}" if name in model else "–"
 
 
-def _interval(model: Mapping[str, Any]) -> str:
-    if "interval" not in model:
-        return "–"
-    low, high = model["interval"]
-    return f"{low:.2f}–{high:.2f}"
+def _interval(name: str) -> Cell:
+    return lambda model: "–".join(f"{end:.2f}" for end in model.get("interval", {}).get(name, ())) or "–"
 
 
 COSTS: Sequence[tuple[str, Cell]] = (
@@ -62,7 +62,7 @@ def table(evidence: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) ->
     lines.append("─" * (LABEL_WIDTH + CELL_WIDTH * len(models)))
     names = list(models["shipped"]["quality"])
     rows: list[tuple[str, Cell]] = [(name.replace("_", " "), _share(name)) for name in names]
-    rows.insert(1, ("  95 % interval", _interval))
+    rows.insert(1, ("  95 % interval", _interval(names[0])))
     lines += [_line(label, [cell(model) for model in models.values()]) for label, cell in (*rows, *COSTS)]
     return "\n".join([*lines, "", *_kept(evidence), *_saved(evidence), *_paired(evidence), *_gates(verdicts)]) + "\n"
 
@@ -96,9 +96,10 @@ def _saved(evidence: Mapping[str, Any]) -> list[str]:
 
 def _paired(evidence: Mapping[str, Any]) -> list[str]:
     return [
-        f"shipped against {test['rival']}: {test['exact_match']['points']:+.1f} points of exact match "
-        f"(p = {test['exact_match']['p']:.2g})"
+        f"{test['ours']} against {test['theirs']}: {test['points']:+.1f} points of {test['figure'].replace('_', ' ')} "
+        f"(p = {test['p_adjusted']:.2g})"
         for test in evidence["paired"]
+        if (test["ours"], test["figure"]) == ("shipped", evidence["headline"]) and test["theirs"] in RIVALS
     ]
 
 

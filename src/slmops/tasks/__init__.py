@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,28 +10,56 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from slmops.errors import BadInput
-from slmops.recipe.models import ClassificationTask, ExtractionTask
+from slmops.recipe.models import ClassificationTask, ExtractionTask, NliTask, TaskSettings
 from slmops.tasks import strict_json
-from slmops.tasks.base import Message, ParseFailure, Row, Task
+from slmops.tasks.base import Message, ParseFailure, Row, Task, metrics
 from slmops.tasks.classification import Classification
+from slmops.tasks.conversation import Conversation, conversation
 from slmops.tasks.extraction import Extraction
+from slmops.tasks.maths import Maths
+from slmops.tasks.nli import Nli, premise_and_hypothesis
+from slmops.tasks.open_answer import Generation
+from slmops.tasks.qa import QuestionAnswering, question
+from slmops.tasks.summarisation import Summarisation
 
 __all__ = [
+    "KINDS",
     "Classification",
+    "Conversation",
     "Extraction",
+    "Generation",
+    "Maths",
     "Message",
+    "Nli",
     "ParseFailure",
+    "QuestionAnswering",
     "Row",
+    "Summarisation",
     "Task",
+    "figure_names",
     "from_description",
+    "input_reader",
     "make_task",
+    "metrics",
+    "plain_text",
     "read_schema",
 ]
+
+KINDS: Mapping[str, type[Any]] = {
+    kind.kind: kind
+    for kind in (Extraction, Classification, Nli, QuestionAnswering, Maths, Summarisation, Generation, Conversation)
+}
+
+_INPUTS: Mapping[str, Callable[[Any], str | ParseFailure]] = {
+    Nli.kind: premise_and_hypothesis,
+    QuestionAnswering.kind: question,
+    Conversation.kind: conversation,
+}
 
 _MAX_SCHEMA_BYTES = 1_000_000
 
 
-def make_task(settings: ExtractionTask | ClassificationTask, schema: dict[str, Any] | None = None) -> Task:
+def make_task(settings: TaskSettings, schema: dict[str, Any] | None = None) -> Task:
     """The task that a recipe asks for.
 
     Args:
@@ -41,12 +69,39 @@ def make_task(settings: ExtractionTask | ClassificationTask, schema: dict[str, A
     Raises:
         BadInput: the schema is not supported, or the labels are missing or no set.
     """
+    common: tuple[Any, ...] = (settings.instruction, settings.max_answer_tokens)
     if isinstance(settings, ExtractionTask):
         schema = read_schema(settings.json_schema) if schema is None else schema
-        return Extraction(schema, settings.label, settings.instruction, settings.max_answer_tokens)
-    if settings.labels is None:
-        raise BadInput("task.labels is missing", hint="list them, or let the data stage take them from the rows")
-    return Classification(tuple(settings.labels), settings.instruction, settings.max_answer_tokens)
+        return Extraction(schema, settings.label, *common)
+    if isinstance(settings, ClassificationTask | NliTask):
+        if settings.labels is None:
+            raise BadInput("task.labels is missing", hint="list them, or let the data stage take them from the rows")
+        common = (tuple(settings.labels), *common)
+    task: Task = KINDS[settings.kind](*common)
+    return task
+
+
+def input_reader(kind: str) -> Callable[[Any], str | ParseFailure]:
+    """What makes the one text of an input out of what a row gives: a text, or the parts that some kinds know."""
+    return _INPUTS.get(kind, plain_text)
+
+
+def plain_text(given: Any) -> str | ParseFailure:
+    """An input that can only be a text."""
+    return given if isinstance(given, str) else ParseFailure("it must be a text")
+
+
+def figure_names(settings: TaskSettings) -> list[str]:
+    """The names of the figures that the task of a recipe has, without need of its data."""
+    if isinstance(settings, ExtractionTask):
+        label = [settings.label] if settings.label else []
+        properties = {name: {"type": "string"} for name in (*label, "field")}
+        task = make_task(settings, {"type": "object", "properties": properties, "additionalProperties": False})
+    elif isinstance(settings, ClassificationTask):
+        task = make_task(settings.model_copy(update={"labels": ["one", "other"]}))
+    else:
+        task = make_task(settings)
+    return [figure.name for figure in task.figures()]
 
 
 def from_description(description: Mapping[str, Any]) -> Task:
@@ -55,22 +110,19 @@ def from_description(description: Mapping[str, Any]) -> Task:
     Raises:
         BadInput: it is no description of a task.
     """
-    kinds: dict[Any, type[Extraction] | type[Classification]] = {
-        "extraction": Extraction,
-        "classification": Classification,
-    }
     kind = description.get("kind")
-    if not isinstance(kind, str) or kind not in kinds:
-        raise BadInput(f"a task of kind {kind!r} is not known; known: {', '.join(kinds)}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise BadInput(f"a task of kind {kind!r} is not known; known: {', '.join(KINDS)}")
     given = {name: value for name, value in description.items() if name != "kind"}
-    wanted = {field.name for field in fields(kinds[kind])}
+    wanted = {field.name for field in fields(KINDS[kind])}
     if odd := sorted(set(given) ^ wanted):
         raise BadInput(f"task description: {odd[0]} is {'missing' if odd[0] in wanted else 'not known'}")
     try:
-        return TypeAdapter(kinds[kind]).validate_python(given)
+        task: Task = TypeAdapter(KINDS[kind]).validate_python(given)
     except ValidationError as error:
         detail = error.errors()[0]
         raise BadInput(f"task description: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from None
+    return task
 
 
 def read_schema(path: Path) -> dict[str, Any]:

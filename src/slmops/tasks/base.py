@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from slmops.errors import BadInput
+if TYPE_CHECKING:
+    from slmops.tasks.figures import Figure
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`."""
@@ -35,20 +35,6 @@ def messages(instruction: str | None, text: str) -> list[Message]:
     return [*system, {"role": "user", "content": text}]
 
 
-def total(judged: Sequence[Mapping[str, float]]) -> Counter[str]:
-    """The figures of `Task.judge` added up over rows.
-
-    Raises:
-        BadInput: there are no rows.
-    """
-    if not judged:
-        raise BadInput("there are no rows to judge")
-    sums: Counter[str] = Counter()
-    for figures in judged:
-        sums.update(figures)
-    return sums
-
-
 class Task(Protocol):
     """One kind of task, bound to its settings. Knows nothing of where a model runs."""
 
@@ -60,27 +46,27 @@ class Task(Protocol):
         """The messages that ask for the answer to `text`."""
 
     def write(self, answer: Any) -> str:
-        """The one canonical text of an answer: what a model is trained to write."""
+        """The one canonical text of an answer: what a model is trained to write.
+
+        Where several reference answers are given, it is that of the first.
+        """
 
     def parse(self, text: str) -> Any | ParseFailure:
         """The answer that a model's text stands for; `parse(write(answer)) == answer`."""
 
     def label(self, answer: Any) -> str | None:
-        """The class that stratifies splits and is reported as accuracy, if the task has one."""
+        """The class that stratifies splits and is told apart in the per-class table, if the task has one."""
 
     def check(self, answer: Any) -> str | None:
         """Why `answer` cannot be a reference answer, or None."""
 
     def judge(self, reference: Any, answer: Any | ParseFailure) -> Mapping[str, float]:
-        """Figures of one row that add up over rows, e.g. exact match 0/1 and field counts."""
+        """Columns of one row that add up over rows, e.g. exact match 0/1 and field counts."""
 
-    def metrics(self, judged: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-        """The task's figures over judged rows: `exact_match` first, each in 0..1.
+    def figures(self) -> tuple[Figure, ...]:
+        """What judged rows are summed up to, the headline first.
 
-        A figure that no row speaks to (field F1 where no row has fields) is left out.
-
-        Raises:
-            BadInput: there are no rows.
+        Those marked `compared` decide between models. All lie in 0..1.
         """
 
     def floor(self, train: Sequence[Row], texts: Sequence[str]) -> list[Any]:
@@ -88,3 +74,16 @@ class Task(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON from which `from_description` makes the same task; carried in a bundle."""
+
+
+def metrics(task: Task, judged: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The task's figures over judged rows, the headline first.
+
+    A figure that no row speaks to (field F1 where no row has fields) is left out.
+
+    Raises:
+        BadInput: there are no rows.
+    """
+    from slmops.tasks.figures import measured
+
+    return measured(task.figures(), judged)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PositiveInt
 
 from slmops.errors import BadInput
-from slmops.tasks.base import Message, ParseFailure, Row, messages, total
+from slmops.tasks.base import Message, ParseFailure, Row, messages
+
+if TYPE_CHECKING:
+    from slmops.tasks.figures import Figure
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,15 @@ class Classification:
         BadInput: the labels are not such a set.
     """
 
+    kind: ClassVar[str] = "classification"
+
     labels: tuple[str, ...]
     instruction: str | None
     max_answer_tokens: PositiveInt
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2:
-            raise BadInput(f"a classification needs at least two labels, given: {list(self.labels)}")
+            raise BadInput(f"a {self.kind} needs at least two labels, given: {list(self.labels)}")
         if not all(map(_key, self.labels)):
             raise BadInput("a label is empty")
         if len(self._by_key) < len(self.labels):
@@ -65,24 +69,29 @@ class Classification:
         return None if answer in self.labels else f"{str(answer)[:60]!r} is not one of the labels"
 
     def judge(self, reference: Any, answer: Any | ParseFailure) -> Mapping[str, float]:
-        """`exact_match`, `valid_label`, and `tp:LABEL`, or `fn:LABEL` and `fp:LABEL`."""
+        """`exact_match`, `valid_label`, and `tp:LABEL` and `tp`, or `fn:LABEL`, `fp:LABEL`, `fn` and `fp`."""
         if isinstance(answer, ParseFailure):
-            return {"exact_match": 0.0, "valid_label": 0.0, f"fn:{reference}": 1.0}
+            return {"exact_match": 0.0, "valid_label": 0.0, f"fn:{reference}": 1.0, "fn": 1.0}
         if answer == reference:
-            return {"exact_match": 1.0, "valid_label": 1.0, f"tp:{reference}": 1.0}
-        return {"exact_match": 0.0, "valid_label": 1.0, f"fn:{reference}": 1.0, f"fp:{answer}": 1.0}
+            return {"exact_match": 1.0, "valid_label": 1.0, f"tp:{reference}": 1.0, "tp": 1.0}
+        apart = {f"fn:{reference}": 1.0, f"fp:{answer}": 1.0, "fn": 1.0, "fp": 1.0}
+        return {"exact_match": 0.0, "valid_label": 1.0, **apart}
 
-    def metrics(self, judged: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-        """`exact_match`, `accuracy` (the same), `macro_f1` over the labels that occur, and `valid_label`."""
-        sums, rows = total(judged), len(judged)
-        f1 = [_f1(sums, label) for label in self.labels if any(sums[f"{part}:{label}"] for part in ("tp", "fp", "fn"))]
-        accuracy = sums["exact_match"] / rows
-        return {
-            "exact_match": accuracy,
-            "accuracy": accuracy,
-            "macro_f1": sum(f1) / len(f1),
-            "valid_label": sums["valid_label"] / rows,
-        }
+    def figures(self) -> tuple[Figure, ...]:
+        """`exact_match`, `accuracy` (the same), `macro_f1` over the labels that occur, `micro_f1`, `valid_label`.
+
+        An answer that is no label is a miss of the wanted one, so micro-F1 is above accuracy where there are such.
+        """
+        from slmops.tasks.figures import Figure, macro_f1, micro_f1, share
+
+        counts = tuple(f"{part}:{label}" for part in ("tp", "fp", "fn") for label in self.labels)
+        return (
+            share("exact_match", compared=True),
+            Figure("accuracy", ("exact_match",)),
+            Figure("macro_f1", counts, macro_f1, compared=True),
+            Figure("micro_f1", ("tp", "fp", "fn"), micro_f1),
+            share("valid_label"),
+        )
 
     def floor(self, train: Sequence[Row], texts: Sequence[str]) -> list[Any]:
         """TF-IDF (1–2-grams) and logistic regression."""
@@ -92,7 +101,7 @@ class Classification:
 
     def describe(self) -> dict[str, Any]:
         return {
-            "kind": "classification",
+            "kind": self.kind,
             "labels": list(self.labels),
             "instruction": self.instruction,
             "max_answer_tokens": self.max_answer_tokens,
@@ -101,8 +110,3 @@ class Classification:
 
 def _key(label: str) -> str:
     return label.strip().casefold()
-
-
-def _f1(sums: Counter[str], label: str) -> float:
-    hits = sums[f"tp:{label}"]
-    return 2 * hits / (2 * hits + sums[f"fp:{label}"] + sums[f"fn:{label}"])

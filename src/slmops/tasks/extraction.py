@@ -7,17 +7,19 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PositiveInt
 
 from slmops.errors import BadInput
 from slmops.tasks import strict_json
-from slmops.tasks.base import Message, ParseFailure, Row, messages, total
+from slmops.tasks.base import Message, ParseFailure, Row, messages
 from slmops.tasks.schema import check_schema, types
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
+
+    from slmops.tasks.figures import Figure
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Extraction:
     Raises:
         BadInput: the schema is not supported, or `label` is no text property of it.
     """
+
+    kind: ClassVar[str] = "extraction"
 
     schema: dict[str, Any]
     label_property: str | None
@@ -118,19 +122,21 @@ class Extraction:
             figures["label_correct"] = float(valid_schema and same)
         return figures
 
-    def metrics(self, judged: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-        sums, rows = total(judged), len(judged)
-        figures = {"exact_match": sums["exact_match"] / rows}
-        if self.label_property is not None:
-            figures[f"{self.label_property}_accuracy"] = sums["label_correct"] / rows
-        hits, invented, missed = sums["field_tp"], sums["field_fp"], sums["field_fn"]
-        if hits + invented + missed:
-            figures["field_f1"] = 2 * hits / (2 * hits + invented + missed)
-            figures["field_precision"] = hits / max(1.0, hits + invented)
-            figures["field_recall"] = hits / max(1.0, hits + missed)
-        figures["valid_json"] = sums["valid_json"] / rows
-        figures["valid_schema"] = sums["valid_schema"] / rows
-        return figures
+    def figures(self) -> tuple[Figure, ...]:
+        """`exact_match`, the label's accuracy, F1, precision and recall of all fields, `valid_json`, `valid_schema`."""
+        from slmops.tasks.figures import Figure, micro_f1, precision, recall, share
+
+        counts = ("field_tp", "field_fp", "field_fn")
+        label = [Figure(f"{self.label_property}_accuracy", ("label_correct",))] if self.label_property else []
+        return (
+            share("exact_match", compared=True),
+            *label,
+            Figure("field_f1", counts, micro_f1, compared=True),
+            Figure("field_precision", counts, precision),
+            Figure("field_recall", counts, recall),
+            share("valid_json"),
+            share("valid_schema"),
+        )
 
     def floor(self, train: Sequence[Row], texts: Sequence[str]) -> list[Any]:
         """TF-IDF and logistic regression for the label; learned patterns and word lists for the fields."""
@@ -140,7 +146,7 @@ class Extraction:
 
     def describe(self) -> dict[str, Any]:
         return {
-            "kind": "extraction",
+            "kind": self.kind,
             "schema": self.schema,
             "label_property": self.label_property,
             "instruction": self.instruction,

@@ -1,14 +1,18 @@
-"""What any model must beat: a bag of words for labels, learned patterns and word lists for fields."""
+"""What any model must beat: a bag of words for labels, patterns for fields, texts at hand for the rest."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from slmops.tasks.base import Row
 from slmops.tasks.patterns import Finder, learn_patterns, learn_words
 from slmops.tasks.schema import choices, types
+
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+")
 
 
 def classify(texts: Sequence[str], labels: Sequence[str], unseen: Sequence[str]) -> list[str]:
@@ -76,3 +80,33 @@ def _number(text: str) -> float | int | None:
         return int(plain) if plain.lstrip("+-").isdecimal() else float(plain)
     except ValueError:
         return None
+
+
+def most_frequent(answers: Sequence[str], key: Callable[[str], str]) -> list[str]:
+    """The one answer that is given most often; answers of one `key` are the same, and the first of them is taken.
+
+    Empty where there are no answers.
+    """
+    counted = Counter(map(key, answers)).most_common(1)
+    return [next(answer for answer in answers if key(answer) == counted[0][0])] if counted else []
+
+
+def first_sentences(summaries: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """The beginning of each text, with the median number of sentences of `summaries`."""
+    count = int(median(len(_sentences(summary)) for summary in summaries))
+    return [" ".join(_sentences(text)[:count]) for text in texts]
+
+
+def nearest(texts: Sequence[str], answers: Sequence[str], unseen: Sequence[str]) -> list[str]:
+    """The answer to the text that is nearest by the cosine of TF-IDF vectors; the first of several as near."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    # Words of one letter and signs count too: a text of nothing else must not leave the vocabulary empty.
+    vectors = TfidfVectorizer(tokenizer=str.split, token_pattern=None, sublinear_tf=True)
+    known = vectors.fit_transform(texts)
+    alike = vectors.transform(unseen) @ known.T
+    return [answers[int(row.toarray().argmax())] for row in alike]
+
+
+def _sentences(text: str) -> list[str]:
+    return [sentence for sentence in _SENTENCE_END.split(text.strip()) if sentence]

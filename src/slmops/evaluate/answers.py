@@ -1,0 +1,63 @@
+"""Answers that were paid for once: kept as they come, found again by what was asked of whom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slmops.errors import SlmopsError
+
+_BUSY_SECONDS = 30
+
+
+def key(**parts: Any) -> str:
+    """SHA-256 over everything that shapes an answer, plain JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Answers:
+    """A SQLite file of records by key. What `keep` returned from is there after a kill of this process."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at `path`, or make it.
+
+        Raises:
+            OSError, sqlite3.OperationalError: it cannot be read or written.
+            SlmopsError: the file is damaged.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Only one coroutine or the main thread uses the connection at a time.
+        self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, record TEXT NOT NULL)")
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            raise SlmopsError(
+                f"{path} is damaged: {error}", hint="delete it; answers are then asked for again"
+            ) from None
+
+    def find(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The records that there are."""
+        found = {}
+        for one in keys:
+            row = self._connection.execute("SELECT record FROM answers WHERE key = ?", (one,)).fetchone()
+            if row:
+                found[one] = json.loads(row[0])
+        return found
+
+    def keep(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write records for good, all or none."""
+        rows = [(one, json.dumps(record, ensure_ascii=False)) for one, record in records.items()]
+        with self._connection:
+            self._connection.execute("BEGIN")
+            self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+
+    def close(self) -> None:
+        self._connection.close()

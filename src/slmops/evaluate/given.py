@@ -1,0 +1,86 @@
+"""What an evaluation without a recipe is given: the task, and the rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from slmops.data.check import answered, task_for
+from slmops.data.read import read_rows
+from slmops.errors import BadInput
+from slmops.evaluate.subjects import Subject, common_task
+from slmops.recipe.models import TaskSettings
+from slmops.tasks import Row, Task, from_description, input_reader, read_schema
+
+_FLAGS = {"schema": "--schema", "label": "--label", "instruction": "--instruction"}
+
+
+def read_given(
+    data: Path,
+    train: Path | None,
+    settings: Mapping[str, Any],
+    subjects: Sequence[Subject],
+    *,
+    columns: tuple[str, str],
+    limit: int | None,
+) -> tuple[Task, list[Row], list[Row]]:
+    """The task, the rows to evaluate on and those to fit the floor on.
+
+    Args:
+        settings: a recipe's `task`, as far as it was given; without `kind` it is the task of the bundles.
+        columns: with the text and with the answer.
+        limit: how many rows of `data` are taken, from its beginning; None for all.
+
+    Raises:
+        BadInput: nothing says what the task is, or a file has no rows or rows without an answer that the task takes.
+    """
+    if "kind" not in settings and settings:
+        raise BadInput(f"{_FLAGS[min(settings)]} needs --task", hint="a bundle brings its own task with it")
+    made = _settings(settings) if settings else None
+    described = {} if made else common_task(subjects)
+    reader = input_reader(made.kind if made else described["kind"])
+    text, answer = columns
+    try:
+        rows = list(islice(read_rows(data, "test", input=text, output=answer, reader=reader), limit))
+        known = list(read_rows(train, "train", input=text, output=answer, reader=reader)) if train else []
+    except BadInput as error:
+        raise BadInput(str(error), hint=error.hint and error.hint.replace("data.", "--")) from None
+    if made:
+        task = task_for(made, read_schema(settings["schema"]) if "schema" in settings else None, known or rows)
+    else:
+        task = from_description(described)
+    return task, answered(rows, task), answered(known, task)
+
+
+def _settings(given: Mapping[str, Any]) -> Any:
+    try:
+        return TypeAdapter(TaskSettings).validate_python(dict(given))
+    except ValidationError as error:
+        detail = error.errors()[0]
+        place = [str(part) for part in detail["loc"] if part != given["kind"]]
+        if detail["type"] == "extra_forbidden":
+            raise BadInput(f"a task of kind {given['kind']} takes no {_FLAGS[place[-1]]}") from None
+        if detail["type"] == "missing":
+            raise BadInput(f"a task of kind {given['kind']} needs {_FLAGS.get(place[-1], place[-1])}") from None
+        where = _FLAGS.get(place[-1], place[-1]) if place else "--task"
+        raise BadInput(f"{where}: {detail['msg']}") from None
+
+
+def read_keys(given: Sequence[str]) -> dict[str, str]:
+    """Keys by host out of `VARIABLE` or `HOST=VARIABLE`; the host "" stands for all.
+
+    Raises:
+        BadInput: a variable is not set.
+    """
+    keys = {}
+    for text in given:
+        host, _, variable = text.rpartition("=")
+        if not os.environ.get(variable):
+            raise BadInput(f"the environment variable {variable} is not set", hint=f"export {variable}=…")
+        keys[host] = os.environ[variable]
+    return keys
