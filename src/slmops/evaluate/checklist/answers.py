@@ -34,8 +34,8 @@ def answers_in_domain(subject: Subject, outcomes: list[Outcome]) -> Line:
     values: dict[str, Any] = {"rows": count, "answered": share}
     passes = share >= MIN_ANSWERED
     detail = "; ".join(sorted(set(crashes(outcomes)))[:2])
-    if "output" in subject.rows[0]:
-        right = _right(subject, read)
+    right = _right(subject, read) if "output" in subject.rows[0] else None
+    if right is not None:
         figure += f", {right / count:.1%} right"
         values["exact_match"] = right / count
         promised = _promised(subject)
@@ -47,10 +47,11 @@ def answers_in_domain(subject: Subject, outcomes: list[Outcome]) -> Line:
     return Line(NAME, judged(passes), figure, bound, detail, values)
 
 
-def _right(subject: Subject, read: list[Any | ParseFailure]) -> int:
-    task = subject.bundle.task
-    pairs = zip(subject.rows, read, strict=True)
-    return sum(task.judge(row["output"], answer)["exact_match"] == 1 for row, answer in pairs)
+def _right(subject: Subject, read: list[Any | ParseFailure]) -> int | None:
+    """How many answers are the right one; None for a kind of task that has no one right answer."""
+    judge = subject.bundle.task.judge
+    judged_rows = [judge(row["output"], answer) for row, answer in zip(subject.rows, read, strict=True)]
+    return sum(row["exact_match"] == 1 for row in judged_rows) if "exact_match" in judged_rows[0] else None
 
 
 def _promised(subject: Subject) -> tuple[float, float] | None:
