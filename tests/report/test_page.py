@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from slmops.report.figures import quality_and_size
 from slmops.report.page import page, verdict
 from slmops.report.table import table
 
@@ -147,3 +148,8 @@ def test_a_model_that_is_no_better_than_the_floor_is_not_to_be_shipped(evidence)
 
 def test_without_gates_the_verdict_is_left_to_the_reader(evidence):
     assert verdict(evidence, []).startswith("No gate was set")
+
+
+def test_a_released_bundle_that_was_measured_too_has_its_dot(evidence):
+    models = {**evidence["models"], "released": evidence["models"]["shipped"]}
+    assert "released" in quality_and_size({**evidence, "models": models})

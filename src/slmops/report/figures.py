@@ -34,7 +34,7 @@ def quality_and_size(evidence: Mapping[str, Any]) -> str:
         size, match = model["weights_bytes"] / 1e6, model["quality"]["exact_match"]
         low, high = model["interval"]
         axes.errorbar(size, match, yerr=[[match - low], [high - match]], fmt="o", capsize=3)
-        axes.annotate(ROLES[role], (size, match), textcoords="offset points", xytext=(7, 5), fontsize=8)
+        axes.annotate(ROLES.get(role, role), (size, match), textcoords="offset points", xytext=(7, 5), fontsize=8)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     return _svg(figure, "Exact match against size of the weights, with 95 % intervals")
