@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from slmops.errors import BadInput
@@ -15,6 +15,7 @@ from slmops.evaluate.gates import decide, judge_gates
 from slmops.recipe.models import Gate
 
 NOT_ENOUGH = "not enough evidence"
+relaxed = settings(deadline=None)
 SHARE = st.floats(0, 1)
 POINTS = st.floats(-100, 100)
 
@@ -89,6 +90,7 @@ def test_both_bounds_belong_to_what_passes(gate, expected):
     assert state(**gate) == expected
 
 
+@relaxed
 @given(rows=st.integers(0, MIN_ROWS - 1), low=st.floats(-1, 1))
 def test_few_rows_never_pass(rows, low):
     assert state(rows, min=low) == NOT_ENOUGH
@@ -98,6 +100,7 @@ def test_enough_rows_are_enough():
     assert state(MIN_ROWS, min=0.9) == "pass"
 
 
+@relaxed
 @given(
     rows=st.integers(0, 1000),
     missing=st.sampled_from(["value", "theirs", "rows"]),
@@ -124,6 +127,7 @@ def test_nothing_never_passes(rows, missing, gate, nothing):
 RANK = {"fail": 0, NOT_ENOUGH: 1, "pass": 2}
 
 
+@relaxed
 @given(
     st.tuples(SHARE, SHARE).map(sorted),
     st.floats(0, 0.5),
@@ -139,6 +143,7 @@ def test_a_better_figure_is_never_judged_worse(values, below, above, bound):
     assert at_most[0] >= at_most[1]
 
 
+@relaxed
 @given(SHARE, SHARE, st.tuples(SHARE, SHARE).map(sorted))
 def test_a_looser_bound_is_never_harder_to_pass(low, high, bounds):
     assume(low <= high)
@@ -146,6 +151,7 @@ def test_a_looser_bound_is_never_harder_to_pass(low, high, bounds):
     assert RANK[decide((low, high), strict, None)] <= RANK[decide((low, high), loose, None)]
 
 
+@relaxed
 @given(SHARE, SHARE, st.none() | SHARE, st.none() | SHARE)
 def test_narrower_evidence_of_the_same_value_never_turns_a_pass_into_a_fail(value, width, low, high):
     assume(low is None or high is None or low <= high)
@@ -155,6 +161,7 @@ def test_narrower_evidence_of_the_same_value_never_turns_a_pass_into_a_fail(valu
         assert narrow == wide
 
 
+@relaxed
 @given(value=SHARE, theirs=st.floats(0.01, 1), bound=st.floats(0, 2))
 def test_a_ratio_and_the_kept_share_and_its_own_bound_agree(value, theirs, bound):
     """0.92 of the teacher's is 0.92 times what the teacher has, and is what `exact_match_kept` says."""
@@ -168,6 +175,7 @@ def test_a_ratio_and_the_kept_share_and_its_own_bound_agree(value, theirs, bound
     assert len(states) == 1
 
 
+@relaxed
 @given(lead=POINTS, below=st.floats(0, 20), above=st.floats(0, 20), most=st.floats(0, 0.99))
 def test_a_drop_is_judged_by_the_end_of_the_interval_that_counts(lead, below, above, most):
     """Pass: even the lower end of our lead is within the bound; fail: not even the upper end is."""
@@ -179,6 +187,7 @@ def test_a_drop_is_judged_by_the_end_of_the_interval_that_counts(lead, below, ab
     assert found["state"] == expected
 
 
+@relaxed
 @given(lead=st.floats(-20, 20), half=st.floats(0.1, 20), most=st.floats(0, 0.2))
 def test_the_rows_that_would_be_enough_are_enough(lead, half, most):
     """If nothing but the number of rows changes, that many rows give a state, and some less do not."""
@@ -246,7 +255,7 @@ def test_the_message_says_by_how_much():
         verdict(given_, min=0.99, of="teacher")["message"] == "exact_match: 0.941 of the teacher's is 0.049 below 0.99"
     )
     assert verdict(given_, max_drop=0.01, of="teacher")["message"] == (
-        "exact_match: 5.000 points below the teacher's (95 % interval 2.000 to 8.000) is 4.000 above 1"
+        "exact_match: 5 points below the teacher's (95 % interval 2 to 8) is 4 above 1"
     )
 
 
@@ -271,7 +280,9 @@ def test_two_gates_on_one_figure_are_two_verdicts():
 def test_the_regression_suite_counts_rows_of_its_own():
     for rows, failures, expected in ((1, 0, "pass"), (3, 1, "fail"), (0, 0, NOT_ENOUGH)):
         given_ = evidence(0) | {"regression": {"rows": rows, "failures": failures, "failed": []}}
-        assert verdict(given_, "regression_failures", max=0)["state"] == expected
+        found = verdict(given_, "regression_failures", max=0)
+        assert found["state"] == expected
+        assert "1 is 1 above 0" in found["message"] or expected != "fail"
 
 
 def judged(**changes: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as checked
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -28,6 +29,7 @@ from slmops.pipeline.stage import Context
 from slmops.recipe.models import Gate, JudgeSettings
 from slmops.tasks import Message
 
+relaxed = checked(deadline=None)
 CRITERIA = {"correct": "It is right.", "clear": "It is easy to read."}
 
 
@@ -182,12 +184,14 @@ def test_what_counts_as_grades(text, grades):
     assert read_grades(text, CRITERIA) == grades
 
 
+@relaxed
 @given(st.text())
 def test_reading_a_judge_never_fails(text):
     assert read_choice(text) in ("A", "B", "tie", None)
     assert read_grades(text, CRITERIA) is None or "correct" in text
 
 
+@relaxed
 @given(st.text(), st.text(), st.text())
 def test_no_answer_can_end_its_own_quotation(request_text, first, second):
     content = pairwise(request_text, "good", first, second)[-1]["content"]
@@ -217,6 +221,7 @@ class Scripted:
         return [honest(json.loads(messages[-1]["content"])) for messages in prompts]
 
 
+@relaxed
 @given(st.integers(0, 8), st.integers(0, 8), st.integers(0, 8), st.integers(0, 8))
 def test_turning_the_models_round_turns_the_verdict_round(wins, losses, ties, same):
     answered = rows(wins, losses, ties, same)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmops.evaluate.summary import MOST_ROWS, summary
 
+relaxed = settings(deadline=None)
 EVIDENCE: dict[str, Any] = {
     "n_test": 240,
     "models": {
@@ -84,6 +85,7 @@ def test_what_a_judge_says_is_told_apart():
     assert "| agrees with itself (both orders, n = 4) | 0.750 | 0.300 to 0.950 |" in text
 
 
+@relaxed
 @given(st.text(max_size=300))
 def test_whatever_a_model_writes_stays_in_its_cell(written):
     nasty = "<script>x</script> | [a](http://b) `c`\n# d ![e](f)"

@@ -177,6 +177,8 @@ class Remembered:
         keys = [_key(messages, seed) for messages in prompts]
         known = self._read()
         open_ = list({key: messages for key, messages in zip(keys, prompts, strict=True) if key not in known}.items())
+        if not open_:
+            return [known[key] for key in keys]
         with self.progress.task("judge", len(open_), "verdicts") as bar, self.path.open("a", encoding="utf-8") as file:
             for begin in range(0, len(open_), self.at_once):
                 part = open_[begin : begin + self.at_once]
