@@ -136,7 +136,7 @@ def test_the_recipes_of_the_guide_to_gates_are_valid(tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     plain = {"name": "a", "task": {"kind": "classification"}, "data": {"train": "train.jsonl", "test": "test.jsonl"}}
-    texts = blocks(ROOT / "docs" / "guides" / "_evaluate_gates.md", "yaml")
+    texts = blocks(ROOT / "docs" / "guides" / "gates.md", "yaml")
     assert len(texts) == 2
     for text in texts:
         recipe = parse_recipe({**plain, "teachers": [{"model": "wheel:none"}], **yaml.safe_load(text)}, folder=tmp_path)
