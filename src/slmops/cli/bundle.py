@@ -80,24 +80,29 @@ def chat(bundle: BundleFolder, threads: Threads = 0) -> None:
     """Ask line by line; each line is a request of its own. Ctrl-D ends."""
     from slmops.bundle import open_bundle
     from slmops.errors import BadInput
-    from slmops.tasks import ParseFailure
+    from slmops.tasks import Extraction, ParseFailure
 
     opened = open_bundle(bundle, threads=threads)
+    # Half an object is of no use to a reader, and the text of a whole one is written for tokenizers.
+    live = not isinstance(opened.task, Extraction)
     while line := _next_line():
         if not line.strip():
             continue
         pieces = []
         try:
             for piece in opened.chat(opened.task.render(line.rstrip("\n"))):
-                typer.echo(piece, nl=False)
-                sys.stdout.flush()
                 pieces.append(piece)
+                if live:
+                    typer.echo(piece, nl=False)
+                    sys.stdout.flush()
         except BadInput as error:
             typer.echo(f"error: {error}", err=True)
             continue
-        typer.echo()
-        answer = opened.task.parse("".join(pieces))
-        if isinstance(answer, ParseFailure):
+        text = "".join(pieces)
+        answer = opened.task.parse(text)
+        failed = isinstance(answer, ParseFailure)
+        typer.echo("" if live else text if failed else json.dumps(answer, ensure_ascii=False))
+        if failed:
             typer.echo(f"(no answer of its task: {answer.reason})", err=True)
 
 
