@@ -80,3 +80,15 @@ def test_the_figures_of_the_demo(benchmark) -> None:
     # What could not be measured is no figure, and so a goal that is missed.
     missed = benchmark("_contract").missed(figures, demo.GOALS)
     assert missed == ["weights_saving", "field_f1_kept", "over_baseline_points_low"]
+
+
+def test_both_sides_of_the_evaluation_get_the_same_rows(benchmark, tmp_path) -> None:
+    evaluate = benchmark("evaluate")
+    path = tmp_path / "test.csv"
+    path.write_text("text,category\n" + "".join(f'"message, {i}",label_{i % 3}\n' for i in range(30)))
+    texts, labels = evaluate.read(path, 5)
+    assert (texts, labels) == (evaluate.read(path, 5)[0], ["label_0", "label_1", "label_2"])
+    assert len(set(texts)) == 5
+    task = json.loads(evaluate.task_file(tmp_path / "rows.jsonl"))
+    assert (task["output_type"], task["target_delimiter"]) == ("multiple_choice", "")
+    assert evaluate.LOCK.read_text().count("lm_eval==") == 1

@@ -151,7 +151,8 @@ def side_by_side(
 
 
 def _parity(ours: Sequence[Row], reference: Sequence[Row]) -> float:
-    return sum(a["text"] == b["text"] for a, b in zip(ours, reference, strict=True)) / len(ours)
+    same = [a["text"] == b["text"] for a, b in zip(ours, reference, strict=True)]
+    return same.count(True) / len(same)
 
 
 def write_outcome(out: Path, outcome: Outcome, about: Mapping[str, Any]) -> None:

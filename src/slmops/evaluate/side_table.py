@@ -9,6 +9,7 @@ from slmops.console import WIDTH, fit
 
 _LABEL = 18
 _CELL = 12
+_NAME = 16
 _MOST = (WIDTH - _LABEL) // _CELL
 
 _COSTS: Sequence[tuple[str, str, float, int]] = (
@@ -82,7 +83,7 @@ def _pairs(evidence: Mapping[str, Any]) -> list[str]:
     """Differences of the main figure, each with its corrected p-value."""
     return [
         fit(
-            f"{test['ours']} against {test['theirs']}: {test['points']:+.1f} points of "
+            f"{fit(test['ours'], _NAME)} against {fit(test['theirs'], _NAME)}: {test['points']:+.1f} points of "
             f"{test['figure'].replace('_', ' ')} (p = {test['p_adjusted']:.2g})"
         )
         for test in evidence["paired"]
