@@ -25,7 +25,10 @@ MIN_FORMED = 0.8
 
 _LENGTHS = 6
 _TEXTS = 3
-"""Asked per length; the longest is asked once, for it may take minutes."""
+"""Asked per length."""
+
+_LONG = 1_000
+"""Tokens above which one text is enough: a small model on a small machine takes a minute for some thousands."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def over_lengths(subject: Subject, context_tokens: int) -> list[Line]:
     """
     texts = subject.texts[:_TEXTS]
     subject.served.greedy(texts[:1])
-    asked = [(tokens, texts[:1] if last else texts) for tokens, last in _targets(subject.bundle, texts, context_tokens)]
+    targets = _targets(subject.bundle, texts, context_tokens)
+    asked = [(tokens, texts[:1] if tokens > _LONG else texts) for tokens in targets]
     measured: list[Measured] = []
     with subject.progress.task("input lengths", sum(len(texts) for _, texts in asked), "requests") as bar:
         for tokens, chosen in asked:
@@ -65,14 +69,13 @@ def over_lengths(subject: Subject, context_tokens: int) -> list[Line]:
     return [_latency(measured), _quality(measured)]
 
 
-def _targets(bundle: Bundle, texts: Sequence[str], context_tokens: int) -> list[tuple[int, bool]]:
-    """Prompt lengths, and whether each is the last."""
+def _targets(bundle: Bundle, texts: Sequence[str], context_tokens: int) -> list[int]:
+    """Prompt lengths, from that of the longest text to the last one that leaves room for an answer."""
     import numpy as np
 
     shortest = max(len(bundle.tokenizer.prompt(bundle.task.render(text))) for text in texts)
     longest = max(shortest, context_tokens - bundle.sampling.max_tokens)
-    lengths = sorted({int(tokens) for tokens in np.geomspace(shortest, longest, _LENGTHS)})
-    return [(tokens, tokens == lengths[-1]) for tokens in lengths]
+    return sorted({int(tokens) for tokens in np.geomspace(shortest, longest, _LENGTHS)})
 
 
 def padded(bundle: Bundle, text: str, tokens: int) -> str:
