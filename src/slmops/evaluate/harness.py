@@ -184,7 +184,6 @@ def _generate(engine: Engine, tokenizer: Tokenizer, context: int, prompt: str, a
         (int(arguments[name]) for name in ("max_gen_toks", "max_new_tokens", "max_tokens") if name in arguments),
         _MAX_NEW_TOKENS,
     )
-    limit = min(limit, context - 1)
     sampled = bool(arguments.get("do_sample", float(arguments.get("temperature", 0)) > 0))
     sampling = Sampling(
         max_tokens=limit,
@@ -192,7 +191,9 @@ def _generate(engine: Engine, tokenizer: Tokenizer, context: int, prompt: str, a
         top_p=float(arguments.get("top_p", 1.0)),
         seed=int(arguments.get("seed", 0)),
     )
-    ids = (tokenizer.encode(prompt) or [min(tokenizer.end_ids)])[-(context - limit) :]
+    # A prompt that is too long loses its beginning; of a small context the answer claims no more than half.
+    room = context - min(limit, context // 2)
+    ids = (tokenizer.encode(prompt) or [min(tokenizer.end_ids)])[-room:]
     written: list[int] = []
     for token in engine.generate([ids], sampling):
         written.append(token.id)
