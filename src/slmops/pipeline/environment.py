@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,17 @@ def environment(libraries: Iterable[str]) -> dict[str, Any]:
 
 def cpu_model() -> str:
     """The processor's own name for itself where Linux tells it, else its architecture."""
+    return next(_told("model name"), platform.machine())
+
+
+def multiplies_bytes() -> bool:
+    """Whether the processor has instructions for products of 8-bit integers (VNNI), where Linux tells it."""
+    flags = next(_told("flags"), "").split()
+    return any(flag.endswith("_vnni") for flag in flags)
+
+
+def _told(key: str) -> Iterator[str]:
+    """What /proc/cpuinfo says of `key`, once per core."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    return (line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key)

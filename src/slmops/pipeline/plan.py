@@ -28,6 +28,7 @@ from slmops.evaluate.stage import (
 )
 from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
+from slmops.pipeline.environment import multiplies_bytes
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import CompressSettings, Optimisation, Recipe, Running, Settings
 from slmops.report.stage import Card, CardSettings, Report, ReportSettings
@@ -83,10 +84,12 @@ def _teacher(recipe: Recipe) -> list[Node]:
                 inputs={"model": "base", "data": "data"},
             )
         )
-    exported = CompressSettings(precision=recipe.teach.precision)
+    wanted = recipe.teach.precision
+    exported = CompressSettings(precision=("int8" if multiplies_bytes() else "fp32") if wanted == "auto" else wanted)
     nodes.append(Node("teacher:onnx", Convert, exported, inputs={"model": fitted}))
     answers = {"data": "data", "engine": "teacher:onnx", "model": fitted}
-    nodes.append(Node("teach", Teach, recipe.teach, inputs=answers))
+    teach = recipe.teach.model_copy(update={"precision": exported.precision})
+    nodes.append(Node("teach", Teach, teach, inputs=answers))
     return nodes
 
 
