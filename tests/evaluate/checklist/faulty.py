@@ -70,13 +70,13 @@ class Random(OnnxGenaiEngine):
 
 
 class Slow(OnnxGenaiEngine):
-    """Reads a prompt in cubic time, and forgets its cache."""
+    """Takes a time that explodes with the prompt, for the first token and for every other."""
 
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         tokens = max(map(len, prompts))
-        time.sleep((tokens / 100) ** 3)
+        time.sleep((tokens / 80) ** 4)
         for number, token in enumerate(super().generate(prompts, sampling, top_logits=top_logits)):
-            time.sleep((tokens / 400) ** 2 if 0 < number < 4 else 0)
+            time.sleep((tokens / 250) ** 3 if number else 0)
             yield token
 
 
