@@ -173,7 +173,7 @@ def test_a_failed_gate_gives_exit_code_3_each_time(home: Path) -> None:
     for cached in (False, True):
         result = run_chain(home, [Node("evaluate", Judges, Nothing())])
         assert result.artifacts["evaluate"].cached == cached
-        assert result.failed_gates == ("it is fail", "it is not enough evidence")
+        assert result.failed_gates == ("it is fail", "it is not enough evidence (not enough evidence)")
         assert result.exit_code == History(home).run("last").exit_code == 3
         assert History(home).run("last").state == "done"
 
