@@ -62,7 +62,7 @@ def test_a_student_comes_out_of_training_on_the_grid(tiny, tmp_path, block):
         rows,
         optimisation,
         objective=Objective(kind="text"),
-        rounding=Rounding(block_size=block),
+        rounding=Rounding(block_size=block, head="int4"),
         work=tmp_path,
         seed=1,
     ).model
@@ -74,6 +74,15 @@ def test_a_student_comes_out_of_training_on_the_grid(tiny, tmp_path, block):
         values = kept[0, :block].unique()
         assert len(values) <= 16
     assert not torch.equal(model.model.norm.weight, to_int4_grid(model.model.norm.weight[None], block)[0])
+
+
+def test_a_head_of_eight_bits_is_left_off_the_grid(tiny, tmp_path):
+    rows = [Example((3, 4, 5, 6 + i), (20 + i, 40, 7)) for i in range(16)]
+    optimisation = Optimisation(epochs=1, learning_rate=1e-3, batch_tokens=64, precision="fp32")
+    model = train(tiny.folder, rows, optimisation, rounding=Rounding(), work=tmp_path, seed=1).model
+    head, up = model.lm_head.weight.detach(), model.model.layers[0].mlp.up_proj.weight.detach()
+    torch.testing.assert_close(to_int4_grid(up, 32), up, rtol=1e-5, atol=0)
+    assert (to_int4_grid(head, 32) - head).abs().max() > 1e-3
 
 
 def test_trained_on_the_grid_it_answers_alike_when_exported(tiny, tmp_path):

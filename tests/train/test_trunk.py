@@ -68,7 +68,7 @@ def test_training_above_kept_states_is_training_above_still_layers(tiny, tmp_pat
 
 
 def test_still_layers_are_on_the_grid_too(tiny, tmp_path):
-    rounding = Rounding(block_size=16)
+    rounding = Rounding(block_size=16, head="int4")
     model = trainer.train(tiny.folder, ROWS, SETTINGS, rounding=rounding, work=tmp_path, seed=1).model
     for name in ("model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"):
         weight = model.state_dict()[name]

@@ -45,6 +45,7 @@ def convert(model: Path, out: Path, settings: CompressSettings, *, scratch: Path
         if "not currently supported" in last or "NotImplementedError" in last:
             raise BadInput(f"onnxruntime-genai cannot export {config.get('architectures')}: {last}")
         raise SlmopsError(f"the export to ONNX failed: {last}", hint="look into the run's log for all it said")
+    _join_head(out / "model.onnx")
     for name in TOKENIZER_FILES:
         if (model / name).exists():
             shutil.copyfile(model / name, out / name)
@@ -57,3 +58,25 @@ def _limit_context(path: Path) -> None:
     context = min(CONTEXT_TOKENS, config["model"]["context_length"])
     config["search"]["max_length"] = context
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _join_head(path: Path) -> None:
+    """Let the embedding find a head that it shares, where that has other bits than the rest.
+
+    The builder names the head's weights after one scheme, and the kernel that quantises them by round-to-nearest after
+    another, so the embedding would look for tensors that are not there.
+    """
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    there = {tensor.name for tensor in graph.initializer}
+    known = there | {value.name for value in graph.input} | {name for node in graph.node for name in node.output}
+    head = next((node for node in graph.node if node.op_type == "MatMulNBits" and "lm_head" in node.name), None)
+    lost = [(node, i) for node in graph.node for i, name in enumerate(node.input) if name and name not in known]
+    if head is None or not lost:
+        return
+    for node, i in lost:
+        wanted = "_scale" if "_scale" in node.input[i] else "_Q"
+        node.input[i] = next(name for name in head.input if wanted in name and name in there)
+    onnx.save(model, path)
