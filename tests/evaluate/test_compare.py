@@ -153,7 +153,7 @@ def test_texts_with_odd_line_ends_stay_one_row(task, rows, folders):
 def test_errors_show_what_was_wanted_and_what_was_written(task, rows, folders):
     shown = errors(task, rows, folders["shipped"], most=3)
     assert [error["input"] for error in shown] == ["where is 28?", "where is 29?", "where is 30?"]
-    assert shown[0]["wanted"] == '{"intent":"order_late","order":"28"}'
+    assert shown[0]["wanted"] == '{"intent":"order_late","order":" 28"}'
     assert shown[0]["written"] == '{"intent":"order_late","order":"?"}'
 
 

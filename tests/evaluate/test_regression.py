@@ -21,7 +21,7 @@ def test_a_row_passes_when_the_task_says_the_answer_is_right(task, tmp_path):
     results = answered_again(task, rows, predictions)
     assert [result["passed"] for result in results] == [True, False, False]
     assert results[0]["note"] == "ticket 7"
-    assert results[1]["wanted"] == '{"intent":"order_late","order":"2"}'
+    assert results[1]["wanted"] == '{"intent":"order_late","order":" 2"}'
     assert results[2]["written"] == "no JSON"
     assert counted(results) == {"rows": 3, "failures": 2, "failed": ["b", "c"]}
     with pytest.raises(BadInput, match="does not answer the 2 rows"):

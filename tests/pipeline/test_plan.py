@@ -219,7 +219,7 @@ def test_another_regression_row_trains_nothing_anew(project):
     before = keys(load(project, write_suite(project, "What about it?")))
     after = keys(load(project, write_suite(project, "What about it?", "And that?")))
     changed = {node for node in before if before[node] != after[node]}
-    assert changed == {"regression", "regression:answers", "evaluate", "bundle", "report"}
+    assert changed == {"regression", "regression:answers", "evaluate", "card", "bundle", "report"}
 
 
 def test_a_broken_regression_suite_is_refused_before_anything_runs(project):
@@ -291,7 +291,7 @@ def test_a_users_own_figure_is_checked_with_the_recipe_and_its_source_counts(pro
     before = keys(recipe)
     module.write_text(module.read_text().replace("80", "40"))
     after = keys(recipe)
-    assert {node for node in before if before[node] != after[node]} == {"evaluate", "bundle", "report"}
+    assert {node for node in before if before[node] != after[node]} == {"evaluate", "card", "bundle", "report"}
     for path, message in (
         ("figures_of_ours:short", "evaluate.metrics.0: figures_of_ours:short: is no function"),
         ("nowhere.figures:brief", "evaluate.metrics.0: nowhere.figures:brief: there is no module nowhere"),
