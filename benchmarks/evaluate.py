@@ -150,7 +150,7 @@ def their_side(
         told = [str(python), script, str(model), work, TASK, str(threads), str(BATCH)]
         done = subprocess.run(told, check=False, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         if done.returncode:
-            sys.exit(f"lm-evaluation-harness failed:\n{done.stderr.decode()[-2000:]}")
+            sys.exit(f"lm-evaluation-harness ended with {done.returncode}:\n{done.stderr.decode()[-2000:]}")
         found = json.loads(Path(work, "found.json").read_text(encoding="utf-8"))
     return found["seconds"], found["chosen"]
 
