@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Generation:
-    """The task of writing a text.
+class FreeText:
+    """What all tasks share whose answer is a text of any content, with one or more right ones.
 
     Attributes:
         instruction: system message of every request, or None.
         max_answer_tokens: longest answer, in tokens.
     """
 
-    kind: ClassVar[str] = "generation"
+    kind: ClassVar[str]
 
     instruction: str | None
     max_answer_tokens: PositiveInt
@@ -43,6 +43,16 @@ class Generation:
 
     def check(self, answer: Any) -> str | None:
         return check_references(answer)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "instruction": self.instruction, "max_answer_tokens": self.max_answer_tokens}
+
+
+@dataclass(frozen=True)
+class Generation(FreeText):
+    """The task of writing a text."""
+
+    kind: ClassVar[str] = "generation"
 
     def judge(self, reference: Any, answer: Any | ParseFailure) -> Mapping[str, float]:
         """The columns of `overlap`, and `valid_format`: there is an answer."""
@@ -63,6 +73,3 @@ class Generation:
         from slmops.tasks.floor import nearest
 
         return nearest([row["input"] for row in train], [self.write(row["output"]) for row in train], texts)
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "instruction": self.instruction, "max_answer_tokens": self.max_answer_tokens}

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import PositiveInt
-
-from slmops.tasks.base import Message, ParseFailure, Row, messages
-from slmops.tasks.references import check_references, references
+from slmops.tasks.base import ParseFailure, Row
+from slmops.tasks.open_answer import FreeText
+from slmops.tasks.references import references
 
 if TYPE_CHECKING:
     from slmops.tasks.figures import Figure
@@ -22,36 +21,14 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True)
-class QuestionAnswering:
+class QuestionAnswering(FreeText):
     """The task of answering in a few words, judged as in SQuAD.
 
     Source: Rajpurkar et al. (2016), "SQuAD: 100,000+ Questions for Machine Comprehension of Text", section 6.1; the
     normalisation is that of its official script.
-
-    Attributes:
-        instruction: system message of every request, or None.
-        max_answer_tokens: longest answer, in tokens.
     """
 
     kind: ClassVar[str] = "qa"
-
-    instruction: str | None
-    max_answer_tokens: PositiveInt
-
-    def render(self, text: str) -> list[Message]:
-        return messages(self.instruction, text)
-
-    def write(self, answer: Any) -> str:
-        return references(answer)[0]
-
-    def parse(self, text: str) -> Any | ParseFailure:
-        return text.strip() or ParseFailure("the answer is empty")
-
-    def label(self, answer: Any) -> str | None:  # noqa: ARG002 - answers are no classes
-        return None
-
-    def check(self, answer: Any) -> str | None:
-        return check_references(answer)
 
     def judge(self, reference: Any, answer: Any | ParseFailure) -> Mapping[str, float]:
         """`exact_match` and `token_f1` against the reference that suits best, and `valid_format`."""
@@ -75,9 +52,6 @@ class QuestionAnswering:
         from slmops.tasks.floor import most_frequent
 
         return most_frequent([self.write(row["output"]) for row in train], normalised) * len(texts)
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "instruction": self.instruction, "max_answer_tokens": self.max_answer_tokens}
 
 
 def question(given: Any) -> str | ParseFailure:
