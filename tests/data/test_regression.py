@@ -32,7 +32,7 @@ def row(id: str, text: str, **more: Any) -> dict[str, Any]:
 
 def test_rows_come_with_their_notes(tmp_path: Path) -> None:
     path = write(tmp_path, row("a", "where?", note="ticket 7"), row("b", "when?"))
-    assert read_regression(path) == [
+    assert read_regression(path, "extraction") == [
         (f"{path}:1", {"id": "a", "input": "where?", "output": "late", "note": "ticket 7"}),
         (f"{path}:2", {"id": "b", "input": "when?", "output": "late"}),
     ]
@@ -53,7 +53,7 @@ def test_rows_come_with_their_notes(tmp_path: Path) -> None:
 def test_what_clashes_or_is_broken_is_named_with_file_and_line(tmp_path, second, problem):
     path = write(tmp_path, row("a", "where?"), second)
     with pytest.raises(BadInput) as error:
-        read_regression(path)
+        read_regression(path, "extraction")
     assert f"{path}{problem}" in str(error.value)
 
 
@@ -66,7 +66,7 @@ def test_adding_keeps_what_was_there_byte_for_byte(tmp_path: Path) -> None:
     assert added == {"id": added["id"], "input": "when?", "output": "refund", "note": "ticket 9"}
     assert path.read_text() == before + "\n" + json.dumps(added) + "\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert [record["id"] for _, record in read_regression(path)] == ["a", "7", added["id"]]
+    assert [record["id"] for _, record in read_regression(path, "extraction")] == ["a", "7", added["id"]]
     assert sorted(os.listdir(tmp_path)) == ["regression.jsonl"]  # noqa: PTH208 - hidden files count too
 
 
@@ -111,7 +111,7 @@ def test_every_text_that_is_added_is_there_ever_after(tmp_path_factory, texts, n
         except BadInput:
             continue
         added.append(text)
-        assert [record["input"] for _, record in read_regression(path)] == added
+        assert [record["input"] for _, record in read_regression(path, "extraction")] == added
 
 
 def _add_many(path: Path, who: int) -> None:
@@ -128,4 +128,15 @@ def test_two_who_add_at_once_lose_nothing(tmp_path: Path) -> None:
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    assert len(read_regression(path)) == 40
+    assert len(read_regression(path, "extraction")) == 40
+
+
+def test_an_input_may_have_the_parts_that_its_task_knows(tmp_path: Path) -> None:
+    path = tmp_path / "suite.jsonl"
+    row = {"id": "a", "input": {"question": "Who?", "context": "It was Ada."}, "output": "Ada"}
+    path.write_text(json.dumps(row) + "\n")
+    ((_, read),) = read_regression(path, "qa")
+    assert "Who?" in read["input"]
+    assert "Ada" in read["input"]
+    with pytest.raises(BadInput, match="it must be a text"):
+        read_regression(path, "extraction")

@@ -20,11 +20,14 @@ from slmops.data.formats import Placed, records
 from slmops.data.read import read_rows
 from slmops.errors import BadInput
 from slmops.pipeline.files import sync
-from slmops.tasks import ParseFailure, Row, Task
+from slmops.tasks import ParseFailure, Row, Task, input_reader
 
 
-def read_regression(path: Path) -> list[Placed]:
+def read_regression(path: Path, kind: str) -> list[Placed]:
     """The rows of a suite with their places, in order.
+
+    Args:
+        kind: of the task, which knows what an input may be made of.
 
     Raises:
         BadInput: there are none, or one is broken, has no id of its own, a note that is no text, an id or a text that
@@ -32,7 +35,9 @@ def read_regression(path: Path) -> list[Placed]:
     """
     rows: list[Placed] = []
     places: dict[str, str] = {}
-    for (place, row), (_, record) in zip(read_rows(path, "regression"), records(path), strict=True):
+    for (place, row), (_, record) in zip(
+        read_rows(path, "regression", reader=input_reader(kind)), records(path), strict=True
+    ):
         if "id" not in record:
             raise BadInput(f"{place}: no `id`", hint="a row is known by it from run to run; give each one its own")
         note = record.get("note")
@@ -82,7 +87,7 @@ def add_row(path: Path, text: str, answer: str, task: Task, *, note: str | None 
     row |= {"note": note} if note else {}
     path = path.resolve()
     with _alone(path.parent):
-        before = read_regression(path) if path.exists() and path.stat().st_size else []
+        before = read_regression(path, task.describe()["kind"]) if path.exists() and path.stat().st_size else []
         for place, old in before:
             if text_digest(old["input"]) == text_digest(text):
                 raise BadInput(f"{place}: the text is in the suite already", hint=f"its id is {old['id']}")

@@ -117,13 +117,14 @@ def _held_out(recipe: Recipe, suite: Path) -> list[str]:
     Raises:
         BadInput: see `read_regression` and `read_rows`.
     """
-    digests = {text_digest(row["input"]) for _, row in read_regression(suite)}
+    digests = {text_digest(row["input"]) for _, row in read_regression(suite, recipe.task.kind)}
     if recipe.data.sample:
         sides = _sample(recipe.data.sample, recipe.seed)
         seen = (row for side in ("train", "pool") for _, row in sides[side])
     else:
         given = [(path, side) for side in ("train", "pool") if (path := getattr(recipe.data, side))]
-        read = (read_rows(path, side, input=recipe.data.input, output=None) for path, side in given)
+        reader = input_reader(recipe.task.kind)
+        read = (read_rows(path, side, input=recipe.data.input, output=None, reader=reader) for path, side in given)
         seen = (row for rows in read for _, row in rows)
     return sorted(digests & {text_digest(row["input"]) for row in seen})
 
@@ -145,7 +146,7 @@ class PrepareRegression:
         context: Context,
     ) -> Mapping[str, float | str]:
         description = json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8"))
-        rows = checked(read_regression(inputs["suite"]), from_description(description))
+        rows = checked(read_regression(inputs["suite"], description["kind"]), from_description(description))
         _write_json(context.out / "task.json", description)
         return {"rows": write_jsonl(context.out / "test.jsonl", rows)}
 
