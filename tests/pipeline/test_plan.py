@@ -301,3 +301,15 @@ def test_a_users_own_figure_is_checked_with_the_recipe_and_its_source_counts(pro
         assert str(error.value) == message
     with pytest.raises(BadInput, match=r"evaluate\.metrics\.0 is \"figures_of_ours\.brief\""):
         load(project, "evaluate.metrics=['figures_of_ours.brief']")
+
+
+@pytest.mark.parametrize("name", ["exact_mach", "field_f1_kep", "weight_saving"])
+def test_a_misspelt_gate_is_refused_before_anything_runs(project, name):
+    with pytest.raises(BadInput, match=f"evaluate.gates.{name} is no figure") as error:
+        nodes_for(load(project, f"evaluate.gates.{name}.min=0.5"))
+    assert "did you mean" in (error.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["exact_match", "field_f1_kept", "latency_p50_ms", "weights_bytes", "parity"])
+def test_a_gate_on_a_figure_that_there_is_or_may_be_is_taken(project, name):
+    assert nodes_for(load(project, f"evaluate.gates.{name}.max=1.0"))

@@ -35,6 +35,17 @@ class Subject(NamedTuple):
     unit: float = 1.0
 
 
+COMPARED_FIGURES = (
+    "time_saving_torch",
+    "time_saving_same_engine",
+    "weights_saving",
+    "memory_saving",
+    "parity",
+    "regression_failures",
+)
+"""Figures that every evaluation of a recipe has, whatever its task, beside costs and quality."""
+
+
 def judge_gates(
     evidence: Mapping[str, Any], gates: Mapping[str, Sequence[Gate]], *, role: str = "shipped"
 ) -> list[dict[str, Any]]:

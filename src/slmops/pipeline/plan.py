@@ -8,6 +8,7 @@ base ─ teacher ─ teacher:onnx ─ teach ─ student:carved ─ student ─ s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from slmops.bundle.stage import OpenBundle, WriteBundle, WriteBundleSettings
 from slmops.compress.stage import Convert
 from slmops.data.stage import PrepareRegression, prepare_data_node
 from slmops.errors import BadInput
+from slmops.evaluate.gates import COMPARED_FIGURES
 from slmops.evaluate.stage import (
     METRIC,
     Compare,
@@ -68,6 +70,20 @@ def _check(recipe: Recipe) -> None:
             "train.objective.kind kl needs the teacher's probabilities, and teach.top_logits 0 keeps none",
             hint="set train.objective.kind: text, or teach.top_logits above 0",
         )
+    _check_gates(recipe)
+
+
+def _check_gates(recipe: Recipe) -> None:
+    """Refuse a gate whose figure is misspelt, before anything is trained.
+
+    What costs are measured is known only then, so a name that is like no figure of quality is left to the evaluation.
+    """
+    own = [*figure_names(recipe.task), *(metric.partition(":")[2] for metric in recipe.evaluate.metrics)]
+    known = {*own, *(f"{name}_kept" for name in own), *COMPARED_FIGURES}
+    for name in recipe.evaluate.gates:
+        near = get_close_matches(name, known, n=1, cutoff=0.85)
+        if near and name not in known:
+            raise BadInput(f"evaluate.gates.{name} is no figure of this task", hint=f"did you mean `{near[0]}`?")
 
 
 def _teacher(recipe: Recipe) -> list[Node]:
