@@ -157,6 +157,17 @@ def evidence() -> dict[str, Any]:
     }
 
 
+JUDGED = {
+    "judge": "acme/judge", "where": "an endpoint", "mode": "pairwise", "against": "released", "rows": 50,
+    "readable": 48, "unreadable": 2, "reliable": True, "why": None, "scale": 1.0,
+    "figures": {"win_rate": 0.25, "loss_rate": 0.1875, "tie_rate": 0.5625},
+    "interval": {"win_rate": [0.149, 0.388], "loss_rate": [0.102, 0.319], "tie_rate": [0.423, 0.693]},
+    "agreement": {"how": "both orders", "share": 0.78, "rows": 36, "interval": [0.62, 0.88]},
+    "first_chosen": 0.55,
+}  # fmt: skip
+"""What `slmops.evaluate.judge` says of answers compared in pairs."""
+
+
 @pytest.fixture
 def minimal() -> dict[str, Any]:
     """Two models under names of the user's own, judged on one figure; nothing else was measured."""
@@ -257,7 +268,7 @@ def story(evidence, passing) -> Story:
     lost = example('{"intent":"change address","order":"BL-48213","date":"3 May","name":"Inês"}')
     return Story(
         name="support",
-        evidence=evidence,
+        evidence=evidence | {"judged": JUDGED},
         gates=passing,
         table=table(evidence, passing),
         recipe={
@@ -291,6 +302,10 @@ def story(evidence, passing) -> Story:
             Group("Lost: the teacher is right, the shipped is wrong", 31, (lost, example("I am sorry, I cannot"))),
             Group("Hard: both are wrong", 36, (example(""),)),
             Group("Gained: the shipped is right, the teacher is wrong", 0, ()),
+        ],
+        regression=[
+            {"id": "r1", "note": None, "input": MESSAGE, "wanted": WANTED, "written": WANTED, "passed": True},
+            {"id": "r2", "note": "ticket 88", "input": MESSAGE, "wanted": WANTED, "written": "", "passed": False},
         ],
         front={"figure": "exact_match", "candidates": CANDIDATES},
         manifest={

@@ -18,8 +18,8 @@ from slmops.report.page import page
 
 EVIL = "<script>alert(1)</script>&\"'"
 CHAPTERS = (
-    "compare", "tradeoff", "failures", "calibration", "data", "training", "compression", "cost", "method", "lineage",
-    "reproduce",
+    "compare", "tradeoff", "failures", "regression", "judged", "calibration", "data", "training", "compression",
+    "cost", "method", "lineage", "reproduce",
 )  # fmt: skip
 
 
@@ -115,6 +115,32 @@ def test_figures_say_what_they_show(html):
     assert said[::2] == said[1::2], "the wide and the narrow drawing show the same"
     assert "shipped 0.833, 30.2 MB at 41.3 ms" in said[2]
     assert "teacher −3.8, −6.9 to −0.7" in said[0]
+
+
+def test_rows_that_failed_once_show_what_is_answered_now(html):
+    text = Tags(html).text
+    assert "now answers 1 of 2 rightly" in text
+    assert "ticket 88" in text
+
+
+def test_a_judge_s_opinion_is_told_apart_from_what_is_measured(html):
+    text = Tags(html).text
+    assert "An opinion, not a measurement: acme/judge (on an endpoint) compared the answers" in text
+    assert "with those of the last released version, each pair in both orders" in text
+    assert "win rate0.250.149–0.388" in text
+    assert "agrees with itself in 78 % of 36 cases (both orders); of its choices, 55 % fell on" in text
+
+
+def test_grades_stand_beside_the_other_model_s_and_an_unreliable_judge_is_called_so(story):
+    graded = {
+        "judge": "acme/judge", "where": "this machine", "mode": "rubric", "against": "teacher", "rows": 9,
+        "readable": 6, "unreadable": 3, "reliable": False, "why": "3 of 9 verdicts cannot be read; 10% may be",
+        "figures": {"clear": 4.5}, "interval": {"clear": [4.1, 4.9]}, "theirs": {"clear": 4.75}, "scale": 4.0,
+        "agreement": {"how": "graded twice", "share": None, "rows": 0, "interval": None},
+    }  # fmt: skip
+    text = Tags(page(replace(story, evidence=story.evidence | {"judged": graded}))).text
+    assert "Not to be relied on: 3 of 9 verdicts cannot be read" in text
+    assert "clear4.504.754.10–4.90" in text
 
 
 def test_the_same_story_gives_the_same_bytes(html, story):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from slmops.report.table import CELL_WIDTH, LABEL_WIDTH, PER_BLOCK, table
-from slmops.report.words import ROLES
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def test_columns_do_not_touch(lines):
     end = next(i for i, line in enumerate(lines) if not line)
     for line in lines[:end]:
         if "─" not in line:
-            assert all(line[LABEL_WIDTH + i * CELL_WIDTH] == " " for i in range(len(ROLES))), line
+            assert all(line[LABEL_WIDTH + i * CELL_WIDTH] == " " for i in range(PER_BLOCK)), line
 
 
 def test_every_model_has_its_column(lines):

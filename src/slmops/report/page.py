@@ -29,6 +29,8 @@ _CHAPTERS = {
     "compare": ("Side by side", ("quality",)),
     "tradeoff": ("Quality, latency and size", ("scatter",)),
     "failures": ("Where it fails", ("worst", "heat", "examples")),
+    "regression": ("Rows that once failed", ("regression",)),
+    "judged": ("Judged answers", ("judged",)),
     "calibration": ("Confidence and abstention", ("calibrated",)),
     "data": ("Data", ("data",)),
     "training": ("Training", ("curves", "carved")),
@@ -155,6 +157,9 @@ def _failing(story: Story, subject: str, reference: str | None) -> dict[str, Any
         "class_count": len(model.get("classes", ())),
         "heat": failures.heat(confusion) if confusion else None,
         "examples": story.examples,
+        "regression": story.regression,
+        "failed_again": [row for row in story.regression if not row["passed"]],
+        "judged": story.evidence.get("judged"),
         "confused": failures.most_confused(confusion) if confusion else [],
     }
 

@@ -61,7 +61,7 @@ class Report:
     """
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("jinja2",)
 
     def run(self, inputs: Mapping[str, Path], settings: ReportSettings, context: Context) -> Mapping[str, float | str]:
@@ -83,6 +83,7 @@ class Report:
             carved=_read(inputs["student_carved"] / "carve.json"),
             histories={name: _read(inputs[name] / "history.json") for name in trained},
             examples=_examples(inputs, evidence),
+            regression=_read(inputs["evaluate"] / "regression.json"),
             front=_read(inputs["front"] / "front.json") if "front" in inputs else None,
             manifest=_read(inputs["bundle"] / "manifest.json"),
             command="slmops run recipe.yaml",

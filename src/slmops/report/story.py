@@ -29,6 +29,7 @@ class Story:
         carved: `carve.json`.
         histories: trained model to its `history.json`.
         examples: rows beside the models' answers.
+        regression: `regression.json`, the rows that once failed with what the shipped model answers now.
         front: the candidates of a search for the best compression: `figure`, and `candidates` with `name`,
             `quality`, `interval` (or none), `weights_bytes`, `front` and `shipped`.
         manifest: of the bundle.
@@ -45,6 +46,7 @@ class Story:
     carved: Mapping[str, Any] | None = None
     histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     examples: Sequence[Group] = ()
+    regression: Sequence[Mapping[str, Any]] = ()
     front: Mapping[str, Any] | None = None
     manifest: Mapping[str, Any] | None = None
     command: str | None = None
@@ -61,6 +63,7 @@ class Story:
             "carved": self.carved,
             "histories": dict(self.histories) or None,
             "examples": [asdict(group) for group in self.examples] or None,
+            "regression": list(self.regression) or None,
             "front": self.front,
             "lineage": _lineage(self.manifest),
             "recipe": self.recipe,

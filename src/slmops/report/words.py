@@ -11,6 +11,7 @@ ROLES = {
     "baseline": "baseline",
     "student": "student",
     "shipped": "shipped",
+    "released": "released",
     "floor": "floor",
 }
 """Column heads of a recipe's run, in the order of the columns; any other model keeps the name it was given."""
@@ -21,6 +22,7 @@ SUBTITLES = {
     "baseline": "untaught",
     "student": "PyTorch",
     "shipped": "quantised",
+    "released": "last version",
     "floor": "no model",
 }
 _PROSE = {
@@ -29,6 +31,7 @@ _PROSE = {
     "baseline": "the same student without a teacher",
     "student": "the student before quantising",
     "shipped": "the quantised student",
+    "released": "the last released version",
     "floor": "the trivial floor",
 }
 _PLAIN = {
@@ -52,7 +55,7 @@ def in_order(models: Mapping[str, Any]) -> list[str]:
 
 
 def slot(role: str, roles: Iterable[str]) -> int:
-    """The colour of a model, 1 to 6: a known role always has its own."""
+    """The colour of a model, 1 to 7: a known role always has its own."""
     known = list(ROLES)
     return (known.index(role) if role in ROLES else list(roles).index(role)) % len(known) + 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -75,13 +74,6 @@ def test_without_queries_or_source_lines_are_skipped_with_the_reason(subject, he
     line = parity(examined, None, 1)
     assert line.state == "skipped"
     assert "--model" in line.detail
-
-
-def test_queries_come_from_the_evidence_where_it_carries_them(make_bundle, tiny):
-    examples = [{"input": text, "output": json.loads(answer)} for text, answer in tiny.pairs.items()]
-    carried = in_domain(open_bundle(make_bundle("carrying", evidence={"examples": examples})), None)
-    assert [row["input"] for row in carried] == list(tiny.pairs)
-    assert carried[0]["id"] == "example-1"
 
 
 def test_rows_of_another_task_are_refused(healthy, tmp_path):

@@ -23,7 +23,7 @@ def answers_in_domain(subject: Subject, outcomes: list[Outcome]) -> Line:
     intervals do not meet.
     """
     if not subject.rows:
-        return Line(NAME, "skipped", detail="no in-domain queries: give --rows; the bundle's evidence carries none")
+        return Line(NAME, "skipped", detail="no in-domain queries: give --rows")
     read = [
         subject.bundle.task.parse(outcome.text) if isinstance(outcome, Answer) else ParseFailure("no answer")
         for outcome in outcomes

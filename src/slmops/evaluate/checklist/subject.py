@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,15 +84,13 @@ def crashes(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def in_domain(bundle: Bundle, path: Path | None) -> list[Row]:
-    """Rows of a file, or those that the bundle's evidence carries as `examples`; the first `MOST_ROWS` of them.
+    """The first `MOST_ROWS` rows of a file; none without one, because a bundle carries no rows of anybody's data.
 
     Raises:
         BadInput: a row is broken, or its answer is none of the bundle's task.
     """
     if path is None:
-        evidence = json.loads((bundle.folder / bundle.manifest.evidence).read_text(encoding="utf-8"))
-        carried = evidence.get("examples", [])[:MOST_ROWS]
-        return [{"id": f"example-{number}", **row} for number, row in enumerate(carried, 1)]
+        return []
     first = next(iter(records(path)), None)
     output = "output" if first and first[1].get("output") is not None else None
     rows = []
