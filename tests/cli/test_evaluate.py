@@ -94,6 +94,7 @@ def test_model_bundle_and_endpoint_side_by_side(tiny, bundle, rows, tmp_path):
         done = slmops(
             *(f"big={tiny.folder}", bundle, server.address, "--data", rows, "--train", rows, "--home", tmp_path / "h"),
             *("--out", tmp_path / "out", "--key-env", "TOY_KEY", "--latency-requests", 2, "--threads", 1),
+            *("--price", "toy=2.5,10", "--usd-per-hour", 0.4, "--watts-per-core", 7),
             TOY_KEY="sk-very-secret",
         )
     assert done.returncode == 0, done.stderr
@@ -107,6 +108,12 @@ def test_model_bundle_and_endpoint_side_by_side(tiny, bundle, rows, tmp_path):
     assert evidence["models"]["small"]["engine"] == "onnxruntime-genai"
     assert evidence["models"]["big"]["latency_p50_ms"] > 0
     assert evidence["models"]["toy"]["latency_p50_ms"] > 0
+    toy, big = evidence["models"]["toy"], evidence["models"]["big"]
+    bought = toy["tokens_per_prompt"] * 2.5 + toy["tokens_per_answer"] * 10
+    assert toy["usd_per_1000"] == pytest.approx(bought / 1000)
+    assert "energy_j_per_request" not in toy, "nobody measured the processor of an endpoint"
+    assert big["usd_per_1000"] == pytest.approx(big["tokens_per_answer"] / big["tokens_per_s"] * 0.4 / 3.6)
+    assert big["energy_j_per_request"] > 0
     assert evidence["kept"]["exact_match_kept"] == 1, "the second is held against the first"
     assert evidence["parity"] == 1
     assert evidence["others"]["toy"]["kept"]["exact_match_kept"] == 0.75
@@ -225,6 +232,8 @@ def test_a_kill_loses_no_answer(tiny, bundle, rows, tmp_path, alone):
         (["BUNDLE", "--data", "ROWS", "--key-env", "HOME"], "a key is given, and no endpoint"),
         (["a=BUNDLE", "a=BUNDLE", "--data", "ROWS"], "the name 'a' is taken"),
         (["floor=BUNDLE", "--data", "ROWS"], "the name 'floor' is taken"),
+        (["a=BUNDLE", "--data", "ROWS", "--price", "b=1,2"], "nothing of that name"),
+        (["a=BUNDLE", "--data", "ROWS", "--price", "a=cheap"], "cannot be read"),
     ],
 )
 def test_bad_input_ends_with_2_and_one_line(bundle, tiny, tiny_onnx, rows, tmp_path, here, arguments, says):

@@ -58,6 +58,20 @@ def evaluate(
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests to an endpoint at once.")] = 8,
     retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries of a failed request.")] = 4,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Of one request.")] = 60.0,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--price",
+            metavar="NAME=READ,WRITTEN",
+            help="What a subject's answers cost where they are bought, in USD per million tokens. Repeatable.",
+        ),
+    ] = None,
+    usd_per_hour: Annotated[
+        float | None, typer.Option("--usd-per-hour", min=0, help="Price of this machine; no money is given without.")
+    ] = None,
+    watts_per_core: Annotated[
+        float, typer.Option("--watts-per-core", min=0.1, help="Estimates energy where no counter can be read.")
+    ] = 5.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampling behind intervals.")] = 7,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for evidence.json, report.json and the answers.")
@@ -74,12 +88,13 @@ def evaluate(
     from slmops import console
     from slmops.errors import SlmopsError
     from slmops.evaluate.asking import Asking
-    from slmops.evaluate.given import read_given, read_keys
+    from slmops.evaluate.given import read_given, read_keys, read_prices
     from slmops.evaluate.side_by_side import evaluate as compare
     from slmops.evaluate.side_by_side import write_outcome
     from slmops.evaluate.side_table import side_table
     from slmops.evaluate.subjects import find_subjects
     from slmops.pipeline.files import content_digest, storage_errors
+    from slmops.recipe.models import Running
 
     progress = console.screen(quiet=quiet)
     settings = {"kind": task, "schema": schema, "label": label, "instruction": instruction}
@@ -88,8 +103,17 @@ def evaluate(
         found = find_subjects(subjects, models=home / "models", keys=read_keys(key_env or ()), progress=progress)
         columns = (text_column, answer_column)
         what, rows, known = read_given(data, train, given, found, columns=columns, limit=limit)
+        prices = read_prices(price or (), found)
+        running = Running(watts_per_core=watts_per_core, machine_usd_per_hour=usd_per_hour)
         asking = Asking(threads, latency_requests, concurrency, retries, timeout)
-        outcome = compare(found, what, rows, known, asking, home=home, seed=seed, progress=progress)
+        outcome = compare(
+            *(found, what, rows, known, asking),
+            running=running,
+            prices=prices,
+            home=home,
+            seed=seed,
+            progress=progress,
+        )
         about = {
             "subjects": {subject.name: subject.describe() for subject in found},
             "data": {"file": data.name, "digest": content_digest(data), "rows": len(rows)},

@@ -234,4 +234,6 @@ def _endpoint_figures(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if alone and all(record["tokens"] is not None for record in alone):
         tokens = sum(record["tokens"] for record in alone)
         figures |= {"tokens_per_answer": tokens / len(alone), "tokens_per_s": tokens / float(times.sum()) * 1e3}
+    if alone and all(record.get("prompt_tokens") is not None for record in alone):
+        figures["tokens_per_prompt"] = sum(record["prompt_tokens"] for record in alone) / len(alone)
     return figures

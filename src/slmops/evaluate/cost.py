@@ -41,6 +41,8 @@ def _money(figures: Mapping[str, Any], running: Running, price: Price | None) ->
     if "tokens_per_s" not in figures:
         return {}
     if price is not None:
+        if "tokens_per_prompt" not in figures:  # a server that does not count
+            return {}
         read, written = figures["tokens_per_prompt"] * price.input_usd, figures["tokens_per_answer"] * price.output_usd
         return {
             "usd_per_1000": (read + written) * 1000 / _MILLION,

@@ -46,7 +46,8 @@ def ask(
 ) -> None:
     """Ask for the most likely answer to every request; `keep` gets each under its key as soon as it is there.
 
-    A record has `text`, `tokens` (None where the server does not count), `latency_ms` of the last try, and `alone`.
+    A record has `text`, `tokens` and `prompt_tokens` (None where the server does not count), `latency_ms` of the last
+    try, and `alone`.
 
     Raises:
         BadInput: the endpoint refuses the key, the model or the request.
@@ -123,11 +124,12 @@ def _read(endpoint: Endpoint, reply: Any) -> dict[str, Any]:
         text, usage = message.content, reply.usage
     except (AttributeError, IndexError, TypeError):
         raise _nonsense(endpoint, f"no choices in {str(reply)[:80]!r}") from None
-    tokens = getattr(usage, "completion_tokens", None)
+    counts = {"tokens": "completion_tokens", "prompt_tokens": "prompt_tokens"}
+    counted = {name: getattr(usage, theirs, None) for name, theirs in counts.items()}
     # A refusal has no content: the model was asked, and wrote nothing that counts.
     if not isinstance(text, str | None):
         raise _nonsense(endpoint, f"content is {text!r:.80}")
-    return {"text": text or "", "tokens": tokens if isinstance(tokens, int) else None}
+    return {"text": text or "", **{name: n if isinstance(n, int) else None for name, n in counted.items()}}
 
 
 def _refused(endpoint: Endpoint, status: int, message: str) -> SlmopsError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ from slmops.data.check import answered, task_for
 from slmops.data.read import read_rows
 from slmops.errors import BadInput
 from slmops.evaluate.subjects import Subject, common_task
-from slmops.recipe.models import TaskSettings
+from slmops.recipe.models import Price, TaskSettings
 from slmops.tasks import Row, Task, from_description, input_reader, read_schema
 
 _FLAGS = {"schema": "--schema", "label": "--label", "instruction": "--instruction"}
@@ -69,6 +70,24 @@ def _settings(given: Mapping[str, Any]) -> Any:
             raise BadInput(f"a task of kind {given['kind']} needs {_FLAGS.get(place[-1], place[-1])}") from None
         where = _FLAGS.get(place[-1], place[-1]) if place else "--task"
         raise BadInput(f"{where}: {detail['msg']}") from None
+
+
+def read_prices(given: Sequence[str], subjects: Sequence[Subject]) -> dict[str, Price]:
+    """Prices by subject out of `NAME=READ,WRITTEN`, in USD per million tokens.
+
+    Raises:
+        BadInput: it is no such text, or nothing of that name is evaluated.
+    """
+    prices, names = {}, [subject.name for subject in subjects]
+    for text in given:
+        match = re.fullmatch(r"([\w.-]+)=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)", text)
+        if match is None:
+            raise BadInput(f"--price {text} cannot be read", hint="as in --price gpt=2.5,10 (read,written)")
+        name, read, written = match.groups()
+        if name not in names:
+            raise BadInput(f"--price {text}: nothing of that name is evaluated", hint=f"names: {', '.join(names)}")
+        prices[name] = Price(input_usd=float(read), output_usd=float(written))
+    return prices
 
 
 def read_keys(given: Sequence[str]) -> dict[str, str]:

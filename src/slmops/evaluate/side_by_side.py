@@ -16,9 +16,11 @@ from slmops.errors import BadInput, SlmopsError
 from slmops.evaluate.answers import Answers
 from slmops.evaluate.asking import Asking, answers_of, figures_of
 from slmops.evaluate.compare import compare
+from slmops.evaluate.cost import running_cost
 from slmops.evaluate.predictions import check_rows
-from slmops.evaluate.subjects import FLOOR, Subject
+from slmops.evaluate.subjects import FLOOR, Local, Subject
 from slmops.progress import Progress
+from slmops.recipe.models import Price, Running
 from slmops.tasks import Row, Task
 
 
@@ -45,6 +47,8 @@ def evaluate(
     train: Sequence[Row],
     asking: Asking,
     *,
+    running: Running,
+    prices: Mapping[str, Price],
     home: Path,
     seed: int,
     progress: Progress,
@@ -54,6 +58,8 @@ def evaluate(
     Args:
         rows: with references; at least one.
         train: rows that the trivial floor is fitted on; without any there is no floor.
+        running: what this machine costs.
+        prices: by subject, of answers that are bought.
         home: answers are kept in `answers.db` there, and not asked for again.
 
     Raises:
@@ -84,6 +90,11 @@ def evaluate(
                 raise problem or error from error
     finally:
         kept.close()
+    for subject in subjects:
+        figures, price = evidence["models"][subject.name], prices.get(subject.name)
+        # A machine's price says nothing of what runs elsewhere.
+        here = running if isinstance(subject, Local) else running.model_copy(update={"machine_usd_per_hour": None})
+        figures |= running_cost(figures, here, price)
     if problem:
         evidence |= {"partial": True, "n_rows": len(rows)}
     return Outcome(evidence, answers, problem)

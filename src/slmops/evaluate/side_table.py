@@ -21,6 +21,8 @@ _COSTS: Sequence[tuple[str, str, float, int]] = (
     ("weights MB", "weights_bytes", 1e-6, 1),
     ("peak memory MB", "peak_rss_bytes", 1e-6, 0),
     ("parameters M", "parameters", 1e-6, 1),
+    ("energy J/request", "energy_j_per_request", 1, 2),
+    ("USD per 1,000", "usd_per_1000", 1, 4),
 )
 
 Cell = Callable[[Mapping[str, Any]], str]
