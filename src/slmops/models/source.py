@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slmops.errors import BadInput
 from slmops.models.chat_template import TEMPLATES
+from slmops.models.gguf import read_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,10 +66,11 @@ def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTr
     gguf = {"gguf_file": path.name} if path and path.is_file() else {}
     place = path.parent if path and gguf else path or model
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **gguf)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **gguf
-        )
+        with read_once() if gguf else nullcontext():
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **gguf)
+            loaded = AutoModelForCausalLM.from_pretrained(
+                place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **gguf
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).splitlines()[0]
         raise BadInput(f"the model {model} cannot be loaded: {first}") from error
