@@ -14,6 +14,7 @@ from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe import parse_recipe
 from slmops.recipe.models import Settings
+from slmops.samples.tickets import tickets
 from slmops.tasks import from_description
 
 SCHEMA = {
@@ -170,6 +171,19 @@ def test_the_sample_makes_its_rows(tmp_path: Path) -> None:
         "schema",
     }
     assert all("output" not in row for row in read_jsonl(out / "pool.jsonl"))
+
+
+def test_the_sample_can_hold_out_its_validation_side(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "recipes"
+    task = {"kind": "extraction", "schema": str(folder / "ticket.schema.json")}
+    sample = {"train": 60, "pool": 30, "test": 40}
+    plain, _ = prepare(tmp_path, "plain", task=task, data={"sample": sample})
+    chosen, _ = prepare(tmp_path, "chosen", task=task, data={"sample": {**sample, "held_out": "validation"}})
+    rows = {out: list(read_jsonl(out / "test.jsonl")) for out in (plain, chosen)}
+    assert [row["input"] for row in rows[plain]] == [row["input"] for row in tickets("test", 40, 7)]
+    assert [row["input"] for row in rows[chosen]] == [row["input"] for row in tickets("validation", 40, 7)]
+    for name in ("train.jsonl", "validation.jsonl", "pool.jsonl"):
+        assert (plain / name).read_bytes() == (chosen / name).read_bytes()
 
 
 @pytest.mark.parametrize(

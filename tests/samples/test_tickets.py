@@ -1,4 +1,4 @@
-"""The sample's promises: the same every time, honest answers, and a test side that training never saw."""
+"""The sample's promises: the same every time, honest answers, and held-out sides that share nothing with another."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from importlib.resources import files
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from hypothesis import strategies as st
 from slmops.samples.tickets import FIELDS, grammar, tickets
 from slmops.tasks import Extraction
 
-SIDES = ("train", "test")
+SIDES = ("train", "validation", "test")
+PAIRS = list(combinations(SIDES, 2))
+# An alternative of a training sentence; it stays, because choices were made on the validation side as it is.
+SHARED = {("train", "validation"): {"the {product} does not start"}}
 SCHEMA_FILES = (
     Path(str(files("slmops.samples") / "ticket.schema.json")),
     Path(__file__).parents[2] / "recipes" / "ticket.schema.json",
@@ -68,17 +72,36 @@ def test_out_of_scope_messages_hold_no_fields() -> None:
     assert all(set(row["output"]) == {"intent"} for row in rows)
 
 
-@pytest.mark.parametrize("part", ["core", "details"])
-def test_no_sentence_of_the_test_side_is_one_of_training(part: str) -> None:
-    train, test = ({sentence for sentences in grammar(side)[part].values() for sentence in sentences} for side in SIDES)
-    assert not train & test
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+@pytest.mark.parametrize("part", ["core", "details", "repeat", "greeting", "closing"])
+def test_no_sentence_of_one_side_is_one_of_another(part: str, one: str, other: str) -> None:
+    assert not sentences(one, part) & sentences(other, part) - SHARED.get((one, other), set())
 
 
-def test_no_value_of_the_test_side_is_one_of_training() -> None:
-    train, test = ({name: words(values) for name, values in grammar(side)["values"].items()} for side in SIDES)
-    assert set(test) <= set(train)  # a date of the training side may be written with a month's number
-    for name in test:
-        assert not train[name] & test[name], name
+def sentences(side: str, part: str) -> set[str]:
+    """All that the templates of a part can say, but for the values."""
+    groups = grammar(side)[part]
+    templates = groups if isinstance(groups, list) else [sentence for group in groups.values() for sentence in group]
+    pieces = [re.split(r"\[(.*?)\]", template) for template in templates]
+    choices = [[piece.split("|") if i % 2 else [piece] for i, piece in enumerate(parts)] for parts in pieces]
+    said = {" ".join("".join(chosen).lower().split()) for parts in choices for chosen in product(*parts)}
+    return {sentence.strip(" ?!.,") for sentence in said} - {""}
+
+
+def test_the_held_out_sides_are_built_alike() -> None:
+    validation, test = grammar("validation"), grammar("test")
+    assert list(validation) == list(test)
+    assert all(list(validation[part]) == list(test[part]) for part in ("core", "details", "repeat", "values"))
+    for intent, templates in validation["core"].items():
+        assert len(templates) <= len(test["core"][intent]) <= len(templates) + 2, intent
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_no_value_of_one_side_is_one_of_another(one: str, other: str) -> None:
+    ours, theirs = ({name: words(values) for name, values in grammar(side)["values"].items()} for side in (one, other))
+    assert set(theirs) <= set(ours)  # a date of the training side may be written with a month's number
+    for name in theirs:
+        assert not ours[name] & theirs[name], name
 
 
 def words(values: list[str]) -> set[str]:
@@ -86,12 +109,13 @@ def words(values: list[str]) -> set[str]:
     return {value.lower() for value in values if not re.search(r"[#{]", value)}
 
 
-def test_no_message_or_open_value_of_test_is_in_the_training_rows() -> None:
-    train, test = tickets("train", 2000, 7), tickets("test", 400, 7)
-    assert not {row["input"].lower() for row in train} & {row["input"].lower() for row in test}
-    for name in ("product", "city", "name", "payment"):
-        seen = {row["output"][name].lower() for row in train if name in row["output"]}
-        assert not seen & {row["output"][name].lower() for row in test if name in row["output"]}, name
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_no_message_or_open_value_of_one_side_is_in_the_rows_of_another(one: str, other: str) -> None:
+    ours, theirs = tickets(one, 2000, 7), tickets(other, 400, 7)
+    assert not {row["input"].lower() for row in ours} & {row["input"].lower() for row in theirs}
+    for name in ("product", "date", "city", "name", "payment"):
+        seen = {row["output"][name].lower() for row in ours if name in row["output"]}
+        assert not seen & {row["output"][name].lower() for row in theirs if name in row["output"]}, name
 
 
 def test_no_sentence_states_a_weekday_or_month_that_its_ticket_leaves_out() -> None:

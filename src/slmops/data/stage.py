@@ -44,7 +44,7 @@ class PrepareData:
     """
 
     name: ClassVar[str] = "data"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ()
 
     def run(
@@ -168,7 +168,7 @@ def _sides(inputs: Mapping[str, Path], settings: PrepareDataSettings, context: C
 def _sample(sample: SampleData, seed: int) -> dict[str, Iterable[Placed]]:
     made = tickets("train", sample.train + sample.pool, seed)
     pool = [{"id": row["id"], "input": row["input"]} for row in made[sample.train :]]
-    sides = {"train": made[: sample.train], "pool": pool, "test": tickets("test", sample.test, seed)}
+    sides = {"train": made[: sample.train], "pool": pool, "test": tickets(sample.held_out, sample.test, seed)}
     return {side: [(f"sample row {row['id']}", row) for row in rows] for side, rows in sides.items()}
 
 

@@ -170,6 +170,11 @@ class SampleData(Settings):
     train: int = Field(240, ge=1, description="Labelled rows.")
     pool: int = Field(1600, ge=0, description="Rows without answers.")
     test: int = Field(400, ge=1, description="Held-out rows, from sentences and values that training never saw.")
+    held_out: Literal["test", "validation"] = Field(
+        "test",
+        description="Side of the grammar that the test rows come from: `validation` while choices are made, `test` for "
+        "figures that are published.",
+    )
 
 
 class Split(Settings):
