@@ -11,7 +11,7 @@ from slmops.bundle.stage import OpenBundle
 from slmops.errors import BadInput
 from slmops.pipeline.files import content_digest
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Settings
+from slmops.recipe.settings import Settings
 
 
 def test_the_model_comes_out_as_it_lies_in_the_bundle(written: Path, task, tmp_path: Path) -> None:

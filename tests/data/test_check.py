@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from slmops.data.check import Screen, answered, check_labels, task_for
 from slmops.errors import BadInput
-from slmops.recipe.models import ClassificationTask
+from slmops.recipe.task import ClassificationTask
 from slmops.tasks import Classification, Extraction
 
 COLOURS = Classification(("red", "blue"), None, 8)

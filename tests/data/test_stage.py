@@ -13,7 +13,7 @@ from slmops.data.stage import PrepareRegression, prepare_data_node
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe import parse_recipe
-from slmops.recipe.models import Settings
+from slmops.recipe.settings import Settings
 from slmops.samples.tickets import tickets
 from slmops.tasks import from_description
 

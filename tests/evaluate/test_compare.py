@@ -13,7 +13,7 @@ from slmops.evaluate.compare import compare, errors
 from slmops.evaluate.significance import mcnemar, rows_needed, wilson
 from slmops.evaluate.stage import Compare, CompareSettings
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Gate
+from slmops.recipe.evaluate import Gate
 
 
 @pytest.fixture

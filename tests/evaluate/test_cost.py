@@ -12,7 +12,7 @@ from slmops.evaluate.cost import running_cost
 from slmops.evaluate.energy import Meter
 from slmops.evaluate.stage import Compare, CompareSettings
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Price, Running
+from slmops.recipe.evaluate import Price, Running
 
 FIGURES = {"cpu_s_per_request": 0.4, "tokens_per_prompt": 50.0, "tokens_per_answer": 20.0, "tokens_per_s": 80.0}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slmops.errors import BadInput
 from slmops.evaluate.evidence import MIN_ROWS, unseen
 from slmops.evaluate.gates import decide, judge_gates
-from slmops.recipe.models import Gate
+from slmops.recipe.evaluate import Gate
 
 NOT_ENOUGH = "not enough evidence"
 relaxed = settings(deadline=None)

@@ -26,7 +26,7 @@ from slmops.evaluate.judge_prompts import pairwise, read_choice, read_grades, ru
 from slmops.evaluate.significance import wilson
 from slmops.evaluate.stage import JudgeAnswers, JudgeAnswersSettings
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Gate, JudgeSettings
+from slmops.recipe.evaluate import Gate, JudgeSettings
 from slmops.tasks import Message
 
 relaxed = checked(deadline=None)

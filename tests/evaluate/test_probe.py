@@ -14,7 +14,7 @@ from slmops.errors import SlmopsError
 from slmops.evaluate import probe
 from slmops.evaluate.stage import Floor, Score, ScoreSettings
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Settings
+from slmops.recipe.settings import Settings
 from slmops.tasks import from_description
 
 PARENT_BYTES = 500_000_000

@@ -14,7 +14,8 @@ from slmops.data.read import read_jsonl, write_jsonl
 from slmops.errors import BadInput
 from slmops.evaluate.stage import METRIC, Compare, CompareSettings, Floor
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Gate, Settings
+from slmops.recipe.evaluate import Gate
+from slmops.recipe.settings import Settings
 from slmops.tasks import Classification, Generation, Row, Summarisation, Task
 
 LABELS = ("invoice", "late", "refund")

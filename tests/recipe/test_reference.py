@@ -12,8 +12,9 @@ import yaml
 
 from slmops.recipe import parse_recipe
 from slmops.recipe.keys import fields, models
-from slmops.recipe.models import Recipe, Settings
+from slmops.recipe.models import Recipe
 from slmops.recipe.reference import SMALLEST, reference
+from slmops.recipe.settings import Settings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "recipe.md"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from slmops.errors import BadInput
-from slmops.recipe.models import ClassificationTask, ExtractionTask
+from slmops.recipe.task import ClassificationTask, ExtractionTask
 from slmops.tasks import Classification, Extraction, from_description, make_task
 
 SCHEMA: dict[str, Any] = {

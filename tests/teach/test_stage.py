@@ -11,7 +11,7 @@ import pytest
 from slmops.data.read import read_jsonl, write_jsonl
 from slmops.errors import BadInput, SlmopsError
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import TeachSettings
+from slmops.recipe.training import TeachSettings
 from slmops.teach.answers import load_answers
 from slmops.teach.stage import Teach
 

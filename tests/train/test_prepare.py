@@ -11,7 +11,7 @@ from slmops.data.read import write_jsonl
 from slmops.errors import BadInput
 from slmops.models.tokenizer import Tokenizer
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Optimisation
+from slmops.recipe.training import Optimisation
 from slmops.tasks import Classification
 from slmops.teach.answers import Answer
 from slmops.train.prepare import (

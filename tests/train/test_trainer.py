@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from slmops.errors import SlmopsError
-from slmops.recipe.models import Objective, Optimisation
+from slmops.recipe.training import Objective, Optimisation
 from slmops.train.examples import Example, certain
 from slmops.train.optimiser import MasterAdamW
 from slmops.train.trainer import WHOLE, last_checkpoint, slope, train

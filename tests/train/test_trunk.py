@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConf
 
 from slmops.errors import BadInput
 from slmops.models.source import load_model
-from slmops.recipe.models import Optimisation, Rounding
+from slmops.recipe.training import Optimisation, Rounding
 from slmops.train import trainer, trunk
 from slmops.train.examples import Example
 from slmops.train.rounding import to_int4_grid

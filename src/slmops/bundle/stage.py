@@ -11,7 +11,7 @@ from pydantic import Field
 
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import FolderName, Settings
+from slmops.recipe.settings import FolderName, Settings
 
 
 class WriteBundleSettings(Settings):

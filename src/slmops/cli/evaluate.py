@@ -94,7 +94,7 @@ def evaluate(
     from slmops.evaluate.side_table import side_table
     from slmops.evaluate.subjects import find_subjects
     from slmops.pipeline.files import content_digest, storage_errors
-    from slmops.recipe.models import Running
+    from slmops.recipe.evaluate import Running
 
     progress = console.screen(quiet=quiet)
     settings = {"kind": task, "schema": schema, "label": label, "instruction": instruction}

@@ -10,7 +10,7 @@ from typing import Any
 
 from slmops.data.formats import Placed
 from slmops.errors import BadInput
-from slmops.recipe.models import ClassificationTask, TaskSettings
+from slmops.recipe.task import ClassificationTask, TaskSettings
 from slmops.tasks import Classification, ParseFailure, Row, Task, make_task
 
 _SHOWN = 10

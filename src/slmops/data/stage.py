@@ -18,7 +18,10 @@ from slmops.data.regression import checked, read_regression
 from slmops.data.split import split
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context, Node
-from slmops.recipe.models import ClassificationTask, ExtractionTask, Recipe, SampleData, Settings, Split, TaskSettings
+from slmops.recipe.data import SampleData, Split
+from slmops.recipe.models import Recipe
+from slmops.recipe.settings import Settings
+from slmops.recipe.task import ClassificationTask, ExtractionTask, TaskSettings
 from slmops.samples.tickets import tickets
 from slmops.tasks import Row, Task, from_description, input_reader, make_task, read_schema
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slmops.recipe.models import Price, Running
+from slmops.recipe.evaluate import Price, Running
 
 _HOUR_S = 3600
 _MILLION = 1_000_000

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from slmops.errors import BadInput
 from slmops.evaluate.evidence import Ends, Figure, drop, figures, unseen
-from slmops.recipe.models import Gate
+from slmops.recipe.evaluate import Gate
 
 State = Literal["pass", "fail", "not enough evidence"]
 

@@ -15,7 +15,8 @@ from slmops.data.check import answered, task_for
 from slmops.data.read import read_rows
 from slmops.errors import BadInput
 from slmops.evaluate.subjects import Subject, common_task
-from slmops.recipe.models import Price, TaskSettings
+from slmops.recipe.evaluate import Price
+from slmops.recipe.task import TaskSettings
 from slmops.tasks import Row, Task, from_description, input_reader, read_schema
 
 _FLAGS = {"schema": "--schema", "label": "--label", "instruction": "--instruction"}

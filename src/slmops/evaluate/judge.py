@@ -17,7 +17,7 @@ import numpy as np
 from slmops.evaluate.ask import Ask
 from slmops.evaluate.judge_prompts import Choice, pairwise, read_choice, read_grades, rubric
 from slmops.evaluate.significance import bootstrap_interval, paired_bootstrap, wilson
-from slmops.recipe.models import JudgeSettings
+from slmops.recipe.evaluate import JudgeSettings
 
 Winner = Literal["ours", "theirs", "tie"]
 

@@ -11,7 +11,7 @@ from slmops.evaluate.gates import judge_gates
 from slmops.evaluate.junit import junit
 from slmops.evaluate.regression import answered_again, counted
 from slmops.evaluate.summary import summary
-from slmops.recipe.models import Gate
+from slmops.recipe.evaluate import Gate
 from slmops.tasks import Task
 
 APART = frozenset({"data", "regression", "regression_answers", "judged"})

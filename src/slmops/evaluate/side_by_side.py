@@ -20,7 +20,7 @@ from slmops.evaluate.cost import running_cost
 from slmops.evaluate.predictions import check_rows
 from slmops.evaluate.subjects import FLOOR, Local, Subject
 from slmops.progress import Progress
-from slmops.recipe.models import Price, Running
+from slmops.recipe.evaluate import Price, Running
 from slmops.tasks import Row, Task
 
 

@@ -14,7 +14,8 @@ from pydantic import Field
 from slmops import child
 from slmops.errors import SlmopsError
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Gates, JudgeSettings, Price, Running, Settings
+from slmops.recipe.evaluate import Gates, JudgeSettings, Price, Running
+from slmops.recipe.settings import Settings
 
 if TYPE_CHECKING:
     from slmops.evaluate.probe import Job

@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Settings
+from slmops.recipe.settings import Settings
 
 
 class FetchSettings(Settings):

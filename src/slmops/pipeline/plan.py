@@ -32,7 +32,10 @@ from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
 from slmops.pipeline.environment import multiplies_bytes
 from slmops.pipeline.stage import Node
-from slmops.recipe.models import CompressSettings, Optimisation, Recipe, Running, Settings
+from slmops.recipe.evaluate import Running
+from slmops.recipe.models import CompressSettings, Recipe
+from slmops.recipe.settings import Settings
+from slmops.recipe.training import Optimisation
 from slmops.report.stage import Card, CardSettings, Report, ReportSettings
 from slmops.tasks import figure_names
 from slmops.tasks.custom import load_metrics

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from slmops.recipe.models import Settings
+from slmops.recipe.settings import Settings
 
 
 def members(annotation: Any) -> list[Any]:

@@ -14,7 +14,8 @@ from pydantic_core import ErrorDetails
 from slmops.errors import BadInput
 from slmops.recipe.document import KeyPath, dotted
 from slmops.recipe.keys import fields, items, kind, models
-from slmops.recipe.models import Recipe, Settings
+from slmops.recipe.models import Recipe
+from slmops.recipe.settings import Settings
 
 _SHAPES = {
     "model_type": "must be a mapping of keys to values",

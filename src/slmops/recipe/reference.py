@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 
 from slmops.generated import keep
 from slmops.recipe.keys import fields, kind, members, models
-from slmops.recipe.models import Recipe, Settings
+from slmops.recipe.models import Recipe
+from slmops.recipe.settings import Settings
 
 SMALLEST = """\
 name: support

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Settings
+from slmops.recipe.settings import Settings
 
 if TYPE_CHECKING:
     from slmops.report.failures import Group

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from slmops.errors import BadInput
-from slmops.recipe.models import ClassificationTask, ExtractionTask, NliTask, TaskSettings
+from slmops.recipe.task import ClassificationTask, ExtractionTask, NliTask, TaskSettings
 from slmops.tasks import strict_json
 from slmops.tasks.base import Message, ParseFailure, Row, Task, metrics
 from slmops.tasks.classification import Classification

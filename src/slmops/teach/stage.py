@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from slmops.errors import BadInput, SlmopsError
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import TeachSettings
+from slmops.recipe.training import TeachSettings
 
 AGREEMENT_ROWS = 32
 

@@ -16,7 +16,7 @@ from slmops.models.carve import evenly_spaced, important_layers
 from slmops.models.tokenizer import Tokenizer
 from slmops.models.vocabulary import trim_vocabulary
 from slmops.progress import Progress
-from slmops.recipe.models import Carve, Objective
+from slmops.recipe.training import Carve, Objective
 from slmops.tasks.base import Task
 from slmops.teach.answers import load_answers
 from slmops.train.prepare import taught_examples

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-Round = Callable[[torch.Tensor], torch.Tensor]
 
+class Round(Protocol):
+    """Puts a float32 weight on a grid; into `out` where one of its shape and type is given."""
 
-def _as_it_is(weight: torch.Tensor) -> torch.Tensor:
-    return weight
+    def __call__(self, weight: torch.Tensor, /, *, out: torch.Tensor | None = None) -> torch.Tensor: ...
 
 
 class MasterAdamW(torch.optim.AdamW):
@@ -63,13 +63,20 @@ class MasterAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def write_back(self) -> None:
         """Copy the masters into the model, rounded to its type, or to their grid where they have one."""
-        torch._foreach_copy_(self._weights, self.rounded())
+        for weight, master in zip(self._weights, self.masters, strict=True):
+            grid = self._rounding.get(weight)
+            if grid is None:
+                weight.copy_(master)
+            elif weight.dtype == master.dtype:
+                grid(master, out=weight)
+            else:
+                weight.copy_(grid(master))
 
+    @torch.no_grad()
     def rounded(self) -> list[torch.Tensor]:
         """The masters as the model sees them, in float32."""
-        keep: Round = _as_it_is
         pairs = zip(self._weights, self.masters, strict=True)
-        return [self._rounding.get(weight, keep)(master) for weight, master in pairs]
+        return [self._rounding[weight](master) if weight in self._rounding else master for weight, master in pairs]
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "masters": self.masters}

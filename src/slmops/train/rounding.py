@@ -8,18 +8,28 @@ LEVELS = 8
 """Four bits with a sign: -8 to 7 times the scale of a block."""
 
 
-def to_int4_grid(weight: torch.Tensor, block_size: int) -> torch.Tensor:
+@torch.no_grad()
+def to_int4_grid(weight: torch.Tensor, block_size: int, *, out: torch.Tensor | None = None) -> torch.Tensor:
     """`weight` [out, in] rounded to symmetric 4-bit values with one scale per `block_size` inputs.
 
     The value of largest magnitude in a block becomes -8 scales, as in onnxruntime's own block quantiser, so quantising
     the result again changes nothing: what was trained is what ships.
+
+    Args:
+        out: where the result goes, of the shape and type of `weight`. It is half the time: memory that a training step
+            asks for anew is handed out page by page.
     """
     rows, columns = weight.shape
+    out = torch.empty_like(weight) if out is None else out
     padding = -columns % block_size
-    blocks = torch.nn.functional.pad(weight, (0, padding)).view(rows, -1, block_size)
+    if padding:
+        padded = torch.nn.functional.pad(weight, (0, padding))
+        return out.copy_(to_int4_grid(padded, block_size)[:, :columns])
+    blocks, result = weight.view(rows, -1, block_size), out.view(rows, -1, block_size)
     highest, lowest = blocks.amax(-1, keepdim=True), blocks.amin(-1, keepdim=True)
     scale = torch.where(highest > -lowest, highest, lowest) / -LEVELS
     # A block of zeros has no scale; any other one keeps its zeros.
     inverse = torch.where(scale == 0, 0.0, 1 / scale)
-    steps = (blocks * inverse).round_().clamp_(-LEVELS, LEVELS - 1)
-    return steps.mul_(scale).view(rows, -1)[:, :columns]
+    torch.mul(blocks, inverse, out=result)
+    result.round_().clamp_(-LEVELS, LEVELS - 1).mul_(scale)
+    return out

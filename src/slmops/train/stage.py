@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import Carve, Objective, Optimisation, Rounding, Settings
+from slmops.recipe.settings import Settings
+from slmops.recipe.training import Carve, Objective, Optimisation, Rounding
 
 if TYPE_CHECKING:
     from slmops.tasks.base import Task

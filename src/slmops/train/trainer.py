@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from slmops.errors import SlmopsError
 from slmops.models.source import load_model
 from slmops.progress import Progress, Silent, Task
-from slmops.recipe.models import Objective, Optimisation, Rounding
+from slmops.recipe.training import Objective, Optimisation, Rounding
 from slmops.train.examples import Example, schedule
 from slmops.train.objective import soft_loss, text_loss
 from slmops.train.optimiser import MasterAdamW, Round

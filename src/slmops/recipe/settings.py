@@ -1,0 +1,58 @@
+"""What every part of a recipe is made of: strict models, and paths that are looked up when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+
+
+def existing_file(path: Path, info: ValidationInfo) -> Path:
+    """A path in a recipe file is meant from that file's folder; in a recipe built in Python it stays as given."""
+    if not info.context:
+        return path
+    found = Path(info.context["folder"], path.expanduser()).absolute()
+    if not found.is_file():
+        raise ValueError(f"there is no file {found}")
+    return found
+
+
+def existing_folder(path: Path, info: ValidationInfo) -> Path:
+    if not info.context:
+        return path
+    found = Path(info.context["folder"], path.expanduser()).absolute()
+    if not found.is_dir():
+        raise ValueError(f"there is no folder {found}")
+    return found
+
+
+def local_model(model: str, info: ValidationInfo) -> str:
+    """A folder is meant from the recipe's folder; anything else is left to those who load models."""
+    if not info.context or model.startswith("wheel:"):
+        return model
+    found = Path(info.context["folder"], Path(model).expanduser()).absolute()
+    if found.is_dir():
+        return str(found)
+    if model.startswith(("/", "./", "../", "~")):
+        raise ValueError(f"there is no folder {found}")
+    return model
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+File = Annotated[Path, Field(strict=False), AfterValidator(existing_file)]
+Folder = Annotated[Path, Field(strict=False), AfterValidator(existing_folder)]
+FolderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
+class Settings(BaseModel):
+    """A strict, frozen part of a recipe: an unknown key is an error, and so is a text where a number belongs."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        serialize_by_alias=True,
+        protected_namespaces=(),
+    )

