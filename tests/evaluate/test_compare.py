@@ -84,12 +84,14 @@ def test_pairs_are_compared_row_by_row(task, rows, folders):
     assert (same["points"], same["p_adjusted"], same["rows_for_one_point"]) == (0, 1, None)
 
 
-def test_p_values_of_a_figure_are_corrected_together(task, rows, folders):
+@pytest.mark.parametrize("about_ours", [True, False])
+@pytest.mark.parametrize("figure", ["exact_match", "field_f1"])
+def test_p_values_are_corrected_within_the_questions_asked_and_within_the_rest(task, rows, folders, figure, about_ours):
     paired = compare(task, rows, folders, seed=7)["paired"]
-    for figure in ("exact_match", "field_f1"):
-        tests = [test for test in paired if test["figure"] == figure]
-        expected = multitest([test["p"] for test in tests])
-        assert [test["p_adjusted"] for test in tests] == pytest.approx(expected)
+    tests = [t for t in paired if t["figure"] == figure and (t["ours"] == "shipped") == about_ours]
+    assert len(tests) == (5 if about_ours else 10)
+    expected = multitest([test["p"] for test in tests])
+    assert [test["p_adjusted"] for test in tests] == pytest.approx(expected)
 
 
 def multitest(p_values: list[float]) -> list[float]:

@@ -122,6 +122,7 @@ def test_both_sides_of_a_same_engine_comparison_are_made_alike(project):
         ("train.epochs=5", {"student", "score:student", *AFTER_COMPRESS} - {"teacher:same", "score:teacher_same"}),
         ("train.baseline_epochs=1", {"baseline", "score:baseline", "evaluate", "card", "bundle", "report"}),
         ("evaluate.gates.exact_match.min=0.1", {"evaluate", "card", "bundle", "report"}),
+        ("evaluate.quantised_teacher=false", {"score:teacher_same", "evaluate", "card", "bundle", "report"}),
         ("evaluate.machine_usd_per_hour=0.1", {"evaluate", "card", "bundle", "report"}),
         ("teachers.0.price={input_usd: 0.27, output_usd: 1.1}", {"evaluate", "card", "bundle", "report"}),
         ("bundle.version=2.0.0", {"card", "bundle", "report"}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -85,14 +85,9 @@ def test_a_batch_that_was_cut_off_is_asked_again(label, engine, tmp_path, left):
     assert resumed.asked == [5]
 
 
-def test_agreement_is_the_share_of_equal_answers(engine, tiny, task, rows):
+def test_agreement_is_the_share_of_equal_answers(label, engine, tiny, task):
     reference = load_engine("transformers", tiny.folder, threads=1)
-    assert agreement(reference, engine, tiny.tokenizer, task, rows[:4]) == 1.0
-
-    class Stubborn:
-        """Gives the answer to the first prompt whatever it is asked."""
-
-        def generate(self, prompts: Prompts, sampling: Sampling) -> Iterator[Token]:
-            return engine.generate([prompts[0]] * len(prompts), sampling)
-
-    assert agreement(reference, Stubborn(), tiny.tokenizer, task, rows[:4]) == 0.25
+    answers = label(engine)[:4]
+    assert agreement(reference, answers, tiny.tokenizer, task) == 1.0
+    same = [replace(answer, tokens=answers[0].tokens) for answer in answers]
+    assert agreement(reference, same, tiny.tokenizer, task) == 0.25

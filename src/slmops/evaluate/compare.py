@@ -213,7 +213,11 @@ def _parity(read: Mapping[str, Scored], ours: str) -> float | None:
 
 
 def _paired(samples: Samples, figures: Sequence[str], ours: str) -> list[dict[str, Any]]:
-    """Every two models on each figure, with p-values corrected for the number of pairs."""
+    """Every two models on each figure, with corrected p-values.
+
+    The questions that an evaluation is made for, ours against each other model, are one family of tests; all other
+    pairs, which only explain what is seen, are another.
+    """
     paired: list[dict[str, Any]] = []
     for figure in figures:
         roles = sorted((role for role in samples if figure in samples[role]), key=lambda role: role != ours)
@@ -221,8 +225,9 @@ def _paired(samples: Samples, figures: Sequence[str], ours: str) -> list[dict[st
             {"ours": one, "theirs": other, "figure": figure, **_test(samples[one][figure], samples[other][figure])}
             for one, other in combinations(roles, 2)
         ]
-        for test, adjusted in zip(tests, holm([test["p"] for test in tests]), strict=True):
-            paired.append({**test, "p_adjusted": adjusted})
+        for family in ([t for t in tests if t["ours"] == ours], [t for t in tests if t["ours"] != ours]):
+            for test, adjusted in zip(family, holm([test["p"] for test in family]), strict=True):
+                paired.append({**test, "p_adjusted": adjusted})
     return paired
 
 

@@ -150,7 +150,7 @@ def _evaluation(recipe: Recipe, made: set[str]) -> list[Node]:
     onnx = pytorch.model_copy(update={"engine": recipe.compress.runtime})
     roles: Mapping[str, tuple[str, ScoreSettings]] = {
         "teacher": (fitted, pytorch),
-        "teacher_same": ("teacher:same", onnx),
+        "teacher_same": ("teacher:same", onnx.model_copy(update={"answers": settings.quantised_teacher})),
         "baseline": ("baseline", pytorch),
         "student": ("student", pytorch),
         "shipped": ("shipped", onnx),

@@ -121,6 +121,11 @@ class EvaluateSettings(Running):
 
     latency_requests: int = Field(40, ge=1, description="Requests timed one by one, after a warm-up.")
     threads: int = Field(0, ge=0, description="Threads of every engine; 0 takes all cores.")
+    quantised_teacher: bool = Field(
+        True,
+        description="The teacher in the shipped format answers the test rows too: the plain alternative to a student. "
+        "When false only its latency is measured.",
+    )
     metrics: list[MetricName] = Field(
         default_factory=list,
         description="Figures of your own: `package.module:function` of reference, answer (None when it has not the "

@@ -60,14 +60,10 @@ def _answers(tokens: Sequence[Token], rows: Sequence[Row], tokenizer: Tokenizer,
     return answers
 
 
-def agreement(one: Engine, other: Engine, tokenizer: Tokenizer, task: Task, rows: Sequence[Row]) -> float:
-    """Share of rows to which two engines write the same most likely answer."""
-    prompts = [tokenizer.prompt(task.render(row["input"])) for row in rows]
-    sampling = Sampling(max_tokens=task.max_answer_tokens)
-    written: list[list[list[int]]] = []
-    for engine in (one, other):
-        answers: list[list[int]] = [[] for _ in rows]
-        for token in engine.generate(prompts, sampling):
-            answers[token.request].append(token.id)
-        written.append(answers)
-    return float(np.mean([a == b for a, b in zip(*written, strict=True)]))
+def agreement(reference: Engine, answers: Sequence[Answer], tokenizer: Tokenizer, task: Task) -> float:
+    """Share of the answers that `reference` writes too, token for token."""
+    prompts = [tokenizer.prompt(task.render(answer.input)) for answer in answers]
+    written: list[list[int]] = [[] for _ in answers]
+    for token in reference.generate(prompts, Sampling(max_tokens=task.max_answer_tokens)):
+        written[token.request].append(token.id)
+    return float(np.mean([a == b.tokens.tolist() for a, b in zip(written, answers, strict=True)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ class Teach:
     """
 
     name: ClassVar[str] = "teach"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: TeachSettings, context: Context) -> Mapping[str, float | str]:
@@ -39,9 +40,17 @@ class Teach:
             raise BadInput("the pool has no rows for the teacher to answer", hint="give texts of its own as data.pool")
         tokenizer = Tokenizer.load(inputs["engine"] / "model")
         engine = load_engine("onnxruntime-genai", inputs["engine"] / "model")
-        agrees = agreement(
-            load_engine("transformers", inputs["model"] / "model"), engine, tokenizer, task, rows[:AGREEMENT_ROWS]
+        ask = partial(
+            label_pool,
+            engine,
+            tokenizer,
+            task,
+            batch=settings.batch,
+            top_logits=settings.top_logits,
+            progress=context.progress,
         )
+        first = ask(rows[:AGREEMENT_ROWS], work=context.work / "first")
+        agrees = agreement(load_engine("transformers", inputs["model"] / "model"), first, tokenizer, task)
         context.progress.note(f"the exported teacher writes the same answer as PyTorch on {agrees:.0%} of a sample")
         if agrees < settings.min_agreement:
             raise SlmopsError(
@@ -49,16 +58,7 @@ class Teach:
                 f"less than teach.min_agreement {settings.min_agreement:.0%}",
                 hint="set teach.precision: fp32",
             )
-        answers = label_pool(
-            engine,
-            tokenizer,
-            task,
-            rows,
-            batch=settings.batch,
-            top_logits=settings.top_logits,
-            work=context.work,
-            progress=context.progress,
-        )
+        answers = first + ask(rows[AGREEMENT_ROWS:], work=context.work / "rest")
         kept, dropped = [], []
         for answer in answers:
             parsed = task.parse(answer.text)
