@@ -22,19 +22,20 @@ HELP_RUNS = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--skip", action="append", choices=PARTS, default=[], help="leave a part out; repeatable")
+    parser.add_argument("--room", type=Path, help="folder for the clone, which stays there; else a temporary one")
     parser.add_argument("--quick", action="store_true", help="set-up and help alone")
     arguments = parser.parse_args()
     skipped = {*PARTS} if arguments.quick else {*arguments.skip}
-    with TemporaryDirectory(prefix="slmops-setup-") as room:
-        figures, helps = measure(Path(room), skipped)
+    with TemporaryDirectory(prefix="slmops-setup-") as temporary:
+        figures, helps = measure(arguments.room or Path(temporary), skipped)
     goals = {name: goal for name, goal in GOALS.items() if name.partition("_")[0] not in skipped}
     publish("setup", figures, goals=goals, spread={"help_s": [min(helps), max(helps)]}, keep=not skipped)
 
 
 def measure(room: Path, skipped: set[str]) -> tuple[dict[str, float], list[float]]:
     """Seconds of each part, and of every single call of help. Only what is committed gets into the clone."""
-    clone, home = room / "clone", room / "home"
-    home.mkdir()
+    clone, home = room.resolve() / "clone", room.resolve() / "home"
+    home.mkdir(parents=True)
     timed(["git", "clone", "--quiet", str(ROOT), str(clone)], room, home)
     figures = {"setup_s": timed(["make", "setup"], clone, home)}
     if "demo" not in skipped:
