@@ -16,6 +16,10 @@ from typing import Any, NamedTuple
 import pytest
 from tiny_project import Cli, figures_of_quality, predictions
 
+from slmops.evaluate.cost import COSTS
+from slmops.evaluate.evidence import figures
+from slmops.evaluate.gates import COMPARED_FIGURES
+
 pytestmark = pytest.mark.timeout(900)
 
 HOME, OTHER_HOME = "one/.slmops", "two/.slmops"
@@ -92,6 +96,9 @@ def test_a_run_makes_every_stage_and_its_figures(runs):
     assert run["metrics"]["data"]["test_rows"] == 40
     roles = {"teacher", "teacher_same", "baseline", "student", "shipped", "floor"}
     assert figures_of_quality(run)["models"].keys() == roles
+    evidence = json.loads((Path(run["steps"]["evaluate"]["path"]) / "evidence.json").read_text())
+    known = {*COSTS, *COMPARED_FIGURES, *evidence["models"]["shipped"]["quality"], *evidence["kept"]}
+    assert figures(evidence).keys() <= known, "a gate on any other is refused before anything runs"
 
 
 def test_again_nothing_runs_and_the_table_is_printed(cli, runs):

@@ -304,7 +304,7 @@ def test_a_users_own_figure_is_checked_with_the_recipe_and_its_source_counts(pro
         load(project, "evaluate.metrics=['figures_of_ours.brief']")
 
 
-@pytest.mark.parametrize("name", ["exact_mach", "field_f1_kep", "weight_saving"])
+@pytest.mark.parametrize("name", ["exact_mach", "field_f1_kep", "weight_saving", "latency_p50", "peak_rss_mb"])
 def test_a_misspelt_gate_is_refused_before_anything_runs(project, name):
     with pytest.raises(BadInput, match=f"evaluate.gates.{name} is no figure") as error:
         nodes_for(load(project, f"evaluate.gates.{name}.min=0.5"))

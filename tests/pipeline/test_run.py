@@ -157,6 +157,26 @@ def test_a_source_that_changes_under_a_stage_spoils_it(home: Path, tmp_path: Pat
     assert Store(home).whole() == []
 
 
+class Keyed(Nothing):
+    def check_surroundings(self) -> None:
+        if not os.environ.get("TOY_KEY"):
+            raise BadInput("the key is missing")
+
+
+def test_what_a_later_stage_needs_is_looked_for_before_the_first_one_runs(
+    home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [*chain(calls), Node("judge", Judges, Keyed(), inputs={"c": "c"})]
+    for refused in (run_chain, lambda home, nodes: plan_graph(nodes, seed=1, home=home)):
+        with pytest.raises(BadInput, match="the key is missing"):
+            refused(home, nodes)
+    assert not calls.exists()
+    monkeypatch.setenv("TOY_KEY", "secret")
+    run_chain(home, nodes)
+    monkeypatch.delenv("TOY_KEY")
+    assert run_chain(home, nodes).artifacts["judge"].cached, "what is made needs no key"
+
+
 class Judges:
     name = "judges"
     version = 1

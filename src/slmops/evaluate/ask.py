@@ -71,6 +71,19 @@ class AskLocal:
         return [self.tokenizer.decode(answer) for answer in written]
 
 
+def key_of(variable: str | None) -> str:
+    """The judge's key, out of an environment variable; a placeholder, as local servers want one, for None.
+
+    Raises:
+        BadInput: the environment does not have it.
+    """
+    if variable is None:
+        return "none"
+    if not (key := os.environ.get(variable)):
+        raise BadInput(f"the judge's key is missing: ${variable} is not set", hint=f"export {variable}=…")
+    return key
+
+
 @dataclass(frozen=True)
 class AskEndpoint:
     """An OpenAI-compatible endpoint. The key is read from the environment and goes nowhere else.
@@ -90,24 +103,12 @@ class AskEndpoint:
     def ask(self, prompts: Sequence[list[Message]], *, seed: int | None = None) -> list[str]:
         return asyncio.run(self._ask_all(prompts, seed))
 
-    def key(self) -> str:
-        """The endpoint's key.
-
-        Raises:
-            BadInput: the environment does not have it.
-        """
-        if self.key_env is None:
-            return "none"
-        if not (key := os.environ.get(self.key_env)):
-            raise BadInput(f"the judge's key is missing: ${self.key_env} is not set", hint=f"export {self.key_env}=…")
-        return key
-
     async def _ask_all(self, prompts: Sequence[list[Message]], seed: int | None) -> list[str]:
         from openai import AsyncOpenAI
 
         turn = asyncio.Semaphore(self.concurrency)
         async with AsyncOpenAI(
-            base_url=self.base_url, api_key=self.key(), max_retries=_RETRIES, timeout=_TIMEOUT_S
+            base_url=self.base_url, api_key=key_of(self.key_env), max_retries=_RETRIES, timeout=_TIMEOUT_S
         ) as client:
 
             async def one(messages: list[Message]) -> str:

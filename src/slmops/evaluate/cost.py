@@ -7,6 +7,15 @@ from typing import Any
 
 from slmops.recipe.evaluate import Price, Running
 
+COSTS = (
+    *(f"latency_p{p}_ms" for p in (50, 90, 95, 99)),
+    *("ttft_p50_ms", "tpot_p50_ms", "tokens_per_s", "tokens_per_answer", "tokens_per_prompt"),
+    *("batched_rows_per_s", "batched_tokens_per_s", "load_s", "peak_rss_bytes"),
+    *("cpu_cores_used", "cpu_s_per_request", "energy_j_per_request", "usd_per_1000"),
+    *("weights_bytes", "parameters", "context_tokens", "threads"),
+)
+"""Every figure, none of quality, that there may be of a model."""
+
 _HOUR_S = 3600
 _MILLION = 1_000_000
 

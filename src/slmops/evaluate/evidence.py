@@ -10,6 +10,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+JUDGED = "judged."
+"""Begins the names of what a judge says."""
+
 MIN_ROWS = 30
 """Fewer test rows than this decide nothing."""
 
@@ -46,7 +49,7 @@ def figures(evidence: Mapping[str, Any], role: str = "shipped") -> dict[str, Fig
     if suite := evidence.get("regression"):
         found["regression_failures"] = Figure(float(suite["failures"]), rows=suite["rows"], enough=1)
     if judged := evidence.get("judged"):
-        found |= {f"judged.{name}": figure for name, figure in _judged(judged)}
+        found |= {f"{JUDGED}{name}": figure for name, figure in _judged(judged)}
     return found
 
 

@@ -136,6 +136,17 @@ class JudgeAnswersSettings(Settings):
     engine: str = Field(description="Of a judge on this machine.")
     threads: int
 
+    def check_surroundings(self) -> None:
+        """Refuse an endpoint whose key the environment does not have.
+
+        Raises:
+            BadInput: it has not.
+        """
+        from slmops.evaluate.ask import key_of
+
+        if self.judge.base_url is not None:
+            key_of(self.judge.key_env)
+
 
 class JudgeAnswers:
     """`data`, `ours` and `theirs` (scored models) and, for a judge on this machine, `model` → `judged.json`."""

@@ -17,6 +17,8 @@ from slmops.bundle.stage import OpenBundle, WriteBundle, WriteBundleSettings
 from slmops.compress.stage import Convert
 from slmops.data.stage import PrepareRegression, prepare_data_node
 from slmops.errors import BadInput
+from slmops.evaluate.cost import COSTS
+from slmops.evaluate.evidence import JUDGED
 from slmops.evaluate.gates import COMPARED_FIGURES
 from slmops.evaluate.stage import (
     METRIC,
@@ -77,16 +79,15 @@ def _check(recipe: Recipe) -> None:
 
 
 def _check_gates(recipe: Recipe) -> None:
-    """Refuse a gate whose figure is misspelt, before anything is trained.
-
-    What costs are measured is known only then, so a name that is like no figure of quality is left to the evaluation.
-    """
+    """Refuse a gate on a figure that no evaluation has, before anything is trained."""
     own = [*figure_names(recipe.task), *(metric.partition(":")[2] for metric in recipe.evaluate.metrics)]
-    known = {*own, *(f"{name}_kept" for name in own), *COMPARED_FIGURES}
+    known = [*own, *(f"{name}_kept" for name in own), *COMPARED_FIGURES, *COSTS]
     for name in recipe.evaluate.gates:
-        near = get_close_matches(name, known, n=1, cutoff=0.85)
-        if near and name not in known:
-            raise BadInput(f"evaluate.gates.{name} is no figure of this task", hint=f"did you mean `{near[0]}`?")
+        if name in known or name.startswith(JUDGED):
+            continue
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
+        raise BadInput(f"evaluate.gates.{name} is no figure of this task", hint=hint)
 
 
 def _teacher(recipe: Recipe) -> list[Node]:

@@ -20,9 +20,9 @@ from slmops.pipeline.executor import Executor, LocalExecutor
 from slmops.pipeline.files import storage_errors
 from slmops.pipeline.history import History
 from slmops.pipeline.home import HOME
-from slmops.pipeline.keys import address
+from slmops.pipeline.keys import Step, address
 from slmops.pipeline.recording import recorded
-from slmops.pipeline.stage import Node
+from slmops.pipeline.stage import NeedsMore, Node
 from slmops.pipeline.store import Store
 from slmops.pipeline.worker import Made, Worker
 from slmops.progress import Progress, Silent
@@ -91,13 +91,21 @@ def plan_graph(nodes: Sequence[Node], *, seed: int, home: Path = HOME) -> list[P
     """The nodes in the order of a run, and which of their artifacts exist.
 
     Raises:
-        BadInput: see `address`.
+        BadInput: see `address`; or what a stage needs besides its inputs is missing.
     """
-    store = Store(home)
+    steps, store = address(nodes, seed), Store(home)
+    _check_surroundings(steps, store)
     return [
         Planned(step.node.id, step.node.stage.name, step.key, cached=store.find(step.key) is not None)
-        for step in address(nodes, seed)
+        for step in steps
     ]
+
+
+def _check_surroundings(steps: Sequence[Step], store: Store) -> None:
+    """Refuse now what would come to light only when the work of the stages before is done."""
+    for step in steps:
+        if isinstance(step.node.settings, NeedsMore) and store.find(step.key) is None:
+            step.node.settings.check_surroundings()
 
 
 def run_graph(
@@ -115,7 +123,7 @@ def run_graph(
     A stage whose key is in the store does not run. A failing gate is no error: see `RunResult.exit_code`.
 
     Raises:
-        BadInput: the graph, a source or `home` cannot be used.
+        BadInput: the graph, a source or `home` cannot be used, or what a stage needs is missing.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
         SlmopsError: from a stage, or the disk is full.
         Exception: a stage's bug; its traceback is in the log, and a note on the error names the log.
@@ -124,6 +132,7 @@ def run_graph(
     started = time.monotonic()
     progress = progress or Silent()
     history, store = History(home), Store(home)
+    _check_surroundings(steps, store)
     libraries = {library for step in steps for library in step.provenance.libraries}
     with (
         storage_errors(store.home),

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -58,6 +58,18 @@ class Stage(Protocol):
 
         Raises:
             SlmopsError: what a user can mend, said so that they can.
+        """
+
+
+@runtime_checkable
+class NeedsMore(Protocol):
+    """Settings of a stage that needs something which is no input: a key in the environment, a program, a device."""
+
+    def check_surroundings(self) -> None:
+        """Called for every stage that is to run, before the first one does.
+
+        Raises:
+            BadInput: it is not there.
         """
 
 
