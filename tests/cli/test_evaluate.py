@@ -124,7 +124,7 @@ def test_model_bundle_and_endpoint_side_by_side(tiny, bundle, rows, tmp_path):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["evidence"] == evidence
     assert report["data"]["rows"] == 4
-    assert report["verdict"]["title"] == "Not yet: 4 test rows decide nothing"
+    assert report["verdict"]["title"] == "Do not ship: a trivial method does as well"
     page = (tmp_path / "out" / "report.html").read_text()
     assert "small" in page
     assert "the teacher" not in page
