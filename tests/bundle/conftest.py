@@ -9,20 +9,8 @@ import pytest
 
 from slmops.bundle import Bundle, open_bundle, write_bundle
 from slmops.tasks import Extraction
+from tests.tiny_task import TASK
 
-TEXT = {"type": "string"}
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "intent": {"enum": ["order_late", "refund", "invoice", "other"]},
-        "order": TEXT,
-        "amount": TEXT,
-        "name": TEXT,
-    },
-    "required": ["intent"],
-    "additionalProperties": False,
-}
-TASK = Extraction(SCHEMA, "intent", None, 60)
 EVIDENCE = {"models": {"shipped": {"quality": {"exact_match": 0.95}}}}
 
 

@@ -11,20 +11,7 @@ import pytest
 
 from slmops.bundle import write_bundle
 from slmops.data.read import write_jsonl
-from slmops.tasks import Extraction
-
-TEXT = {"type": "string"}
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "intent": {"enum": ["order_late", "refund", "invoice", "other"]},
-        "order": TEXT,
-        "amount": TEXT,
-        "name": TEXT,
-    },
-    "required": ["intent"],
-    "additionalProperties": False,
-}
+from tests.tiny_task import TASK
 
 
 def slmops(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -36,7 +23,7 @@ def slmops(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def bundle(tiny_onnx, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "support"
     parts = {"name": "a", "version": "1", "engine": "onnxruntime-genai", "lineage": {}, "evidence": {}}
-    write_bundle(out, model_folder=tiny_onnx, task=Extraction(SCHEMA, "intent", None, 40).describe(), **parts)
+    write_bundle(out, model_folder=tiny_onnx, task=TASK.describe(), **parts)
     return out
 
 

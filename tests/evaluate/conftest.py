@@ -11,24 +11,12 @@ import pytest
 
 from slmops.data.read import write_jsonl
 from slmops.tasks import Extraction, Row
-
-TEXT = {"type": "string"}
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "intent": {"enum": ["order_late", "refund", "invoice", "other"]},
-        "order": TEXT,
-        "amount": TEXT,
-        "name": TEXT,
-    },
-    "required": ["intent"],
-    "additionalProperties": False,
-}
+from tests.tiny_task import TASK
 
 
 @pytest.fixture(scope="session")
 def task() -> Extraction:
-    return Extraction(SCHEMA, "intent", None, 40)
+    return TASK
 
 
 @pytest.fixture(scope="session")

@@ -6,24 +6,12 @@ import pytest
 
 from slmops.engines import Engine, load_engine
 from slmops.tasks import Extraction
-
-TEXT = {"type": "string"}
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "intent": {"enum": ["order_late", "refund", "invoice", "other"]},
-        "order": TEXT,
-        "amount": TEXT,
-        "name": TEXT,
-    },
-    "required": ["intent"],
-    "additionalProperties": False,
-}
+from tests.tiny_task import TASK
 
 
 @pytest.fixture(scope="session")
 def task() -> Extraction:
-    return Extraction(SCHEMA, "intent", None, 40)
+    return TASK
 
 
 @pytest.fixture(scope="session")
