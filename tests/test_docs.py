@@ -177,7 +177,9 @@ def test_the_term_of_the_guide_to_distilling_trains(tiny, tmp_path: Path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "house"]:
         monkeypatch.delitem(sys.modules, name)
-    rows = [Example(tuple(tiny.prompt(text)), tuple(tiny.tokenizer.encode(answer))) for text, answer in tiny.pairs.items()]
+    rows = [
+        Example(tuple(tiny.prompt(text)), tuple(tiny.tokenizer.encode(answer))) for text, answer in tiny.pairs.items()
+    ]
     (*_, custom) = TrainSettings.model_validate(yaml.safe_load(distil_blocks("yaml")[-1])["train"]).objective
     moved = Optimisation(epochs=2, batch_tokens=64, precision="fp32", learning_rate=1e-3)
     teacher = TeacherModel(tiny.folder)

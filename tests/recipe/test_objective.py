@@ -28,9 +28,7 @@ def test_the_default_is_the_teachers_probabilities_and_its_words():
 
 def test_keys_of_a_custom_term_are_arguments_of_its_class():
     (term,) = read({"custom": "house.losses:Contrastive", "margin": 1.0, "weight": 0.5})
-    assert term == CustomTerm(
-        kind="custom", custom="house.losses:Contrastive", weight=0.5, arguments={"margin": 1.0}
-    )
+    assert term == CustomTerm(kind="custom", custom="house.losses:Contrastive", weight=0.5, arguments={"margin": 1.0})
     assert read([{"custom": "a:B", "arguments": {"weight": 3}, "margin": 2}])[0].arguments == {"weight": 3, "margin": 2}
 
 

@@ -65,7 +65,9 @@ def test_every_term_is_a_figure(inputs, tmp_path, objective, figures):
 
 def test_an_unmoved_student_of_itself_is_no_distance_away(inputs, tmp_path):
     """Its layers are matched with those it was cut from, and it reads what its teacher reads."""
-    found = distil(inputs, tmp_path, [TextTerm(weight=1e-9), ForwardKl(logits="online", weight=0), HiddenTerm(weight=0)])
+    found = distil(
+        inputs, tmp_path, [TextTerm(weight=1e-9), ForwardKl(logits="online", weight=0), HiddenTerm(weight=0)]
+    )
     assert found["loss_forward_kl"] == pytest.approx(0, abs=1e-2)
     assert found["loss_hidden"] == pytest.approx(0, abs=1e-2)
 

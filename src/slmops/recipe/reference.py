@@ -100,7 +100,7 @@ def _kind(member: Any) -> str:
     if get_origin(member) is dict:
         (value,) = members(get_args(member)[1])
         return f"mapping of names to {_kind(value).replace('list of', 'lists of', 1).removesuffix('s')}s"
-    return _NAMES[member] if member in _NAMES else "mapping"
+    return _NAMES.get(member, "mapping")
 
 
 def _default(field: FieldInfo) -> str:

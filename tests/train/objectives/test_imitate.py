@@ -25,15 +25,15 @@ from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.observe import TeacherModel
 from slmops.train.trainer import Trained, collate, last_checkpoint, train
 
-SETTINGS = Optimisation(epochs=6, learning_rate=3e-3, batch_tokens=64, precision="fp32", checkpoint_seconds=1e6)
+SETTINGS = Optimisation(epochs=8, learning_rate=1e-2, batch_tokens=64, precision="fp32", checkpoint_seconds=1e6)
 TOKENS, TOP = 40, 6
-KEPT = list(range(0, TOKENS, 2))
+KEPT = [i for i in range(TOKENS) if i % 10]
 """The teacher's tokens that the student has."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A random teacher and a random student with half of its layers and tokens."""
+    """A random teacher and a random student with half of its layers and most of its tokens."""
 
     student: Path
     teacher: TeacherModel
@@ -127,13 +127,18 @@ def test_each_term_falls_and_leaves_a_plain_model(pair, tmp_path, term):
     ids=lambda term: f"{term.kind}-{getattr(term, 'student_layers', None)}",
 )
 def test_above_still_layers_it_is_the_same_training(pair, tmp_path, term, monkeypatch):
-    kept = trained(pair, [term], tmp_path / "kept", freeze_layers=1)
+    slow = {"freeze_layers": 1, "epochs": 3, "learning_rate": 1e-3}
+    kept = trained(pair, [term], tmp_path / "kept", **slow)
     monkeypatch.setattr("slmops.train.trunk.MAX_STATES_BYTES", 0)
-    run = trained(pair, [term], tmp_path / "run", freeze_layers=1)
+    run = trained(pair, [term], tmp_path / "run", **slow)
+    before = load_model(pair.student).state_dict()
     for name, value in kept.model.state_dict().items():
         torch.testing.assert_close(value, run.model.state_dict()[name], rtol=1e-3, atol=1e-4, msg=name)
-    first, last = first_and_last(kept, term.kind)
-    assert last < first
+        if name.startswith("model.layers.0."):
+            assert torch.equal(value, before[name]), name
+    assert not torch.equal(
+        kept.model.model.layers[1].self_attn.q_proj.weight, before["model.layers.1.self_attn.q_proj.weight"]
+    )
 
 
 def test_the_teacher_reads_in_its_own_tokens_what_the_student_reads(pair):
@@ -278,10 +283,10 @@ def test_what_cannot_be_trained_is_refused(pair, tmp_path):
     plain = [Example(row.prompt, row.answer) for row in pair.examples]
     with pytest.raises(BadInput, match="needs the teacher's stored probabilities"):
         train(pair.student, plain, SETTINGS, work=tmp_path, seed=1, objective=[recipe.ForwardKl()])
-    with pytest.raises(BadInput, match="hidden.teacher_layers: the teacher has no layer 4"):
+    with pytest.raises(BadInput, match=r"hidden\.teacher_layers: the teacher has no layer 4"):
         Imitation([recipe.HiddenTerm(student_layers=[0], teacher_layers=[4])], student, teacher=pair.teacher)
     large = load_model(pair.teacher.folder)
-    with pytest.raises(BadInput, match="the student has 40 tokens, the teacher 20, and no map") as error:
+    with pytest.raises(BadInput, match="the student has 40 tokens, the teacher 36, and no map") as error:
         Imitation([recipe.ForwardKl(logits="online")], large, teacher=TeacherModel(pair.student))
     assert "text" in (error.value.hint or "")
 
@@ -296,7 +301,7 @@ class SeesAllLayers:
         assert view.attention is not None
         assert [list(layers) for layers in (view.hidden.student, view.hidden.teacher)] == [[0, 1], [0, 1, 2, 3]]
         assert [list(layers) for layers in (view.attention.student, view.attention.teacher)] == [[0, 1], [0, 1, 2, 3]]
-        return view.hidden.student[0].square().mean() + view.attention.student[1].square().mean()
+        return view.attention.student[1].square().sum(-1).mean()
 
 
 def test_a_custom_term_that_needs_layers_is_shown_all(pair, tmp_path, monkeypatch):

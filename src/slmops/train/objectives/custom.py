@@ -49,9 +49,7 @@ class Custom:
         try:
             value = self.inner.loss(view)
         except Exception as error:
-            raise BadInput(
-                f"train.objective: {self.path} fails: {type(error).__name__}: {error}", hint=HINT
-            ) from error
+            raise BadInput(f"train.objective: {self.path} fails: {type(error).__name__}: {error}", hint=HINT) from error
         if not isinstance(value, torch.Tensor) or value.ndim:
             given = f"a tensor of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)[:60]
             raise BadInput(

@@ -26,7 +26,9 @@ DISTANCES = {"mse": mse, "cosine": cosine}
 
 
 class Hidden(torch.nn.Module):
-    """Hidden states of paired layers: the mean over pairs of MSE(H_student W, H_teacher) (Jiao et al. 2020, equation 8).
+    """Hidden states of paired layers: the mean over pairs of MSE(H_student W, H_teacher).
+
+    The formula is that of Jiao et al. 2020 (TinyBERT, equation 8), the cosine that of Sanh et al. 2019 (DistilBERT).
 
     W, one for all pairs, is learned where the student is narrower or wider than its teacher, as the regressor of
     Romero et al. 2015 (FitNets, equation 3); at equal width there is none.

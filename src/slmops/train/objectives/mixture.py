@@ -46,9 +46,7 @@ class Mixture(torch.nn.Module):
             factors = [
                 weight / magnitude for weight, magnitude in zip(self.weights, self.magnitudes.clone(), strict=True)
             ]
-        return {
-            term.name: (factor, value) for term, factor, value in zip(self.terms, factors, values, strict=True)
-        }
+        return {term.name: (factor, value) for term, factor, value in zip(self.terms, factors, values, strict=True)}
 
     @torch.no_grad()
     def _measure(self, values: Sequence[torch.Tensor]) -> None:

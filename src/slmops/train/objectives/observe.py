@@ -117,9 +117,7 @@ class Teacher:
         self.taps = Taps(self.model, hidden=hidden, attention=attention)
 
     @torch.no_grad()
-    def run(
-        self, inputs: Inputs
-    ) -> tuple[torch.Tensor | None, dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+    def run(self, inputs: Inputs) -> tuple[torch.Tensor | None, dict[int, torch.Tensor], dict[int, torch.Tensor]]:
         """Logits at answer positions, float32 [n, its vocabulary], if wanted; hidden states and attention maps."""
         ids, at = inputs["input_ids"], inputs["predicts"]
         if self.model.device != ids.device:

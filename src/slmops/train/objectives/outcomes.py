@@ -16,9 +16,7 @@ ABSENT = -1e9
 """Log-probability of an outcome that is none; finite, so that differences of two are 0 and no gradient is NaN."""
 
 
-def outcomes(
-    view: View, logits: Literal["stored", "online"], temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def outcomes(view: View, logits: Literal["stored", "online"], temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of teacher and student, [n, outcomes] each, softened by the temperature."""
     if logits == "stored":
         assert view.stored_ids is not None and view.stored_log_probs is not None  # noqa: S101, PT018
