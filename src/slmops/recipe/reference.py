@@ -107,7 +107,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True)
-    if isinstance(value, BaseModel) or value == {}:
+    if isinstance(value, BaseModel) or (value == {} and models(field.annotation)):
         return "see below"
     if isinstance(value, list):
         value = [item.model_dump(exclude_unset=True) if isinstance(item, BaseModel) else item for item in value]
