@@ -1,6 +1,7 @@
 """The demo's figures against its goals, from the evidence that a run of recipes/support.yaml leaves.
 
-Stages that the home already holds are not run again; a fresh `--home` measures everything anew.
+Stages that the home already holds are not run again; a fresh `--home` measures everything anew. `--readme` puts the
+table that the run printed into README.md.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ GOALS = {
     "over_floor_points_low": 0.1,
 }
 GATE_FAILED = 3
+README = ROOT / "README.md"
+BEGIN, END = "<!-- demo:begin -->\n", "<!-- demo:end -->"
 
 # Too little for a good model, enough to see every figure. Teacher and shipped model share a format, and so an export.
 QUICK = (
@@ -51,21 +54,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, default=ROOT / ".slmops", help="folder of the store and the history")
     parser.add_argument("--quick", action="store_true", help="less data and fewer epochs; the result is not kept")
+    parser.add_argument("--readme", action="store_true", help="put the printed table into README.md")
     arguments = parser.parse_args()
-    evidence = run(arguments.home, QUICK if arguments.quick else ())
+    if arguments.quick and arguments.readme:
+        parser.error("the table of a quick run is none to show")
+    evidence, table = run(arguments.home, QUICK if arguments.quick else ())
+    if arguments.readme:
+        README.write_text(with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8")
     publish("demo", figures(evidence), goals=GOALS, spread=spread(evidence), keep=not arguments.quick)
 
 
-def run(home: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Run the recipe and return its evidence; a failed gate is a result like any other."""
+def run(home: Path, overrides: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    """Run the recipe and return its evidence and the table it prints; a failed gate is a result like any other."""
     command = [sys.executable, "-m", "slmops.cli.main", "run", str(RECIPE), "--json", "--home", str(home)]
     command += [argument for override in overrides for argument in ("--set", override)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode not in (0, GATE_FAILED):
         sys.exit(done.returncode)
-    folder = Path(json.loads(done.stdout)["steps"]["evaluate"]["path"])
-    evidence: dict[str, Any] = json.loads((folder / "evidence.json").read_text(encoding="utf-8"))
-    return evidence
+    folders = {name: Path(step["path"]) for name, step in json.loads(done.stdout)["steps"].items()}
+    evidence: dict[str, Any] = json.loads((folders["evaluate"] / "evidence.json").read_text(encoding="utf-8"))
+    return evidence, (folders["report"] / "table.txt").read_text(encoding="utf-8")
+
+
+def with_table(readme: str, table: str) -> str:
+    """`readme` with `table` between its marks."""
+    before, rest = readme.split(BEGIN)
+    return f"{before}{BEGIN}```text\n{table.rstrip()}\n```\n{END}{rest.split(END, 1)[1]}"
 
 
 def figures(evidence: Mapping[str, Any]) -> dict[str, float]:

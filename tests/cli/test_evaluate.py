@@ -124,6 +124,10 @@ def test_model_bundle_and_endpoint_side_by_side(tiny, bundle, rows, tmp_path):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["evidence"] == evidence
     assert report["data"]["rows"] == 4
+    assert report["verdict"]["title"] == "Do not ship: a trivial method does as well"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "small" in page
+    assert "the teacher" not in page
     assert set(report["subjects"]) == {"big", "small", "toy"}
     written = [
         path.read_bytes() for folder in ("out", "h") for path in (tmp_path / folder).rglob("*") if path.is_file()

@@ -28,7 +28,7 @@ def write(folder: Path, **files: Any) -> Path:
 def inputs(story, evidence, verdicts, tmp_path) -> dict[str, Path]:
     made = {
         "data": write(tmp_path / "data", task=TASK.describe(), data=story.data),
-        "evaluate": write(tmp_path / "evaluate", evidence=evidence, gates=verdicts),
+        "evaluate": write(tmp_path / "evaluate", evidence=evidence, gates=verdicts, regression=[]),
         "student_carved": write(tmp_path / "carved", carve=story.carved),
         "bundle": write(tmp_path / "bundle", manifest=story.manifest),
         "student": write(tmp_path / "student", history=story.histories["student"]),

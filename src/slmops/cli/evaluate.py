@@ -74,7 +74,7 @@ def evaluate(
     ] = 5.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampling behind intervals.")] = 7,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder for evidence.json, report.json and the answers.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for evidence.json, the report and the answers.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -95,6 +95,8 @@ def evaluate(
     from slmops.evaluate.subjects import find_subjects
     from slmops.pipeline.files import content_digest, storage_errors
     from slmops.recipe.evaluate import Running
+    from slmops.report.story import Story
+    from slmops.report.write import write_report
 
     progress = console.screen(quiet=quiet)
     settings = {"kind": task, "schema": schema, "label": label, "instruction": instruction}
@@ -120,8 +122,10 @@ def evaluate(
             "seed": seed,
         }
         place = out or home / "evaluations" / content_digest(data)[:12]
-        write_outcome(place, outcome, about)
-    typer.echo(json.dumps(outcome.evidence, ensure_ascii=False) if as_json else side_table(outcome.evidence).rstrip())
+        table = side_table(outcome.evidence)
+        write_outcome(place, outcome)
+        write_report(place, Story(data.stem, outcome.evidence, table=table), about)
+    typer.echo(json.dumps(outcome.evidence, ensure_ascii=False) if as_json else table.rstrip())
     if not quiet:
         typer.echo(f"written to {place}", err=True)
     if outcome.problem:

@@ -80,12 +80,13 @@ def compare(
         reference: the role it is held against.
 
     Returns:
-        `format`, `task`, `n_test`, `machine`, `headline` (the task's main figure); `models` by role with `quality`,
-        `interval` (95 %), what the probe measured and, for tasks with labels, `classes`, `confusion` and perhaps
-        `calibration`; `kept`, the shares of the reference's quality that ours keeps, with `kept_interval`; `savings`
-        of time, weights and memory against it (0.9 = nine tenths saved); `parity`; `paired`, a test of every two
-        models on each figure that decides, ours being `ours` wherever it is one of the two; `floor_beaten`; and
-        `rows_for_one_point`, the test rows it takes to see a point of the headline between ours and the reference.
+        `format`, `task`, `n_test`, `machine`, `headline` (the task's main figure), `ours`, `reference`; `models` by
+        role with `quality`, `interval` (95 %), what the probe measured and, for tasks with labels, `classes`,
+        `confusion` and perhaps `calibration`; `kept`, the shares of the reference's quality that ours keeps, with
+        `kept_interval`; `savings` of time, weights and memory against it (0.9 = nine tenths saved); `parity`; `paired`,
+        a test of every two models on each figure that decides, ours being `ours` wherever it is one of the two;
+        `floor_beaten`; and `rows_for_one_point`, the test rows it takes to see a point of the headline between ours
+        and the reference.
 
     Raises:
         BadInput: there are no rows, rows without references, or answers to other rows.
@@ -103,6 +104,8 @@ def compare(
         "n_test": len(rows),
         "machine": _machine(),
         "headline": main,
+        "ours": ours,
+        "reference": reference,
         "models": _models(task, rows, read, samples),
         **_kept(task, samples, ours, reference),
         "savings": _savings(read, ours, reference),

@@ -154,7 +154,7 @@ def side_by_side(
         for name in others or [reference]
     }
     first, *more = found
-    evidence = found[first] | {"reference": reference}
+    evidence = found[first]
     if not others:
         return evidence | {"kept": {}, "kept_interval": {}, "savings": {}, "parity": None, "others": {}}
     parts = ("kept", "kept_interval", "savings", "parity")
@@ -166,17 +166,13 @@ def _parity(ours: Sequence[Row], reference: Sequence[Row]) -> float:
     return same.count(True) / len(same)
 
 
-def write_outcome(out: Path, outcome: Outcome, about: Mapping[str, Any]) -> None:
-    """Write `evidence.json`, `report.json` (the evidence with what was compared) and the answers of each subject."""
+def write_outcome(out: Path, outcome: Outcome) -> None:
+    """Write `evidence.json` and the answers of each subject."""
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "answers", ignore_errors=True)
     (out / "answers").mkdir()
     for name, answers in outcome.answers.items():
         write_jsonl(out / "answers" / f"{name}.jsonl", answers)
-    for name, content in (
-        ("evidence.json", outcome.evidence),
-        ("report.json", {"format": 1, **about, "evidence": outcome.evidence}),
-    ):
-        part = out / f"{name}.part"
-        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(out / name)
+    part = out / "evidence.json.part"
+    part.write_text(json.dumps(outcome.evidence, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(out / "evidence.json")

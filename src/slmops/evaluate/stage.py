@@ -210,7 +210,7 @@ class Compare:
     """
 
     name: ClassVar[str] = "compare"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "rouge-score", "sacrebleu", "scipy")
 
     def run(self, inputs: Mapping[str, Path], settings: CompareSettings, context: Context) -> Mapping[str, float | str]:

@@ -96,8 +96,7 @@ def plan_graph(nodes: Sequence[Node], *, seed: int, home: Path = HOME) -> list[P
     steps, store = address(nodes, seed), Store(home)
     _check_surroundings(steps, store)
     return [
-        Planned(step.node.id, step.node.stage.name, step.key, cached=store.find(step.key) is not None)
-        for step in steps
+        Planned(step.node.id, step.node.stage.name, step.key, cached=store.find(step.key) is not None) for step in steps
     ]
 
 

@@ -26,7 +26,7 @@ teachers:
 """
 
 INTRODUCTION = f"""\
-<!-- Written by `python -m slmops.recipe.reference` from src/slmops/recipe/models.py. Do not edit. -->
+<!-- Written by `python -m slmops.recipe.reference` from src/slmops/recipe/. Do not edit. -->
 
 # The recipe
 

@@ -9,7 +9,7 @@ from slmops.console import size
 from slmops.report import comparison, confidence, failures, forest, lines, plane
 from slmops.report.pairs import against_all
 from slmops.report.story import Story
-from slmops.report.verdict import reference_of, resolution_points, why
+from slmops.report.verdict import held, reference_of, resolution_points, why
 from slmops.report.words import (
     change,
     figure_name,
@@ -119,18 +119,20 @@ def facts(evidence: Mapping[str, Any], subject: str) -> list[tuple[str, str, str
         found.append(
             (shown(headline, model["quality"][headline]), figure_name(headline), f"95 % interval {low} to {high}")
         )
-    kept = evidence["kept"].get(f"{headline}_kept")
+    against = held(evidence, subject)
+    theirs = prose(against.reference)
+    kept = against.kept.get(f"{headline}_kept")
     if isinstance(kept, float):
-        low, high = evidence["kept_interval"][f"{headline}_kept"]
+        low, high = against.kept_interval[f"{headline}_kept"]
         found.append(
-            (percent(kept), f"of the teacher’s {figure_name(headline)} kept", f"{percent(low)} to {percent(high)}")
+            (percent(kept), f"of {theirs}’s {figure_name(headline)} kept", f"{percent(low)} to {percent(high)}")
         )
     for key, what in (("time_saving_torch", "time"), ("weights_saving", "weights"), ("memory_saving", "memory")):
-        saving = evidence["savings"].get(key)
+        saving = against.savings.get(key)
         if isinstance(saving, float):
-            same = evidence["savings"].get("time_saving_same_engine") if what == "time" else None
+            same = against.savings.get("time_saving_same_engine") if what == "time" else None
             beside = "" if same is None else f"{change(-same)} on the same engine"
-            found.append((change(-saving) or "the same", f"{what} against the teacher", beside))
+            found.append((change(-saving) or "the same", f"{what} against {theirs}", beside))
     return found
 
 

@@ -61,13 +61,13 @@ class Report:
     """
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = ("jinja2",)
 
     def run(self, inputs: Mapping[str, Path], settings: ReportSettings, context: Context) -> Mapping[str, float | str]:
-        from slmops.report.page import page
         from slmops.report.story import Story
         from slmops.report.table import table
+        from slmops.report.write import write_report
 
         evidence, gates = _read(inputs["evaluate"] / "evidence.json"), _read(inputs["evaluate"] / "gates.json")
         trained = [name for name in ("teacher", "student", "baseline") if name in inputs]
@@ -88,11 +88,8 @@ class Report:
             manifest=_read(inputs["bundle"] / "manifest.json"),
             command="slmops run recipe.yaml",
         )
-        html = page(story)
-        record = json.dumps(story.record(), indent=2, ensure_ascii=False)
-        for name, text in (("table.txt", story.table), ("report.html", html), ("report.json", record + "\n")):
-            (context.out / name).write_text(text, encoding="utf-8")
-        return {"bytes": len(html.encode()), "verdict": story.verdict.title}
+        (context.out / "table.txt").write_text(story.table, encoding="utf-8")
+        return {"bytes": write_report(context.out, story), "verdict": story.verdict.title}
 
 
 def _teaching(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,25 @@ def subject_of(evidence: Mapping[str, Any]) -> str:
 def reference_of(evidence: Mapping[str, Any], subject: str) -> str | None:
     """The model that `subject` is compared with first: the teacher, else the first one given."""
     others = [role for role in evidence["models"] if role not in (subject, "floor")]
-    return "teacher" if "teacher" in others else next(iter(others), None)
+    wanted = evidence.get("reference", "teacher")
+    return wanted if wanted in others else next(iter(others), None)
+
+
+@dataclass(frozen=True)
+class Held:
+    """One model held against another: what it keeps of its figures and saves of its costs."""
+
+    reference: str
+    kept: Mapping[str, Any]
+    kept_interval: Mapping[str, Any]
+    savings: Mapping[str, Any]
+
+
+def held(evidence: Mapping[str, Any], subject: str) -> Held:
+    """`subject` against the evidence's reference; empty where the two were not held against each other."""
+    reference = evidence.get("reference", "teacher")
+    said = evidence if evidence.get("ours", "shipped") == subject else evidence.get("others", {}).get(subject, {})
+    return Held(reference, *(said.get(part, {}) for part in ("kept", "kept_interval", "savings")))
 
 
 def resolution_points(evidence: Mapping[str, Any]) -> float | None:
@@ -122,7 +140,7 @@ def _reasons(evidence: Mapping[str, Any], subject: str) -> Iterator[str]:
             f"{shown(headline, model['quality'][headline])} on {evidence['n_test']:,} held-out rows "
             f"(95\u00a0% interval {low} to {high})."
         )
-    yield from _kept(evidence, headline)
+    yield from _kept(held(evidence, subject), headline)
     if "floor" in evidence["models"] and (test := difference(evidence, subject, "floor", headline)):
         yield _against(test, "so a language model is worth its cost here", "so nothing here needs a language model")
     elif evidence["floor_beaten"] is None:
@@ -131,7 +149,7 @@ def _reasons(evidence: Mapping[str, Any], subject: str) -> Iterator[str]:
         yield _against(test, "so the teacher's answers helped", "so the teacher is not shown to have helped")
     if isinstance(evidence["parity"], float):
         yield f"Quantising left {percent(evidence['parity'])} of its answers as they were, letter for letter."
-    yield from _speed(evidence)
+    yield from _speed(held(evidence, subject))
     if resolution := resolution_points(evidence):
         yield (
             f"With {evidence['n_test']:,} rows a difference of about {resolution:.1f} points would show; "
@@ -139,12 +157,12 @@ def _reasons(evidence: Mapping[str, Any], subject: str) -> Iterator[str]:
         )
 
 
-def _kept(evidence: Mapping[str, Any], headline: str) -> Iterator[str]:
-    value = evidence["kept"].get(f"{headline}_kept")
+def _kept(held: Held, headline: str) -> Iterator[str]:
+    value = held.kept.get(f"{headline}_kept")
     if isinstance(value, int | float):
-        low, high = evidence["kept_interval"][f"{headline}_kept"]
+        low, high = held.kept_interval[f"{headline}_kept"]
         between = f"95\u00a0% interval {percent(low)} to {percent(high)}"
-        yield f"It keeps {percent(value)} of the teacher's {figure_name(headline)} ({between})."
+        yield f"It keeps {percent(value)} of {prose(held.reference)}'s {figure_name(headline)} ({between})."
 
 
 def _against(test: Difference, if_better: str, if_not: str) -> str:
@@ -156,16 +174,16 @@ def _against(test: Difference, if_better: str, if_not: str) -> str:
     return f"It is not shown to beat {prose(test.theirs)} ({said}), {if_not}."
 
 
-def _speed(evidence: Mapping[str, Any]) -> Iterator[str]:
+def _speed(held: Held) -> Iterator[str]:
     names = {"time_saving_torch": "time", "weights_saving": "weights", "memory_saving": "memory"}
-    saved = {word: evidence["savings"].get(name) for name, word in names.items()}
-    same = evidence["savings"].get("time_saving_same_engine")
+    saved = {word: held.savings.get(name) for name, word in names.items()}
+    same = held.savings.get("time_saving_same_engine")
     beside = {"time": "" if same is None else f" ({_more_or_less(same)} on the same engine)"}
     said = [
         f"{_more_or_less(value)} {word}{beside.get(word, '')}" for word, value in saved.items() if value is not None
     ]
     if said:
-        yield f"Against the teacher it takes {_listed(said)}."
+        yield f"Against {prose(held.reference)} it takes {_listed(said)}."
 
 
 def _more_or_less(saving: float) -> str:
