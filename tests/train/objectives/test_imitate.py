@@ -203,6 +203,15 @@ def test_a_mixture_tells_every_term(pair, tmp_path):
     assert all(entry["text"] == entry["text_2"] for entry in found.history)
 
 
+def test_in_bfloat16_what_is_compared_is_compared_in_float32(pair, tmp_path):
+    terms = [recipe.ForwardKl(logits="online"), recipe.HiddenTerm(distance="cosine"), recipe.AttentionTerm()]
+    found = trained(pair, terms, tmp_path, precision="bf16", freeze_layers=1)
+    for term in terms:
+        first, last = first_and_last(found, term.kind)
+        assert last < first
+    assert {value.dtype for value in found.model.state_dict().values()} == {torch.float32}
+
+
 def test_the_default_is_forward_kl_with_three_tenths_of_text(pair):
     student = load_model(pair.student)
     terms = Imitation(TrainSettings().objective, student).terms(student, collate(pair.examples, pad=0))

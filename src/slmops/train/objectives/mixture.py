@@ -50,7 +50,12 @@ class Mixture(torch.nn.Module):
 
     @torch.no_grad()
     def _measure(self, values: Sequence[torch.Tensor]) -> None:
-        """Take one more batch into the running means; one without a term's outcome yet begins with this one's."""
-        now = torch.stack([value.detach().float() for value in values]).abs().clamp(min=LEAST_MAGNITUDE)
+        """Take one more batch, or one of each process, into the running means; they begin with the first."""
+        now = torch.stack([value.detach().float() for value in values]).abs()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # One loss for all: were every process to measure for itself, their gradients would be of different sums.
+            torch.distributed.all_reduce(now)
+            now /= torch.distributed.get_world_size()
+        now.clamp_(min=LEAST_MAGNITUDE)
         before = torch.where(self.magnitudes > 0, self.magnitudes, now)
         self.magnitudes.copy_(MEMORY * before + (1 - MEMORY) * now)
