@@ -19,12 +19,15 @@ import transformers
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from slmops.errors import SlmopsError
+from slmops.errors import BadInput, SlmopsError
 from slmops.models.source import load_model
 from slmops.progress import Progress, Silent, Task
-from slmops.recipe.training import Objective, Optimisation, Rounding
+from slmops.recipe.objective import Objective, TextTerm
+from slmops.recipe.training import Optimisation, Rounding
 from slmops.train.examples import Example, schedule
-from slmops.train.objective import soft_loss, text_loss
+from slmops.train.objectives.base import STORED
+from slmops.train.objectives.imitate import Imitation
+from slmops.train.objectives.observe import TeacherModel
 from slmops.train.optimiser import MasterAdamW, Round
 from slmops.train.rounding import to_int4_grid
 from slmops.train.trunk import freeze, only_layers, trunk_states
@@ -55,17 +58,24 @@ def train(
     work: Path,
     seed: int,
     objective: Objective | None = None,
+    normalise: bool = False,
+    teacher: TeacherModel | None = None,
     rounding: Rounding | None = None,
     progress: Progress | None = None,
     title: str = "train",
 ) -> Trained:
     """Train the model in `folder` on `examples` and return it, starting from the last whole checkpoint in `work`.
 
-    The loss is the mean over answer tokens; prompts only give context. With an objective of kind `kl`, every
-    example must carry soft targets. With `rounding`, the matrices that ship with four bits are on their grid in every
-    forward pass and in the result.
+    The loss is the mean over answer tokens; prompts only give context. Without an objective the words alone are
+    learned. With `rounding`, the matrices that ship with four bits are on their grid in every forward pass and in the
+    result.
+
+    Args:
+        normalise: divide every term of the objective by a running mean of its own size.
+        teacher: runs beside the student where the objective asks for more than its stored probabilities.
 
     Raises:
+        BadInput: the objective does not go with the model, the teacher or the examples.
         SlmopsError: the loss is no longer a number.
     """
     transformers.set_seed(seed)
@@ -76,7 +86,12 @@ def train(
         if weight in grids:
             with torch.no_grad():
                 weight.copy_(grids[weight](weight.float()))
-    states = trunk_states(model, settings.freeze_layers, examples, progress)
+    imitation = _imitation(
+        objective or [TextTerm()], model, examples, teacher=teacher, still=settings.freeze_layers, normalise=normalise
+    )
+    whole = imitation.reads_still_layers
+    states = None if whole else trunk_states(model, settings.freeze_layers, examples, progress)
+    imitation.attach(model)
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
     tokens = [sum(len(examples[i]) for i in batch) for batch in plan]
     watcher = _Watcher(tokens, settings.checkpoint_seconds)
@@ -85,7 +100,7 @@ def train(
         examples,
         plan,
         settings,
-        objective or Objective(kind="text"),
+        imitation,
         grids=grids,
         states=states,
         work=work,
@@ -105,7 +120,20 @@ def train(
     with torch.no_grad():
         for weight, master in zip(trainer.trainable, finished, strict=True):
             weight.copy_(master)
+    imitation.detach(model)
     return Trained(model.eval(), watcher.history, sum(tokens), watcher.seconds)
+
+
+def _imitation(
+    objective: Objective, model: transformers.PreTrainedModel, examples: Sequence[Example], **others: Any
+) -> Imitation:
+    imitation = Imitation(objective, model, **others)
+    if STORED in imitation.needs and any(example.soft is None for example in examples):
+        raise BadInput(
+            "the objective needs the teacher's stored probabilities, and not every example has them",
+            hint="set `logits: online` for its terms, or teach.top_logits above 0",
+        )
+    return imitation
 
 
 def resolve_precision(precision: str) -> str:
@@ -146,7 +174,7 @@ class _Trainer(Trainer):
         examples: Sequence[Example],
         plan: list[list[int]],
         settings: Optimisation,
-        objective: Objective,
+        imitation: Imitation,
         *,
         grids: dict[torch.Tensor, Round],
         states: list[torch.Tensor] | None,
@@ -154,7 +182,7 @@ class _Trainer(Trainer):
         seed: int,
         watcher: _Watcher,
     ) -> None:
-        self.examples, self.plan, self.settings, self.objective = examples, plan, settings, objective
+        self.examples, self.plan, self.settings, self.imitation = examples, plan, settings, imitation
         self.watcher, self.grids, self.states = watcher, grids, states
         self.trainable = [weight for weight in model.parameters() if weight.requires_grad]
         arguments = TrainingArguments(
@@ -201,8 +229,8 @@ class _Trainer(Trainer):
         return self.lr_scheduler
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-        terms = loss_terms(model, inputs, self.objective)
-        loss = sum(weight * value for weight, value in terms.values())
+        terms = self.imitation.terms(model, inputs)
+        loss = sum(factor * value for factor, value in terms.values())
         self.watcher.observe({name: float(value.detach()) for name, (_, value) in terms.items()})
         return (loss, None) if return_outputs else loss
 
@@ -211,23 +239,6 @@ def slope(step: int, steps: int, warmup: float) -> float:
     """Share of the peak learning rate at `step`: a linear rise, then a linear fall to a twentieth."""
     rise = max(1, round(warmup * steps))
     return (step + 1) / rise if step < rise else max(0.05, (steps - step) / max(1, steps - rise))
-
-
-def loss_terms(
-    model: Any, inputs: dict[str, torch.Tensor], objective: Objective
-) -> dict[str, tuple[float, torch.Tensor]]:
-    """Each term of the loss with its weight. The head is computed at answer positions only.
-
-    Where `inputs` hold `states`, what the layers below put out, the model is run from there.
-    """
-    below = {"inputs_embeds": inputs["states"]} if "states" in inputs else {"input_ids": inputs["input_ids"]}
-    hidden = model.base_model(**below, attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
-    logits = model.get_output_embeddings()(hidden[inputs["predicts"]]).float()
-    text = text_loss(logits, inputs["target"])
-    if objective.kind == "text":
-        return {"text": (1.0, text)}
-    soft = soft_loss(logits, inputs["soft_ids"], inputs["soft_log_probs"], temperature=objective.temperature)
-    return {"kl": (1.0, soft), "text": (objective.text_weight, text)}
 
 
 def collate(examples: Sequence[Example], *, pad: int) -> dict[str, torch.Tensor]:
