@@ -223,7 +223,8 @@ def main(work: Path, name: str) -> None:
 
     job = json.loads((work / f"{name}.json").read_text(encoding="utf-8"))
     torch.set_num_threads(job["threads"])
-    found = JOBS[job["job"]](job, work)
+    # A folder of its own, or a training would go on from the checkpoint of another.
+    found = JOBS[job["job"]](job, work / name)
     (work / f"{name}.found.json").write_text(json.dumps(found), encoding="utf-8")
 
 

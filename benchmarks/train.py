@@ -43,6 +43,9 @@ BETAS = (0.9, 0.98)
 """Of our optimiser, which has no other."""
 
 OPTIMISATION = {"epochs": 1, "learning_rate": 2e-4, "warmup": 0.0, "weight_decay": 0.0, "precision": "fp32"}
+NO_CHECKPOINT_S = 1e9
+"""Neither side writes checkpoints: the time of one would count as a step's."""
+
 GOALS = {"sft_ratio_vs_trl": 2.0, "kd_ratio_vs_trl": 2.5}
 TOLERANCE = 1e-3
 """Share by which the first losses of both sides may differ: sums in another order."""
@@ -121,15 +124,16 @@ def measure(size: Size, home: Path, python: Path | None, work: Path, threads: in
     models = own(work, "models", {"job": "models", **common, **given, "student_layers": size.student_layers})
     teacher, student = models["teacher"], models["student"]
     moved = OPTIMISATION | {"batch_tokens": size.batch_tokens}
-    still = moved | {"freeze_layers": size.freeze_layers}
+    settings = moved | {"checkpoint_seconds": NO_CHECKPOINT_S}
+    still = settings | {"freeze_layers": size.freeze_layers}
     fit = {"job": "fit", **common}
     ours = {
-        "sft": own(work, "sft", fit | {"model": teacher, "optimisation": moved}),
+        "sft": own(work, "sft", fit | {"model": teacher, "optimisation": settings}),
         "freeze": own(work, "freeze", fit | {"model": teacher, "optimisation": still}),
     }
     kept = {"batch": PROBE_ROWS, "top_logits": TeachSettings().top_logits}
     taught = own(work, "teach", {"job": "teach", **common, "model": teacher, **kept})
-    ours["kd"] = own(work, "kd", fit | {"model": student, "optimisation": moved, "answers": taught["answers"]})
+    ours["kd"] = own(work, "kd", fit | {"model": student, "optimisation": settings, "answers": taught["answers"]})
     theirs = {}
     if python:
         told = common | {"optimisation": moved, "betas": BETAS, "rows_per_batch": rows_per_batch(rows, ours["sft"])}

@@ -212,3 +212,22 @@ def test_our_side_of_training_trains(benchmark, tiny, tmp_path) -> None:
     assert found["end"]["kl"] < found["start"]["kl"]
     assert found["weights"] == {"layers": 64 * (2 * 64 + 2 * 32 + 3 * 128), "head": tiny.tokenizer.size * 64}
     assert found["peak_mb"] > 0
+
+
+def test_no_training_goes_on_from_another(benchmark, tiny, tmp_path, monkeypatch) -> None:
+    """Two equal jobs that write a checkpoint after their fifth step find the same."""
+    import torch
+
+    ours, (text, answer) = benchmark("_train_ours"), next(iter(tiny.pairs.items()))
+    monkeypatch.setattr(ours, "MULTIPLICATIONS", 1)
+    row = {"prompt": tiny.prompt(text), "answer": [*tiny.tokenizer.encode(answer), min(tiny.tokenizer.end_ids)]}
+    moved = {"batch_tokens": 32, "epochs": 1, "precision": "fp32", "checkpoint_seconds": 1e-6}
+    job = {"job": "fit", "rows": [row] * 7, "model": str(tiny.folder), "optimisation": moved, "seed": 7, "probe": 2}
+    found = []
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(job | {"threads": torch.get_num_threads()}))
+        ours.main(tmp_path, name)
+        found.append(json.loads((tmp_path / f"{name}.found.json").read_text()))
+    assert list(tmp_path.glob("first/checkpoints/checkpoint-*"))
+    assert [len(run["steps"]) for run in found] == [7, 7]
+    assert found[0]["end"] == found[1]["end"]
