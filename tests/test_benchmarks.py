@@ -102,3 +102,142 @@ def test_the_readme_shows_the_table_of_one_run_between_its_marks(benchmark) -> N
     assert shown[begin:end] == "<!-- demo:begin -->\n```text\n        teacher\nexact match 0.5\n```\n"
     outside = [text.partition(demo.BEGIN)[0] + text.partition(demo.END)[2] for text in (readme, shown)]
     assert outside[0] == outside[1]
+
+
+def training_run(tokens_per_s: float, peak_mb: float, start: dict[str, float]) -> dict:
+    """Three steps of 100 tokens, the first at a tenth of the speed."""
+    steps = [{"tokens": 100, "seconds": 100 / tokens_per_s * slower} for slower in (10, 1, 1)]
+    ours = {"other_s": 0.0, "weights": {"layers": 900, "head": 400}, "matmul_flops_per_s": 1e6}
+    return {"steps": steps, "peak_mb": peak_mb, "start": start, "end": start} | ours
+
+
+def training(*, with_rival: bool) -> dict:
+    text, both = {"text": 2.0}, {"text": 2.0, "kl": 1.0}
+    ours = {"sft": training_run(100, 2000, text), "freeze": training_run(400, 1500, text)}
+    ours |= {"freeze": ours["freeze"] | {"other_s": 0.75}, "kd": training_run(200, 1000, both)}
+    theirs = {}
+    if with_rival:
+        slow, fast = training_run(25, 4000, text), training_run(50, 3000, text)
+        theirs["sft"] = {"run": fast, "trials": {"defaults": slow, "packed": fast}}
+        theirs["kd"] = {"run": training_run(50, 5000, both), "trials": {"plain": training_run(50, 5000, both)}}
+    sizes = {"rows": 6, "tokens": 300, "answer_tokens": 75, "threads": 2, "freeze_layers": 12, "teach_s": 1.5}
+    return sizes | {"ours": ours, "theirs": theirs}
+
+
+def test_the_figures_of_training(benchmark) -> None:
+    train = benchmark("train")
+    figures = train.figures(training(with_rival=True))
+    # The first step warms up: at its speed every rate would be a fraction of this.
+    assert (figures["sft_tokens_per_s"], figures["sft_tokens_per_s_trl"]) == (100, 50)
+    assert (figures["sft_ratio_vs_trl"], figures["sft_ratio_vs_trl_defaults"]) == (2, 4)
+    assert (figures["memory_ratio_vs_trl"], figures["kd_memory_ratio_vs_trl"]) == (1.5, 5)
+    # What is done once before the steps counts as part of one pass: 300 tokens in 0.75 s and as long again.
+    assert figures["sft_ratio_vs_trl_freeze12"] == pytest.approx(4)
+    assert figures["kd_ratio_vs_trl"] == 4
+    assert figures["kd_ratio_vs_trl_with_teach"] == pytest.approx(2)
+    # Six operations for each of 900 weights and, for a quarter of the tokens, 400 more; a hundred tokens a second.
+    assert figures["flops_utilisation"] == pytest.approx(0.6)
+    assert (figures["kd_loss_start"], figures["sft_loss_start_trl"]) == (1.0, 2.0)
+    assert benchmark("_contract").missed(figures, train.GOALS) == []
+
+
+def test_without_its_rival_training_misses_its_goals(benchmark) -> None:
+    train = benchmark("train")
+    figures = train.figures(training(with_rival=False))
+    assert figures["sft_tokens_per_s"] == 100
+    assert not [name for name in figures if "trl" in name]
+    assert benchmark("_contract").missed(figures, train.GOALS) == list(train.GOALS)
+
+
+def test_the_ends_of_a_ratio_are_its_worst_and_best_quartiles(benchmark) -> None:
+    train, found = benchmark("train"), training(with_rival=True)
+    found["ours"]["sft"] |= {"steps": [{"tokens": 10, "seconds": 10 / rate} for rate in (1, 80, 100, 120)]}
+    spread = train.spread(found)
+    assert spread["sft_tokens_per_s"] == pytest.approx((90, 110))
+    assert spread["sft_ratio_vs_trl"] == pytest.approx((1.8, 2.2))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "same"),
+    [
+        ({"text": 2.001, "kl": 1.0}, True),
+        ({"text": 2.0, "kl": 1.4}, True),  # kept probabilities leave something out
+        ({"text": 2.0, "kl": 0.9}, False),
+        ({"text": 2.1, "kl": 1.0}, False),
+    ],
+)
+def test_sides_that_start_elsewhere_are_not_compared(benchmark, theirs, same) -> None:
+    assert benchmark("train").same_start({"text": 2.0, "kl": 1.0}, theirs) is same
+
+
+def test_both_sides_of_training_get_the_same_settings(benchmark) -> None:
+    import torch
+
+    from slmops.train.optimiser import MasterAdamW
+
+    train = benchmark("train")
+    ours = MasterAdamW([torch.nn.Parameter(torch.zeros(2))], lr=1e-3, weight_decay=0.0)
+    assert ours.defaults["betas"] == train.BETAS
+    assert train.rows_per_batch(range(32), {"steps": [{}] * 8}) == 4
+    assert train.rows_per_batch(range(2), {"steps": [{}] * 8}) == 1
+    pins = train.LOCK.read_text().split()
+    assert {"trl==1.16.0", "torch==2.13.0", "transformers==5.23.0"} <= set(pins)
+
+
+def test_rows_of_training_are_short_and_long(benchmark, tiny) -> None:
+    rows = benchmark("_train_rows")
+    made = rows.threads_of_messages(24, seed=7)
+    assert made == rows.threads_of_messages(24, seed=7)
+    assert {row["input"].count("\n\n") + 1 for row in made} == set(rows.MESSAGES)
+    tokens = rows.as_tokens(made[:2], tiny.folder)
+    assert all(row["answer"][-1] in tiny.tokenizer.end_ids for row in tokens)
+    assert tokens[0]["prompt"] == tiny.prompt(made[0]["input"])
+
+
+def test_the_clock_of_training_counts_steps_and_what_comes_before(benchmark, monkeypatch) -> None:
+    ours = benchmark("_train_ours")
+    now = iter([0.0, 3.0, 3.5, 5.0, 9.0])
+    monkeypatch.setattr(ours.time, "perf_counter", lambda: next(now))
+    clock = ours.Clock()
+    with clock.task("run the still layers", 10, "tokens") as task:
+        task.advance(10)
+    with clock.task("train", 30, "tokens") as task:
+        task.advance(10, text=1.0)
+        task.advance(20, text=0.5)
+    assert clock.steps("train") == [{"tokens": 10, "seconds": 1.5}, {"tokens": 20, "seconds": 4.0}]
+    assert clock.seconds(but="train") == 3.0
+
+
+def test_our_side_of_training_trains(benchmark, tiny, tmp_path) -> None:
+    """The whole of it on the tiny model: layers cut, targets kept, a pass over the rows, losses before and after."""
+    ours, (text, answer) = benchmark("_train_ours"), next(iter(tiny.pairs.items()))
+    row = {"prompt": tiny.prompt(text), "answer": [*tiny.tokenizer.encode(answer), min(tiny.tokenizer.end_ids)]}
+    rows = {"rows": [row] * 4}
+    made = ours.models({"model": str(tiny.folder), "student_layers": 1}, tmp_path)
+    taught = ours.teach(rows | {"model": made["teacher"], "batch": 3, "top_logits": 5}, tmp_path)
+    moved = {"epochs": 1, "learning_rate": 1e-3, "warmup": 0.0, "batch_tokens": 64, "precision": "fp32"}
+    job = rows | {"model": made["student"], "optimisation": moved, "seed": 7, "probe": 2}
+    found = ours.fit(job | {"answers": taught["answers"]}, tmp_path)
+    assert sum(step["tokens"] for step in found["steps"]) == 4 * (len(row["prompt"]) + len(row["answer"]))
+    assert found["end"]["kl"] < found["start"]["kl"]
+    assert found["weights"] == {"layers": 64 * (2 * 64 + 2 * 32 + 3 * 128), "head": tiny.tokenizer.size * 64}
+    assert found["peak_mb"] > 0
+
+
+def test_no_training_goes_on_from_another(benchmark, tiny, tmp_path, monkeypatch) -> None:
+    """Two equal jobs that write a checkpoint after their fifth step find the same."""
+    import torch
+
+    ours, (text, answer) = benchmark("_train_ours"), next(iter(tiny.pairs.items()))
+    monkeypatch.setattr(ours, "MULTIPLICATIONS", 1)
+    row = {"prompt": tiny.prompt(text), "answer": [*tiny.tokenizer.encode(answer), min(tiny.tokenizer.end_ids)]}
+    moved = {"batch_tokens": 32, "epochs": 1, "precision": "fp32", "checkpoint_seconds": 1e-6}
+    job = {"job": "fit", "rows": [row] * 7, "model": str(tiny.folder), "optimisation": moved, "seed": 7, "probe": 2}
+    found = []
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(job | {"threads": torch.get_num_threads()}))
+        ours.main(tmp_path, name)
+        found.append(json.loads((tmp_path / f"{name}.found.json").read_text()))
+    assert list(tmp_path.glob("first/checkpoints/checkpoint-*"))
+    assert [len(run["steps"]) for run in found] == [7, 7]
+    assert found[0]["end"] == found[1]["end"]

@@ -1,0 +1,153 @@
+"""Runs in the environment of trl.lock: one pass of one of TRL's trainers over given rows, every step timed.
+
+Run as `trl_steps.py WORK JOB`; the job is `JOB.json` in the folder WORK, and what was found goes to `JOB.found.json`.
+The rows come as tokens, so that both sides train on the same ones; how they are batched is up to TRL.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+from trl.experimental.gkd import GKDConfig, GKDTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+
+class Steps(TrainerCallback):
+    """Tokens and seconds of each step; the time between two steps belongs to the later one."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.tokens: list[int] = []
+
+    def watch(self, trainer: Any) -> None:
+        """Count what each batch holds besides padding. Batches are made in the order in which they are trained on."""
+        inner = trainer.data_collator
+
+        def collate(rows: Any) -> Any:
+            batch = inner(rows)
+            # Without a mask there is no padding: rows lie one behind the other.
+            self.tokens.append(int(batch.get("attention_mask", torch.ones_like(batch["input_ids"])).sum()))
+            return batch
+
+        trainer.data_collator = collate
+        trainer.add_callback(self)
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+    def found(self) -> list[dict[str, float]]:
+        pairs = zip(self.tokens, self.ends, self.ends[1:], strict=False)
+        return [{"tokens": tokens, "seconds": end - begin} for tokens, begin, end in pairs]
+
+
+def settings(job: dict[str, Any], work: Path) -> dict[str, Any]:
+    """TRL's arguments: as near to our optimiser as it allows, all else as TRL has it but for the job's options."""
+    moved = job["optimisation"]
+    options = {
+        "output_dir": str(work / "trl"),
+        "num_train_epochs": moved["epochs"],
+        "max_steps": job["max_steps"],
+        "per_device_train_batch_size": job["rows_per_batch"],
+        "learning_rate": moved["learning_rate"],
+        "lr_scheduler_type": "linear",
+        "warmup_steps": moved["warmup"],
+        "weight_decay": moved["weight_decay"],
+        "adam_beta1": job["betas"][0],
+        "adam_beta2": job["betas"][1],
+        "max_grad_norm": 1.0,
+        "max_length": None,
+        "bf16": False,
+        "use_cpu": True,
+        "seed": job["seed"],
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+    options |= job["options"]
+    if options.get("packing"):
+        # A pack takes the place of a batch: as many tokens as our own batches may hold.
+        options |= {"max_length": moved["batch_tokens"], "per_device_train_batch_size": 1}
+    return options
+
+
+def dataset(rows: list[dict[str, list[int]]]) -> Dataset:
+    """Tokens and labels, which TRL takes as they are; the loss is on answers alone."""
+    return Dataset.from_list(
+        [
+            {
+                "input_ids": row["prompt"] + row["answer"],
+                "labels": [-100] * len(row["prompt"]) + row["answer"],
+            }
+            for row in rows
+        ]
+    )
+
+
+def fine_tuning(model: Any, tokenizer: Any, job: dict[str, Any], work: Path) -> SFTTrainer:
+    arguments = SFTConfig(**settings(job, work))
+    return SFTTrainer(model, args=arguments, train_dataset=dataset(job["rows"]), processing_class=tokenizer)
+
+
+def distillation(model: Any, tokenizer: Any, job: dict[str, Any], work: Path) -> GKDTrainer:
+    """Generalised knowledge distillation on given text alone (lmbda 0) with the forward divergence (beta 0)."""
+    arguments = GKDConfig(lmbda=0.0, beta=0.0, temperature=1.0, **settings(job, work))
+    teacher = AutoModelForCausalLM.from_pretrained(job["teacher"], dtype=torch.float32)
+    return GKDTrainer(
+        model,
+        teacher_model=teacher,
+        args=arguments,
+        train_dataset=dataset(job["rows"]),
+        processing_class=tokenizer,
+        # Its own collator wants conversations, and would make other tokens of them than we do.
+        data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
+    )
+
+
+def losses(trainer: Any, job: dict[str, Any]) -> dict[str, float]:
+    """The trainer's own loss on the job's first rows, as one batch of its own making; in nats per answer token."""
+    rows = list(dataset(job["rows"][: job["probe"]]))
+    trainer.model.eval()
+    with torch.no_grad():
+        batch = trainer.data_collator(rows)
+        own = float(trainer.compute_loss(trainer.model, dict(batch)))
+        if job["kind"] == "sft":
+            return {"text": own}
+        logits = trainer.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        text = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+    return {"kl": own, "text": float(text)}
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process so far; of this program alone, whatever had started it."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(kilobytes) * 1024 / 1e6
+
+
+def main(work: Path, name: str) -> None:
+    job = json.loads((work / f"{name}.json").read_text(encoding="utf-8"))
+    torch.set_num_threads(job["threads"])
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    trainer = {"sft": fine_tuning, "kd": distillation}[job["kind"]](model, tokenizer, job, work)
+    start, steps = losses(trainer, job), Steps()
+    steps.watch(trainer)
+    trainer.train()
+    peak = peak_mb()
+    found = {"steps": steps.found(), "start": start, "end": losses(trainer, job), "peak_mb": peak}
+    (work / f"{name}.found.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
