@@ -126,7 +126,10 @@ def _student(recipe: Recipe) -> list[Node]:
     train, fitted = recipe.train, "teacher" if recipe.teacher.fit else "base"
     carve = recipe.student.carve
     distil = DistilSettings(
-        optimisation=_optimisation(train), objective=train.objective, round_to_int4=train.round_to_int4
+        optimisation=_optimisation(train),
+        objective=train.objective,
+        round_to_int4=train.round_to_int4,
+        max_cut_off=train.max_cut_off,
     )
     nodes = [
         Node("student:carved", CarveStudent, carve, inputs={"model": fitted, "data": "data", "answers": "teach"}),

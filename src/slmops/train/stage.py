@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Carve, Objective, Optimisation, Rounding
 
 if TYPE_CHECKING:
+    from slmops.models.tokenizer import Tokenizer
     from slmops.tasks.base import Task
     from slmops.train.examples import Example
     from slmops.train.trainer import Trained
@@ -25,28 +29,52 @@ class FitSettings(Settings):
     optimisation: Optimisation
     round_to_int4: Rounding | None = None
 
+    def check_surroundings(self) -> None:
+        """Refuse what this process or machine cannot do, before any stage runs.
+
+        Raises:
+            BadInput: event files are asked for and TensorBoard is not installed, or a launcher started several of us.
+        """
+        from slmops.train.events import check_tensorboard
+
+        if self.optimisation.tensorboard:
+            check_tensorboard()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise BadInput(
+                "a run is one process, and a launcher started several (WORLD_SIZE): they would wait for each other",
+                hint="start `slmops run` without the launcher; `slmops.train.trainer.train` is what runs below one",
+            )
+
 
 class Fit:
     """`model` and `data` → `model/`, fine-tuned on the labelled rows."""
 
     name: ClassVar[str] = "fit"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: FitSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
         from slmops.models.tokenizer import Tokenizer
-        from slmops.train.prepare import check_lengths, reference_examples, unanswered_examples
+        from slmops.train.prepare import check_lengths, fitting, reference_examples, unanswered_examples
 
-        folder, data = inputs["model"] / "model", inputs["data"]
+        folder, data, moved = inputs["model"] / "model", inputs["data"], settings.optimisation
         task, tokenizer = _task(data), Tokenizer.load(folder)
         rows = read_jsonl(data / "train.jsonl")
-        examples = reference_examples(rows, task, tokenizer)
+        every, names = reference_examples(rows, task, tokenizer), [row["id"] for row in rows]
+        examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
         # Rows that do not fit would stop the run at a later stage, after the work of this one.
         others = [row for side in ("pool", "test") for row in read_jsonl(data / f"{side}.jsonl")]
-        lengths = [*examples, *unanswered_examples(others, task, tokenizer)]
-        check_lengths(lengths, [row["id"] for row in (*rows, *others)], folder)
-        return _train(folder, examples, settings.optimisation, context, rounding=settings.round_to_int4)
+        check_lengths(unanswered_examples(others, task, tokenizer), [row["id"] for row in others], folder)
+        return _train(
+            folder,
+            examples,
+            moved,
+            context,
+            rounding=settings.round_to_int4,
+            validation=_validation(data, task, tokenizer, moved, folder),
+            left_out={"too_long": len(every) - len(examples)},
+        )
 
 
 class CarveStudent:
@@ -56,7 +84,7 @@ class CarveStudent:
     """
 
     name: ClassVar[str] = "carve"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: Carve, context: Context) -> Mapping[str, float | str]:
@@ -99,44 +127,63 @@ class CarveStudent:
         }
 
 
-class DistilSettings(Settings):
+class DistilSettings(FitSettings):
     """How the student moves, and what it imitates."""
 
-    optimisation: Optimisation
     objective: Objective
-    round_to_int4: Rounding | None
+    max_cut_off: float
 
 
 class Distil:
     """`student`, `data` and `answers` → `model/`, trained on the teacher's answers and the labelled rows."""
 
     name: ClassVar[str] = "distil"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
         from slmops.models.tokenizer import Tokenizer
         from slmops.teach.answers import load_answers
-        from slmops.train.prepare import check_lengths, reference_examples, taught_examples
+        from slmops.train.prepare import finished, fitting, reference_examples, taught_examples
 
-        folder, task = inputs["student"] / "model", _task(inputs["data"])
+        folder, data, moved = inputs["student"] / "model", inputs["data"], settings.optimisation
+        task = _task(data)
         tokenizer = Tokenizer.load(folder)
         kept = json.loads((inputs["student"] / "carve.json").read_text(encoding="utf-8"))["tokens"]
         answers = load_answers(inputs["answers"])
-        rows = read_jsonl(inputs["data"] / "train.jsonl")
+        rows = read_jsonl(data / "train.jsonl")
         width = answers[0].top_ids.shape[1] if settings.objective.kind == "kl" else 0
-        examples = taught_examples(answers, task, tokenizer, kept)
-        examples += reference_examples(rows, task, tokenizer, soft_k=width)
-        check_lengths(examples, [a.id for a in answers] + [row["id"] for row in rows], folder)
+        taught = taught_examples(answers, task, tokenizer, kept)
+        whole = finished(taught, tokenizer, max_cut_off=settings.max_cut_off)
+        every = [taught[i] for i in whole] + reference_examples(rows, task, tokenizer, soft_k=width)
+        names = [answers[i].id for i in whole] + [row["id"] for row in rows]
+        examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
         return _train(
             folder,
             examples,
-            settings.optimisation,
+            moved,
             context,
             objective=settings.objective,
             rounding=settings.round_to_int4,
+            validation=_validation(data, task, tokenizer, moved, folder),
+            left_out={"cut_off": len(taught) - len(whole), "too_long": len(every) - len(examples)},
         )
+
+
+def _validation(
+    data: Path, task: Task, tokenizer: Tokenizer, settings: Optimisation, folder: Path
+) -> Sequence[Example]:
+    """The validation rows with their answers, where training is to be stopped by them."""
+    from slmops.data.read import read_jsonl
+    from slmops.train.prepare import check_lengths, reference_examples
+
+    if settings.stop_early is None:
+        return ()
+    rows = read_jsonl(data / "validation.jsonl")
+    examples = reference_examples(rows, task, tokenizer)
+    check_lengths(examples, [row["id"] for row in rows], folder)
+    return examples
 
 
 def _train(
@@ -146,15 +193,24 @@ def _train(
     context: Context,
     *,
     objective: Objective | None = None,
-    rounding: Rounding | None = None,
+    rounding: Rounding | None,
+    validation: Sequence[Example],
+    left_out: Mapping[str, int],
 ) -> Mapping[str, float | str]:
     from slmops.models.source import save_model
-    from slmops.train.trainer import resolve_precision, train
+    from slmops.train.events import FOLDER
+    from slmops.train.trainer import train
 
+    for reason, rows in left_out.items():
+        if rows:
+            context.progress.note(f"warning: left out {rows} rows: {reason.replace('_', ' ')}")
+    if settings.tensorboard:
+        context.progress.note(f"to look on: tensorboard --logdir {context.work / FOLDER}")
     trained: Trained = train(
         folder,
         examples,
         settings,
+        validation=validation,
         objective=objective,
         rounding=rounding,
         work=context.work,
@@ -164,13 +220,16 @@ def _train(
     )
     save_model(trained.model, context.out / "model", tokenizer_from=folder)
     (context.out / "history.json").write_text(json.dumps(trained.history) + "\n", encoding="utf-8")
+    if settings.tensorboard:
+        shutil.copytree(context.work / FOLDER, context.out / FOLDER)
     last = {name: value for name, value in trained.history[-1].items() if name in ("text", "kl")}
     return {
         **{f"loss_{name}": value for name, value in last.items()},
         "train_tokens": trained.tokens,
         "train_seconds": trained.seconds,
         "tokens_per_s": trained.tokens / max(trained.seconds, 1e-9),
-        "precision": resolve_precision(settings.precision),
+        **{f"left_out_{reason}": rows for reason, rows in left_out.items() if rows},
+        **trained.figures,
     }
 
 
