@@ -17,9 +17,16 @@ from typer.core import TyperGroup
 
 from slmops.cli.main import app
 from slmops.recipe import parse_recipe
+from slmops.recipe.keys import kind, models
+from slmops.recipe.objective import TextTerm
+from slmops.recipe.training import Optimisation, TrainSettings
+from slmops.train.examples import Example
+from slmops.train.objectives.observe import TeacherModel
+from slmops.train.trainer import train
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+DISTIL = ROOT / "docs" / "guides" / "distil.md"
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 
 RECIPE = """
@@ -141,6 +148,46 @@ def test_the_recipes_of_the_guide_to_gates_are_valid(tmp_path: Path) -> None:
     for text in texts:
         recipe = parse_recipe({**plain, "teachers": [{"model": "wheel:none"}], **yaml.safe_load(text)}, folder=tmp_path)
         assert recipe.evaluate.gates
+
+
+def distil_blocks(language: str, holding: str) -> list[str]:
+    return [block for block in blocks(DISTIL, language) if holding in block]
+
+
+def test_the_recipes_of_the_guide_to_distilling_are_valid(tmp_path: Path) -> None:
+    for path in ("train.jsonl", "test.jsonl"):
+        (tmp_path / path).touch()
+    plain = {"name": "a", "task": {"kind": "classification"}, "data": {"train": "train.jsonl", "test": "test.jsonl"}}
+    texts = distil_blocks("yaml", "objective:")
+    assert len(texts) == 4
+    recipes = [
+        parse_recipe({**plain, "teachers": [{"model": "wheel:none"}], **yaml.safe_load(text)}, folder=tmp_path)
+        for text in texts
+    ]
+    assert recipes[0].train.objective == TrainSettings().objective, "the guide calls it the default"
+    known = {kind(model) for model in models(TrainSettings.model_fields["objective"].annotation)} - {"custom"}
+    section = DISTIL.read_text(encoding="utf-8").partition("## Which term")[2].partition("\n## ")[0]
+    told = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)))
+    assert set(told) == known
+
+
+def test_the_term_of_the_guide_to_distilling_trains(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program,) = distil_blocks("python", "needs = ")
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house" / "losses.py").write_text(program)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "house"]:
+        monkeypatch.delitem(sys.modules, name)
+    rows = [
+        Example(tuple(tiny.prompt(text)), tuple(tiny.tokenizer.encode(answer))) for text, answer in tiny.pairs.items()
+    ]
+    (*_, custom) = TrainSettings.model_validate(yaml.safe_load(distil_blocks("yaml", "custom:")[-1])["train"]).objective
+    moved = Optimisation(epochs=2, batch_tokens=64, precision="fp32", learning_rate=1e-3)
+    teacher = TeacherModel(tiny.folder)
+    work = tmp_path / "work"
+    objective = [TextTerm(), custom]
+    history = train(tiny.folder, rows, moved, work=work, seed=1, objective=objective, teacher=teacher).history
+    assert set(history[-1]) >= {"text", "Contrastive"}
 
 
 def write_project(folder: Path, model: Path) -> None:

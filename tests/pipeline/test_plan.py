@@ -276,7 +276,57 @@ def test_a_recipe_without_a_pool_is_refused_before_anything_runs(project):
 def test_soft_targets_that_nobody_keeps_are_refused_before_anything_runs(project):
     with pytest.raises(BadInput, match="top_logits 0 keeps none"):
         nodes_for(load(project, "teach.top_logits=0"))
-    nodes_for(load(project, "teach.top_logits=0", "train.objective.kind=text"))
+    nodes_for(load(project, "teach.top_logits=0", "train.objective={kind: text}"))
+    nodes_for(load(project, "teach.top_logits=0", "train.objective={kind: forward_kl, logits: online}"))
+
+
+@pytest.mark.parametrize(
+    ("objective", "runs"),
+    [
+        ("[{kind: forward_kl}, {kind: text}]", False),
+        ("{kind: jsd, logits: online}", True),
+        ("[{kind: text}, {kind: hidden}]", True),
+        ("{kind: attention}", True),
+    ],
+)
+def test_the_teacher_runs_beside_the_student_where_a_term_needs_it(project, objective, runs):
+    taken = {node.id: node.inputs for node in nodes_for(load(project, f"train.objective={objective}"))}
+    assert taken["student"].get("teacher") == ("teacher" if runs else None)
+    unfitted = load(project, f"train.objective={objective}", "teachers.0.fit=null")
+    taken = {node.id: node.inputs for node in nodes_for(unfitted)}
+    assert taken["student"].get("teacher") == ("base" if runs else None)
+
+
+def test_a_layer_that_the_student_will_not_have_is_refused_before_anything_runs(project):
+    with pytest.raises(BadInput, match=r"hidden\.student_layers: the student has no layer 12: it has 12 layers"):
+        nodes_for(load(project, "train.objective={kind: hidden, student_layers: [12]}", "student.carve.layers=12"))
+
+
+def test_a_users_own_term_is_checked_with_the_recipe_and_its_source_counts(project, monkeypatch):
+    module = project / "losses_of_ours.py"
+    module.write_text(
+        "class Sure:\n    needs = frozenset()\n\n    def __init__(self, margin):\n        self.margin = margin\n\n"
+        "    def loss(self, view):\n        return view.logits.max(-1).values.mean() * -self.margin\n"
+    )
+    monkeypatch.syspath_prepend(project)
+    objective = "train.objective=[{kind: text}, {custom: 'losses_of_ours:Sure', margin: 1.0, weight: 0.5}]"
+    recipe = load(project, objective)
+    before = keys(recipe)
+    module.write_text(module.read_text().replace("-self", "- self"))
+    behind = {"student", "shipped", "score:student", "score:shipped", "evaluate", "card", "bundle", "report"}
+    after = keys(recipe)
+    assert {node for node in before if before[node] != after[node]} == behind
+    assert {node for node in before if before[node] != keys(load(project, objective.replace("1.0", "2.0")))[node]} >= {
+        "student"
+    }
+    for changed_, message in (
+        ("Sure", "train.objective: losses_of_ours:Surely: is no class"),
+        ("margin", "train.objective: losses_of_ours:Sure: missing a required argument: 'margin'"),
+        ("losses_of_ours:", "there is no module losses_of_oursly"),
+    ):
+        new = changed_[:-1] + "ly:" if changed_.endswith(":") else changed_ + "ly"
+        with pytest.raises(BadInput, match=message.replace(".", r"\.")):
+            nodes_for(load(project, objective.replace(changed_, new)))
 
 
 def test_a_teacher_that_is_not_there_is_refused(project):

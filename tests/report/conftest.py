@@ -295,7 +295,7 @@ def story(evidence, passing) -> Story:
         },
         histories={
             "teacher": history(2.2, ("text",)),
-            "student": history(1.1, ("kl", "text")),
+            "student": history(1.1, ("forward_kl", "text")),
             "baseline": history(3.0, ("text",)),
         },
         examples=[

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from slmops.models.source import load_model
-from slmops.recipe.training import Objective, Optimisation
+from slmops.recipe.training import Optimisation
 from slmops.train import memory
 from slmops.train.examples import Example
 from slmops.train.memory import activation_bytes, available_bytes, needed
+from slmops.train.objectives.observe import answer_logits
+from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW
-from slmops.train.trainer import collate, loss_terms
+from slmops.train.trainer import collate
 
 ROWS = [Example(tuple(range(3, 43)), tuple(range(50, 60))) for _ in range(8)]
 
@@ -28,8 +30,9 @@ def kept_bytes(model: torch.nn.Module) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        terms = loss_terms(model.train(), collate(ROWS, pad=0), Objective(kind="text"))
-    assert terms["text"][1].requires_grad
+        batch = collate(ROWS, pad=0)
+        loss = cross_entropy(answer_logits(model.train(), batch), batch["target"])
+    assert loss.requires_grad
     return sum(kept.values())
 
 

@@ -11,7 +11,8 @@ from slmops.compress.convert import convert
 from slmops.engines import load_engine
 from slmops.models.source import save_model
 from slmops.recipe.models import CompressSettings
-from slmops.recipe.training import Objective, Optimisation, Rounding
+from slmops.recipe.objective import TextTerm
+from slmops.recipe.training import Optimisation, Rounding
 from slmops.train.examples import Example
 from slmops.train.rounding import to_int4_grid
 from slmops.train.trainer import train
@@ -62,7 +63,7 @@ def test_a_student_comes_out_of_training_on_the_grid(tiny, tmp_path, block):
         tiny.folder,
         rows,
         optimisation,
-        objective=Objective(kind="text"),
+        objective=[TextTerm()],
         rounding=Rounding(block_size=block, head="int4"),
         work=tmp_path,
         seed=1,

@@ -20,12 +20,15 @@ from safetensors.torch import load_file
 from slmops.errors import BadInput, SlmopsError
 from slmops.models.source import load_model
 from slmops.progress import Silent
-from slmops.recipe.training import Objective, Optimisation, StopEarly
+from slmops.recipe.objective import ForwardKl, TextTerm
+from slmops.recipe.training import Optimisation, StopEarly
 from slmops.train import precision, trainer
 from slmops.train.examples import Example, certain
 from slmops.train.memory import needed
+from slmops.train.objectives.observe import answer_logits
+from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW
-from slmops.train.trainer import collate, loss_terms, slope, train
+from slmops.train.trainer import collate, slope, train
 from slmops.train.watcher import WHOLE, last_checkpoint
 
 SETTINGS = Optimisation(epochs=6, learning_rate=5e-3, batch_tokens=64, precision="fp32", checkpoint_seconds=1e-6)
@@ -52,10 +55,10 @@ def test_the_loss_falls_and_the_model_comes_back_in_float32(tiny, tmp_path, prec
 
 
 def test_soft_targets_are_learned_too(tiny, tmp_path):
-    objective = Objective(kind="kl", text_weight=0.5)
+    objective = [ForwardKl(), TextTerm(weight=0.5)]
     trained = train(tiny.folder, examples(soft=True), SETTINGS, objective=objective, work=tmp_path, seed=1)
-    assert trained.history[-1]["kl"] < 0.85 * trained.history[0]["kl"]
-    assert trained.history[-1]["kl"] == pytest.approx(trained.history[-1]["text"], abs=1e-3)
+    assert trained.history[-1]["forward_kl"] < 0.85 * trained.history[0]["forward_kl"]
+    assert trained.history[-1]["forward_kl"] == pytest.approx(trained.history[-1]["text"], abs=1e-3)
 
 
 def changed(**settings: object) -> Optimisation:
@@ -183,7 +186,8 @@ def test_activations_computed_again_give_the_same_weights(tiny, tmp_path):
 
 def validation_loss(model: torch.nn.Module, rows: list[Example]) -> float:
     with torch.inference_mode():
-        return float(loss_terms(model, collate(rows, pad=0), Objective(kind="text"))["text"][1])
+        batch = collate(rows, pad=0)
+        return float(cross_entropy(answer_logits(model, batch), batch["target"]))
 
 
 def test_training_stops_when_the_validation_loss_no_longer_falls_and_its_best_weights_come_out(tiny, tmp_path):

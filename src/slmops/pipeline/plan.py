@@ -36,13 +36,17 @@ from slmops.pipeline.environment import multiplies_bytes
 from slmops.pipeline.stage import Node
 from slmops.recipe.evaluate import Running
 from slmops.recipe.models import CompressSettings, Recipe
+from slmops.recipe.objective import Layered, term_names
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Optimisation
 from slmops.report.stage import Card, CardSettings, Report, ReportSettings
 from slmops.tasks import figure_names
 from slmops.tasks.custom import load_metrics
 from slmops.teach.stage import Teach
-from slmops.train.stage import CarveStudent, Distil, DistilSettings, Fit, FitSettings
+from slmops.train.objectives.base import OF_TEACHER, STORED
+from slmops.train.objectives.layers import in_range
+from slmops.train.objectives.make import all_needs, custom_terms, needs_of
+from slmops.train.stage import OBJECTIVE, CarveStudent, Distil, DistilSettings, Fit, FitSettings
 
 
 def nodes_for(recipe: Recipe) -> list[Node]:
@@ -50,7 +54,7 @@ def nodes_for(recipe: Recipe) -> list[Node]:
 
     Raises:
         BadInput: the teacher's model is not on this machine, the task's schema cannot be used, or settings that are
-            valid each by itself do not go together, or a metric cannot be imported.
+            valid each by itself do not go together, or a metric or a term of the loss cannot be imported.
     """
     _check(recipe)
     nodes = [prepare_data_node(recipe), *_teacher(recipe), *_student(recipe)]
@@ -70,12 +74,20 @@ def _check(recipe: Recipe) -> None:
     pool = recipe.data.sample.pool if recipe.data.sample else recipe.data.pool
     if not pool:
         raise BadInput("data.pool is missing: the teacher has nothing to answer", hint="give texts without answers")
-    if recipe.train.objective.kind == "kl" and not recipe.teach.top_logits:
-        raise BadInput(
-            "train.objective.kind kl needs the teacher's probabilities, and teach.top_logits 0 keeps none",
-            hint="set train.objective.kind: text, or teach.top_logits above 0",
-        )
+    _check_objective(recipe)
     _check_gates(recipe)
+
+
+def _check_objective(recipe: Recipe) -> None:
+    """Refuse terms of the loss that cannot be had; the user's own are imported and made."""
+    for term, name in zip(recipe.train.objective, term_names(recipe.train.objective), strict=True):
+        if STORED in needs_of(term) and not recipe.teach.top_logits:
+            raise BadInput(
+                f"train.objective: {name} needs the teacher's probabilities, and teach.top_logits 0 keeps none",
+                hint="set `logits: online` for it, use the kind text, or set teach.top_logits above 0",
+            )
+        if isinstance(term, Layered):
+            in_range(term.student_layers or [], recipe.student.carve.layers, f"{name}.student_layers", "student")
 
 
 def _check_gates(recipe: Recipe) -> None:
@@ -128,12 +140,17 @@ def _student(recipe: Recipe) -> list[Node]:
     distil = DistilSettings(
         optimisation=_optimisation(train),
         objective=train.objective,
+        normalise=train.normalise,
         round_to_int4=train.round_to_int4,
         max_cut_off=train.max_cut_off,
     )
+    learns = {"student": "student:carved", "data": "data", "answers": "teach"}
+    if all_needs(train.objective) & OF_TEACHER:
+        learns["teacher"] = fitted
+    own = {OBJECTIVE + term.path: term.source for term in custom_terms(train.objective)}
     nodes = [
         Node("student:carved", CarveStudent, carve, inputs={"model": fitted, "data": "data", "answers": "teach"}),
-        Node("student", Distil, distil, inputs={"student": "student:carved", "data": "data", "answers": "teach"}),
+        Node("student", Distil, distil, inputs=learns, sources=own),
         Node("shipped", Convert, recipe.compress, inputs={"model": "student"}),
     ]
     if train.baseline:

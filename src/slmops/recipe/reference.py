@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
 from slmops.generated import keep
@@ -46,7 +46,14 @@ other key has a default. The smallest useful recipe:
   made when there is none. Files are JSONL (`.jsonl`, `.ndjson`), CSV (`.csv`, with a header) or Parquet (`.parquet`).
 """
 
-_NAMES: dict[Any, str] = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "file"}
+_NAMES: dict[Any, str] = {
+    str: "text",
+    int: "integer",
+    float: "number",
+    bool: "true or false",
+    Path: "file",
+    JsonValue: "value",
+}
 _STEPS = {list: ".N", dict: ".NAME"}
 _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
@@ -72,7 +79,8 @@ def _sections(path: str, model: type[Settings], title: str = "Top level") -> Ite
 def _type(field: FieldInfo) -> str:
     kinds = [_kind(member) for member in members(field.annotation)]
     if len(models(field.annotation)) > 1:
-        kinds = ["mapping, by its `kind`"]
+        listed = get_origin(members(field.annotation)[0]) is list
+        kinds = ["mapping, or a list of them, by `kind`" if listed else "mapping, by its `kind`"]
     if NoneType in get_args(field.annotation):
         kinds.append("null")
     rules = [f"{_BOUNDS[name]} {value:g}" for rule in field.metadata for name, value in _bounds(rule)]
@@ -92,15 +100,17 @@ def _kind(member: Any) -> str:
     if get_origin(member) is dict:
         (value,) = members(get_args(member)[1])
         return f"mapping of names to {_kind(value).replace('list of', 'lists of', 1).removesuffix('s')}s"
-    return "mapping" if issubclass(member, BaseModel) else _NAMES[member]
+    return _NAMES.get(member, "mapping")
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True)
-    if isinstance(value, BaseModel) or value == {}:
+    if isinstance(value, BaseModel) or (value == {} and models(field.annotation)):
         return "see below"
+    if isinstance(value, list):
+        value = [item.model_dump(exclude_unset=True) if isinstance(item, BaseModel) else item for item in value]
     return "null" if value is None else f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from slmops.recipe.evaluate import Price
+from slmops.recipe.objective import Objective, imitate_words_and_probabilities
 from slmops.recipe.settings import Settings, Share, local_model
 
 
@@ -101,14 +102,6 @@ class StudentSettings(Settings):
     carve: Carve = Field(default_factory=Carve, description="How it is cut from the teacher.")
 
 
-class Objective(Settings):
-    """What the student imitates. All terms are means per answer token."""
-
-    kind: Literal["kl", "text"] = Field("kl", description="kl: the teacher's soft targets; text: its words alone.")
-    temperature: float = Field(1.0, gt=0, description="Softens both distributions of the KL term.")
-    text_weight: float = Field(0.3, ge=0, description="Weight of cross-entropy on the teacher's words beside KL.")
-
-
 class Rounding(Settings):
     """The grid that weights are rounded to while they learn; the same as in `compress`, or it is of no use."""
 
@@ -123,10 +116,22 @@ class TrainSettings(Optimisation):
         None, description="Quantisation-aware: the student computes with the int4 weights it will ship with."
     )
 
-    objective: Objective = Field(default_factory=Objective, description="What the student imitates.")
+    objective: Objective = Field(
+        default_factory=imitate_words_and_probabilities,
+        description="What the student imitates: one term or a list of them, whose weighted sum is minimised.",
+    )
+    normalise: bool = Field(
+        False, description="Divide every term by a running mean of its own size, so that weights are shares."
+    )
     max_cut_off: Share = Field(
         0.5,
         description="Share of the teacher's answers that may be left out because they were cut off before their end.",
     )
     baseline: bool = Field(True, description="Also train the same student on the labelled rows alone.")
     baseline_epochs: float = Field(8, gt=0, description="Passes of that baseline over the labelled rows.")
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> TrainSettings:
+        if not any(term.weight for term in self.objective):
+            raise ValueError("every term of `objective` has weight 0, so there is nothing to learn")
+        return self

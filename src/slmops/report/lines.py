@@ -28,7 +28,7 @@ def _curves(lines: Sequence[tuple[str, str, list[tuple[float, float]]]], width: 
     x = drawing.x_scale(0, max(at for *_, line in lines for at, _ in line))
     values = [value for *_, line in lines for _, value in line]
     y = drawing.y_scale(min(values) / 1.15, max(values) * 1.15, log=True)
-    drawing.y_axis(y, "loss, nats per answer token (log scale)")
+    drawing.y_axis(y, "loss per answer token (log scale)")
     drawing.x_axis(x, "tokens seen", lambda v: f"{v / 1000:,.0f}k" if v >= 1000 else f"{v:.0f}")
     for role, term, line in lines:
         dashed = " dashed" if term != "text" else ""

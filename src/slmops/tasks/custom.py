@@ -98,7 +98,7 @@ def load_metrics(paths: Sequence[str], figures: Sequence[str] = ()) -> list[Cust
 
 def _load(path: str, place: str) -> CustomMetric:
     module_name, _, name = path.partition(":")
-    module = _import(module_name, place)
+    module = imported(module_name, place)
     function = getattr(module, name, None)
     if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
         functions = [known for known, value in vars(module).items() if inspect.isfunction(value) and known[0] != "_"]
@@ -113,7 +113,12 @@ def _load(path: str, place: str) -> CustomMetric:
     return CustomMetric(path, function, Path(module.__file__))
 
 
-def _import(module: str, place: str) -> Any:
+def imported(module: str, place: str) -> Any:
+    """The module that a recipe names at `place`.
+
+    Raises:
+        BadInput: it cannot be imported.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -16,12 +16,14 @@ from slmops.models.carve import evenly_spaced, important_layers
 from slmops.models.tokenizer import Tokenizer
 from slmops.models.vocabulary import trim_vocabulary
 from slmops.progress import Progress
-from slmops.recipe.training import Carve, Objective
+from slmops.recipe.training import Carve
 from slmops.tasks.base import Task
 from slmops.teach.answers import load_answers
+from slmops.train.objectives.observe import answer_logits
+from slmops.train.objectives.text import cross_entropy
 from slmops.train.precision import resolve_precision
 from slmops.train.prepare import taught_examples
-from slmops.train.trainer import collate, loss_terms
+from slmops.train.trainer import collate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,7 +87,6 @@ def choose_layers(
 
     def loss() -> float:
         with torch.inference_mode():
-            terms = loss_terms(weighed, batch, Objective(kind="text"))
-        return float(terms["text"][1])
+            return float(cross_entropy(answer_logits(weighed, batch), batch["target"]))
 
     return important_layers(weighed, keep, loss, progress)

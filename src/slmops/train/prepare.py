@@ -64,6 +64,34 @@ def _renumbered(ids: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]) -> npt.
     return np.where(kept[places] == ids, places, -1)
 
 
+def same_vocabulary(answers: Sequence[Answer], tokenizer: Tokenizer, kept_tokens: Sequence[int] | None) -> bool:
+    """Whether the student's tokens can be told in the teacher's: by a map, or because they are the same.
+
+    They are the same when the student reads every one of the teacher's answers as the teacher wrote it.
+    """
+    if kept_tokens is not None:
+        return True
+    return all(
+        answer.tokens.max(initial=-1) < tokenizer.size and tokenizer.decode(answer.tokens.tolist()) == answer.text
+        for answer in answers
+    )
+
+
+def retold_examples(answers: Iterable[Answer], task: Task, tokenizer: Tokenizer) -> list[Example]:
+    """The words of the teacher's answers as examples, for a student with a vocabulary of its own.
+
+    An answer that was cut off at the task's limit does not get an end.
+    """
+    end = end_of_answer(tokenizer)
+    examples = []
+    for answer in answers:
+        tokens = tuple(tokenizer.encode(answer.text))
+        whole = len(answer.tokens) < task.max_answer_tokens
+        prompt = tuple(tokenizer.prompt(task.render(answer.input)))
+        examples.append(Example(prompt, (*tokens, end) if whole else tokens))
+    return examples
+
+
 def end_of_answer(tokenizer: Tokenizer) -> int:
     """The end token that the chat template writes behind an assistant's answer.
 

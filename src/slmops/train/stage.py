@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
+from slmops.recipe.objective import Objective, term_names
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Carve, Objective, Optimisation, Rounding
+from slmops.recipe.training import Carve, Optimisation, Rounding
 
 if TYPE_CHECKING:
     from slmops.models.tokenizer import Tokenizer
     from slmops.tasks.base import Task
+    from slmops.teach.answers import Answer
     from slmops.train.examples import Example
+    from slmops.train.objectives.observe import TeacherModel
     from slmops.train.trainer import Trained
 
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
@@ -131,11 +134,19 @@ class DistilSettings(FitSettings):
     """How the student moves, and what it imitates."""
 
     objective: Objective
+    normalise: bool
     max_cut_off: float
 
 
+OBJECTIVE = "objective:"
+"""Begins the names of inputs that are the sources of the user's own terms."""
+
+
 class Distil:
-    """`student`, `data` and `answers` → `model/`, trained on the teacher's answers and the labelled rows."""
+    """`student`, `data` and `answers` → `model/`, trained on the teacher's answers and the labelled rows.
+
+    With terms that ask for more than the teacher's stored probabilities, an input `teacher`: the model that answered.
+    """
 
     name: ClassVar[str] = "distil"
     version: ClassVar[int] = 3
@@ -145,26 +156,35 @@ class Distil:
         from slmops.data.read import read_jsonl
         from slmops.models.tokenizer import Tokenizer
         from slmops.teach.answers import load_answers
-        from slmops.train.prepare import finished, fitting, reference_examples, taught_examples
+        from slmops.train.objectives.base import STORED
+        from slmops.train.objectives.make import all_needs
+        from slmops.train.objectives.observe import TeacherModel
+        from slmops.train.prepare import finished, fitting, reference_examples
 
         folder, data, moved = inputs["student"] / "model", inputs["data"], settings.optimisation
         task = _task(data)
         tokenizer = Tokenizer.load(folder)
-        kept = json.loads((inputs["student"] / "carve.json").read_text(encoding="utf-8"))["tokens"]
+        kept = json.loads((inputs["student"] / "carve.json").read_text(encoding="utf-8"))
         answers = load_answers(inputs["answers"])
         rows = read_jsonl(data / "train.jsonl")
-        width = answers[0].top_ids.shape[1] if settings.objective.kind == "kl" else 0
-        taught = taught_examples(answers, task, tokenizer, kept)
+        needs = all_needs(settings.objective)
+        width = answers[0].top_ids.shape[1] if STORED in needs else 0
+        taught = _answered(answers, task, tokenizer, kept["tokens"], needs)
         whole = finished(taught, tokenizer, max_cut_off=settings.max_cut_off)
         every = [taught[i] for i in whole] + reference_examples(rows, task, tokenizer, soft_k=width)
         names = [answers[i].id for i in whole] + [row["id"] for row in rows]
         examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
+        teacher = None
+        if "teacher" in inputs:
+            teacher = TeacherModel(inputs["teacher"] / "model", kept["tokens"], kept["layers"])
         return _train(
             folder,
             examples,
             moved,
             context,
             objective=settings.objective,
+            normalise=settings.normalise,
+            teacher=teacher,
             rounding=settings.round_to_int4,
             validation=_validation(data, task, tokenizer, moved, folder),
             left_out={"cut_off": len(taught) - len(whole), "too_long": len(every) - len(examples)},
@@ -186,6 +206,27 @@ def _validation(
     return examples
 
 
+def _answered(
+    answers: Sequence[Answer], task: Task, tokenizer: Tokenizer, kept: Sequence[int] | None, needs: frozenset[str]
+) -> list[Example]:
+    """The teacher's answers in the student's tokens.
+
+    Raises:
+        BadInput: the student has a vocabulary of its own, and a term compares the two models token by token.
+    """
+    from slmops.train.prepare import retold_examples, same_vocabulary, taught_examples
+
+    if same_vocabulary(answers, tokenizer, kept):
+        return taught_examples(answers, task, tokenizer, kept)
+    if needs:
+        raise BadInput(
+            "train.objective: the student's vocabulary is not the teacher's, and no map between them is known, so "
+            f"nothing of the teacher's that goes token by token can be imitated ({', '.join(sorted(needs))})",
+            hint="use kinds that go by the words alone: text",
+        )
+    return retold_examples(answers, task, tokenizer)
+
+
 def _train(
     folder: Path,
     examples: Sequence[Example],
@@ -193,6 +234,8 @@ def _train(
     context: Context,
     *,
     objective: Objective | None = None,
+    normalise: bool = False,
+    teacher: TeacherModel | None = None,
     rounding: Rounding | None,
     validation: Sequence[Example],
     left_out: Mapping[str, int],
@@ -212,6 +255,8 @@ def _train(
         settings,
         validation=validation,
         objective=objective,
+        normalise=normalise,
+        teacher=teacher,
         rounding=rounding,
         work=context.work,
         seed=context.seed,
@@ -222,9 +267,9 @@ def _train(
     (context.out / "history.json").write_text(json.dumps(trained.history) + "\n", encoding="utf-8")
     if settings.tensorboard:
         shutil.copytree(context.work / FOLDER, context.out / FOLDER)
-    last = {name: value for name, value in trained.history[-1].items() if name in ("text", "kl")}
+    last, names = trained.history[-1], term_names(objective) if objective else ["text"]
     return {
-        **{f"loss_{name}": value for name, value in last.items()},
+        **{f"loss_{name}": last[name] for name in names},
         "train_tokens": trained.tokens,
         "train_seconds": trained.seconds,
         "tokens_per_s": trained.tokens / max(trained.seconds, 1e-9),

@@ -17,11 +17,15 @@ from transformers import AutoConfig, Trainer, TrainingArguments
 from slmops.errors import BadInput
 from slmops.models.source import load_model
 from slmops.progress import Progress, Silent
-from slmops.recipe.training import Objective, Optimisation, Rounding
+from slmops.recipe.objective import Objective, TextTerm
+from slmops.recipe.training import Optimisation, Rounding
 from slmops.train.events import FOLDER, check_tensorboard, event_files
 from slmops.train.examples import Example, in_steps, schedule
 from slmops.train.memory import available_bytes, check_memory, needed
-from slmops.train.objective import soft_loss, text_loss
+from slmops.train.objectives.base import STORED
+from slmops.train.objectives.imitate import Imitation
+from slmops.train.objectives.observe import TeacherModel, answer_logits
+from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW, Round
 from slmops.train.precision import Precision, resolve_precision
 from slmops.train.processes import Processes
@@ -58,23 +62,29 @@ def train(
     seed: int,
     validation: Sequence[Example] = (),
     objective: Objective | None = None,
+    normalise: bool = False,
+    teacher: TeacherModel | None = None,
     rounding: Rounding | None = None,
     progress: Progress | None = None,
     title: str = "train",
 ) -> Trained:
     """Train the model in `folder` on `examples` and return it, starting from the last whole checkpoint in `work`.
 
-    The loss is the mean over the answer tokens of a step; prompts only give context. With an objective of kind `kl`,
-    every example must carry soft targets. With `rounding`, the matrices that ship with four bits are on their grid in
-    every forward pass and in the result. With `settings.stop_early`, the weights of the lowest loss on `validation`
-    come out.
+    The loss is the mean over the answer tokens of a step; prompts only give context. Without an objective the words
+    alone are learned. With `rounding`, the matrices that ship with four bits are on their grid in every forward pass
+    and in the result. With `settings.stop_early`, the weights of the lowest loss on `validation` come out.
 
     Below `torchrun` each process calls this with the same arguments and a `work` that all can read. The processes take
     alternate batches of a step, so a step is as large as `accumulate` batches of each; all of them return the same
     model.
 
+    Args:
+        normalise: divide every term of the objective by a running mean of its own size.
+        teacher: runs beside the student where the objective asks for more than its stored probabilities.
+
     Raises:
-        BadInput: the settings cannot be followed with what is here: memory, packages, validation examples.
+        BadInput: the objective does not go with the model, the teacher or the examples, or the settings cannot be
+            followed with what is here: memory, packages, validation examples.
         SlmopsError: the loss is no longer a number.
     """
     processes = Processes.joined()
@@ -88,10 +98,15 @@ def train(
     model = load_model(folder, dtype=precision.dtype)
     grids = _grids(model, rounding)
     _freeze(model, settings.freeze_layers, grids)
+    imitation = _imitation(
+        objective or [TextTerm()], model, examples, teacher=teacher, still=settings.freeze_layers, normalise=normalise
+    )
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
     every = [*examples, *(validation if settings.stop_early else ())]
     check_memory(needed(model, plan, every, settings), available, model, settings)
-    states = trunk_states(model, settings.freeze_layers, every, told)
+    whole = imitation.reads_still_layers
+    states = None if whole else trunk_states(model, settings.freeze_layers, every, told)
+    imitation.attach(model)
     steps = [[i for batch in step for i in batch] for step in in_steps(plan, settings.accumulate * processes.count)]
     tokens = [sum(len(examples[i]) for i in step) for step in steps]
     watcher = Watcher(tokens, settings, precision, work=work, processes=processes, progress=told)
@@ -100,7 +115,7 @@ def train(
         every,
         processes.part(plan),
         settings,
-        objective or Objective(kind="text"),
+        imitation,
         answers=[sum(len(examples[i].answer) for i in step) for step in steps],
         validation=_validation_batches(len(examples), validation, settings),
         grids=grids,
@@ -122,6 +137,7 @@ def train(
     with torch.no_grad():
         for weight, master in zip(trainer.trainable, finished, strict=True):
             weight.copy_(master)
+    imitation.detach(model)
     return Trained(
         model.eval(), watcher.history, int(watcher.history[-1]["tokens"]), watcher.seconds, watcher.figures()
     )
@@ -133,6 +149,18 @@ def _check(settings: Optimisation, validation: Sequence[Example]) -> None:
         raise BadInput("stop_early needs validation examples, and there are none", hint="set data.split.validation")
     if settings.tensorboard:
         check_tensorboard()
+
+
+def _imitation(
+    objective: Objective, model: transformers.PreTrainedModel, examples: Sequence[Example], **others: Any
+) -> Imitation:
+    imitation = Imitation(objective, model, **others)
+    if STORED in imitation.needs and any(example.soft is None for example in examples):
+        raise BadInput(
+            "the objective needs the teacher's stored probabilities, and not every example has them",
+            hint="set `logits: online` for its terms, or teach.top_logits above 0",
+        )
+    return imitation
 
 
 def _precision(settings: Optimisation, folder: Path, last: Path | None, processes: Processes) -> Precision:
@@ -183,7 +211,7 @@ class _Trainer(Trainer):
         examples: Sequence[Example],
         plan: list[list[int]],
         settings: Optimisation,
-        objective: Objective,
+        imitation: Imitation,
         *,
         answers: list[int],
         validation: list[list[int]],
@@ -202,7 +230,7 @@ class _Trainer(Trainer):
             answers: answer tokens of each step, in the batches of all processes together.
             validation: batches of all processes together.
         """
-        self.examples, self.plan, self.settings, self.objective = examples, plan, settings, objective
+        self.examples, self.plan, self.settings, self.imitation = examples, plan, settings, imitation
         self.answers, self.validation, self.processes = answers, validation, processes
         self.watcher, self.grids, self.states = watcher, grids, states
         self.trainable = [weight for weight in model.parameters() if weight.requires_grad]
@@ -258,8 +286,8 @@ class _Trainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:  # noqa: ARG002
         # `self.model`, not what may be wrapped around it: `_clip_grad_norm` adds the gradients up.
-        terms = loss_terms(self.model, inputs, self.objective)
-        loss: Any = sum(weight * value for weight, value in terms.values())
+        terms = self.imitation.terms(self.model, inputs)
+        loss: Any = sum(factor * value for factor, value in terms.values())
         share = self._share(inputs)
         figures = {name: float(value.detach()) for name, (_, value) in terms.items()}
         self.watcher.observe(figures, float(loss.detach()), share)
@@ -284,7 +312,7 @@ class _Trainer(Trainer):
         for rows in self.processes.part(self.validation):
             if rows:
                 inputs = self._prepare_inputs(self._collate(rows))
-                _, text = loss_terms(self.model, inputs, Objective(kind="text"))["text"]
+                text = cross_entropy(answer_logits(self.model, inputs), inputs["target"])
                 nats, tokens = nats + float(text) * len(inputs["target"]), tokens + len(inputs["target"])
         self.model.train()
         nats, count = self.processes.total([nats, tokens])
@@ -316,23 +344,6 @@ def slope(step: int, steps: int, warmup: float) -> float:
     """Share of the peak learning rate at `step`: a linear rise, then a linear fall to a twentieth."""
     rise = max(1, round(warmup * steps))
     return (step + 1) / rise if step < rise else max(0.05, (steps - step) / max(1, steps - rise))
-
-
-def loss_terms(
-    model: Any, inputs: dict[str, torch.Tensor], objective: Objective
-) -> dict[str, tuple[float, torch.Tensor]]:
-    """Each term of the loss with its weight. The head is computed at answer positions only.
-
-    Where `inputs` hold `states`, what the layers below put out, the model is run from there.
-    """
-    below = {"inputs_embeds": inputs["states"]} if "states" in inputs else {"input_ids": inputs["input_ids"]}
-    hidden = model.base_model(**below, attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
-    logits = model.get_output_embeddings()(hidden[inputs["predicts"]]).float()
-    text = text_loss(logits, inputs["target"])
-    if objective.kind == "text":
-        return {"text": (1.0, text)}
-    soft = soft_loss(logits, inputs["soft_ids"], inputs["soft_log_probs"], temperature=objective.temperature)
-    return {"kl": (1.0, soft), "text": (objective.text_weight, text)}
 
 
 def collate(examples: Sequence[Example], *, pad: int) -> dict[str, torch.Tensor]:

@@ -1,0 +1,170 @@
+"""What a student imitates: one term of the loss, or several."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
+
+from slmops.recipe.settings import Settings
+
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+"""`package.module:Class`."""
+
+
+class Weighted(Settings):
+    """What every term has. All of them are means per answer token."""
+
+    weight: float = Field(1.0, ge=0, description="What the term counts beside the others.")
+
+
+class TextTerm(Weighted):
+    """Cross-entropy on the words of the answer: the teacher's on the pool, the reference on labelled rows."""
+
+    kind: Literal["text"] = Field("text", description="The answer's words alone.")
+
+
+class Divergence(Weighted):
+    """How far the student's next-token distribution is from the teacher's."""
+
+    temperature: float = Field(1.0, gt=0, le=100, description="Softens both distributions; the loss is scaled by T².")
+    logits: Literal["stored", "online"] = Field(
+        "stored",
+        description="stored: the `teach.top_logits` that were kept with each answer; online: the teacher runs beside "
+        "the student, which costs its forward pass in every step and gives all of its distribution.",
+    )
+
+
+class ForwardKl(Divergence):
+    """KL(teacher ‖ student): the student covers all that the teacher would say (Hinton et al. 2015)."""
+
+    kind: Literal["forward_kl"] = Field("forward_kl", description="KL divergence from teacher to student.")
+
+
+class ReverseKl(Divergence):
+    """KL(student ‖ teacher): the student keeps to what the teacher finds likely (Gu et al. 2024, MiniLLM)."""
+
+    kind: Literal["reverse_kl"] = Field("reverse_kl", description="KL divergence from student to teacher.")
+
+
+class Jsd(Divergence):
+    """Generalised Jensen-Shannon divergence (Agarwal et al. 2024, GKD)."""
+
+    kind: Literal["jsd"] = Field("jsd", description="Between forward and reverse KL, and bounded.")
+    beta: float = Field(0.5, gt=0, lt=1, description="Share of the teacher in the mixture both are compared with.")
+
+
+class SkewedKl(Divergence):
+    """KL(teacher ‖ teacher and student mixed): gradients that stay small (Ko et al. 2024, DistiLLM)."""
+
+    kind: Literal["skewed_kl"] = Field("skewed_kl", description="Forward KL to a mixture with some of the teacher.")
+    alpha: float = Field(0.1, ge=0, lt=1, description="Share of the teacher in the mixture; 0 is forward KL.")
+
+
+class SkewedReverseKl(Divergence):
+    """KL(student ‖ student and teacher mixed): reverse KL without its spikes (Ko et al. 2024, DistiLLM)."""
+
+    kind: Literal["skewed_reverse_kl"] = Field(
+        "skewed_reverse_kl", description="Reverse KL to a mixture with some of the student."
+    )
+    alpha: float = Field(0.1, ge=0, lt=1, description="Share of the student in the mixture; 0 is reverse KL.")
+
+
+class Layered(Weighted):
+    """A term that compares layers of the two models; the teacher runs beside the student."""
+
+    student_layers: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, min_length=1, description="Layers of the student, the first is 0; null lets the term choose."
+    )
+    teacher_layers: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, min_length=1, description="The teacher's layer for each of `student_layers`; null lets the term choose."
+    )
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Layered:
+        ours, theirs = self.student_layers, self.teacher_layers
+        if theirs is not None and (ours is None or len(ours) != len(theirs)):
+            raise ValueError("`teacher_layers` needs `student_layers` of the same length: they are pairs")
+        if ours is not None and len(set(ours)) != len(ours):
+            raise ValueError("`student_layers` names a layer twice")
+        return self
+
+
+class HiddenTerm(Layered):
+    """What layers put out, matched (Romero et al. 2015; Jiao et al. 2020, TinyBERT).
+
+    Unless told, every student layer that moves is matched with the teacher's layer that it was cut from, or with evenly
+    spaced ones.
+    """
+
+    kind: Literal["hidden"] = Field("hidden", description="Hidden states of intermediate layers.")
+    distance: Literal["mse", "cosine"] = Field("mse", description="Mean squared difference, or 1 minus the cosine.")
+    project: bool = Field(
+        True, description="Learn a linear map to the teacher's width where widths differ; false refuses such a pair."
+    )
+
+
+class AttentionTerm(Layered):
+    """Where heads look, matched; the last layers of both models unless told (Wang et al. 2020, MiniLM)."""
+
+    kind: Literal["attention"] = Field("attention", description="Attention distributions.")
+    distance: Literal["kl", "mse"] = Field("kl", description="KL(teacher ‖ student) per head, or squared difference.")
+    heads: Literal["each", "mean"] = Field(
+        "each", description="Head by head, which needs as many in both models; or the mean over heads."
+    )
+
+
+class CustomTerm(Weighted):
+    """A term of your own: `{custom: package.module:Class, weight: 1.0, margin: 0.5}`.
+
+    All keys but these go to the class's constructor. docs/guides/distil.md shows one.
+    """
+
+    kind: Literal["custom"] = Field("custom", description="May be left out beside `custom`.")
+    custom: ClassName = Field(description="`package.module:Class` of a class with `needs` and `loss`.")
+    arguments: dict[str, JsonValue] = Field(
+        default_factory=dict, description="For the constructor; keys written beside `custom` end here."
+    )
+
+
+def _arguments_apart(term: Any) -> Any:
+    """A custom term as its model has it: what is no key of the model is an argument of the class."""
+    if not isinstance(term, Mapping) or "custom" not in term:
+        return term
+    own = {key: value for key, value in term.items() if key in CustomTerm.model_fields}
+    beside = {key: value for key, value in term.items() if key not in own}
+    if not beside:
+        return {"kind": "custom", **own}
+    given = own.pop("arguments", {})
+    return {"kind": "custom", **own, "arguments": {**given, **beside} if isinstance(given, Mapping) else given}
+
+
+def _listed(objective: Any) -> Any:
+    terms = objective if isinstance(objective, list) else [objective]
+    return [_arguments_apart(term) for term in terms]
+
+
+Term = Annotated[
+    TextTerm | ForwardKl | ReverseKl | Jsd | SkewedKl | SkewedReverseKl | HiddenTerm | AttentionTerm | CustomTerm,
+    Field(discriminator="kind"),
+]
+Objective = Annotated[list[Term], Field(min_length=1), BeforeValidator(_listed)]
+"""One term, or a list of them, whose weighted sum is minimised."""
+
+
+def imitate_words_and_probabilities() -> list[Term]:
+    """The default: the teacher's stored probabilities, and its words beside them."""
+    return [ForwardKl(kind="forward_kl", weight=1.0), TextTerm(kind="text", weight=0.3)]
+
+
+def term_names(objective: Sequence[Term]) -> list[str]:
+    """What each term is called in logs and figures: its kind or its class, numbered from the second of a name on."""
+    names: list[str] = []
+    seen: Counter[str] = Counter()
+    for term in objective:
+        name = term.custom.partition(":")[2] if isinstance(term, CustomTerm) else term.kind
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return names

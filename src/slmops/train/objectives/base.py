@@ -1,0 +1,118 @@
+"""What a term of the loss is, and what it is shown of student and teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+
+STORED, ONLINE, HIDDEN, ATTENTION = "stored", "online", "hidden", "attention"
+NEEDS = frozenset({STORED, ONLINE, HIDDEN, ATTENTION})
+"""What a term may need beside the student's logits and the words: each fills some fields of its `View`."""
+
+OF_TEACHER = frozenset({ONLINE, HIDDEN, ATTENTION})
+"""Needs for which the teacher's model runs beside the student."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What chosen layers of both models made of the answer positions, by layer number; the first is 0.
+
+    Of hidden states the tensors are float32 [n, width], of attention maps float32 [n, heads, length]. The length is
+    that of the longest row of the batch; what lies behind a position or beyond its row is 0.
+    """
+
+    student: Mapping[int, torch.Tensor]
+    teacher: Mapping[int, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class View:
+    """One batch as a term sees it: n positions, each of which predicts an answer token.
+
+    Attributes:
+        logits: the student's, float32 [n, V], V being its vocabulary.
+        target: the tokens of the answers, int64 [n].
+        stored_ids: need `stored`: the teacher's most likely tokens, int64 [n, k]; -1 where the student lacks one.
+        stored_log_probs: need `stored`: their log-probabilities under the teacher's softmax, float32 [n, k].
+        teacher_logits: need `online`: float32 [n, V of the teacher].
+        kept: int64 [V], the teacher's id of each of the student's tokens; None when their vocabularies are the same.
+        hidden: need `hidden`: what the layers put out, before any final norm.
+        attention: need `attention`: attention probabilities.
+    """
+
+    logits: torch.Tensor
+    target: torch.Tensor
+    stored_ids: torch.Tensor | None = None
+    stored_log_probs: torch.Tensor | None = None
+    teacher_logits: torch.Tensor | None = None
+    kept: torch.Tensor | None = None
+    hidden: Layers | None = None
+    attention: Layers | None = None
+
+
+@runtime_checkable
+class Term(Protocol):
+    """One term of the loss.
+
+    A term that learns weights of its own is a `torch.nn.Module`: they move and are checkpointed with the student.
+    """
+
+    @property
+    def name(self) -> str:
+        """What logs and figures call it."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Of `NEEDS`: what its `View` must hold."""
+
+    def loss(self, view: View) -> torch.Tensor:
+        """A scalar: the mean per answer token, with a gradient for the student."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The form of a model: its number of layers, the width of its hidden states, its attention heads."""
+
+    layers: int
+    width: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class Models:
+    """The two models that a term will see.
+
+    Attributes:
+        cut_from: teacher layer that each student layer was cut from; None when the student is no cut of the teacher.
+        still: lowest student layers that do not move.
+    """
+
+    student: Shape
+    teacher: Shape
+    cut_from: Sequence[int] | None = None
+    still: int = 0
+
+
+@runtime_checkable
+class Bound(Protocol):
+    """A term with need `hidden` or `attention` that wants to know the two models first."""
+
+    def bind(self, models: Models) -> None:
+        """Called once, before training.
+
+        Raises:
+            BadInput: a layer is out of range, or the two models do not fit together.
+        """
+
+
+@runtime_checkable
+class Paired(Protocol):
+    """A term that is shown some layers only; one that is none is shown all."""
+
+    @property
+    def pairs(self) -> Sequence[tuple[int, int]]:
+        """Teacher layer and student layer of each pair; known once the term is bound."""

@@ -1,0 +1,86 @@
+"""From the recipe's terms to the objects that compute them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slmops.recipe import objective as recipe
+from slmops.train.objectives import divergences
+from slmops.train.objectives.base import ATTENTION, HIDDEN, ONLINE, STORED, Term
+from slmops.train.objectives.custom import Custom, load_custom
+from slmops.train.objectives.text import Text
+
+
+def needs_of(term: recipe.Term) -> frozenset[str]:
+    """What one term must be given; see `base.NEEDS`. PyTorch is not loaded, unless a custom term does.
+
+    Raises:
+        BadInput: a custom term cannot be loaded.
+    """
+    match term:
+        case recipe.Divergence():
+            return frozenset({STORED if term.logits == "stored" else ONLINE})
+        case recipe.HiddenTerm():
+            return frozenset({HIDDEN})
+        case recipe.AttentionTerm():
+            return frozenset({ATTENTION})
+        case recipe.CustomTerm():
+            return load_custom(term.custom, term.arguments).needs
+        case _:
+            return frozenset()
+
+
+def all_needs(objective: Sequence[recipe.Term]) -> frozenset[str]:
+    """What the terms together must be given."""
+    return frozenset[str]().union(*map(needs_of, objective))
+
+
+def custom_terms(objective: Sequence[recipe.Term]) -> list[Custom]:
+    """The user's own among the terms.
+
+    Raises:
+        BadInput: one cannot be loaded.
+    """
+    return [load_custom(term.custom, term.arguments) for term in objective if isinstance(term, recipe.CustomTerm)]
+
+
+def make_terms(objective: Sequence[recipe.Term]) -> list[Term]:
+    """The terms, named apart, in the order of the recipe.
+
+    Raises:
+        BadInput: a custom term cannot be loaded.
+    """
+    names = recipe.term_names(objective)
+    return [_made(term, name) for term, name in zip(objective, names, strict=True)]
+
+
+def _made(term: recipe.Term, name: str) -> Term:
+    match term:
+        case recipe.TextTerm():
+            return Text(name)
+        case recipe.ForwardKl():
+            return divergences.ForwardKl(name, term.temperature, term.logits)
+        case recipe.ReverseKl():
+            return divergences.ReverseKl(name, term.temperature, term.logits)
+        case recipe.Jsd():
+            return divergences.Jsd(name, term.temperature, term.logits, term.beta)
+        case recipe.SkewedKl():
+            return divergences.SkewedKl(name, term.temperature, term.logits, term.alpha)
+        case recipe.SkewedReverseKl():
+            return divergences.SkewedReverseKl(name, term.temperature, term.logits, term.alpha)
+        case recipe.HiddenTerm():
+            from slmops.train.objectives.hidden import Hidden
+
+            return Hidden(
+                name=name,
+                student_layers=term.student_layers,
+                teacher_layers=term.teacher_layers,
+                distance=term.distance,
+                project=term.project,
+            )
+        case recipe.AttentionTerm():
+            from slmops.train.objectives.attention import Attention
+
+            return Attention(name, term.student_layers, term.teacher_layers, term.distance, term.heads)
+        case recipe.CustomTerm():
+            return load_custom(term.custom, term.arguments, name)

@@ -1,0 +1,131 @@
+"""Running student and teacher over a batch, and keeping what terms ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from slmops.errors import BadInput
+from slmops.models.source import load_model
+from slmops.train.objectives.base import Shape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Inputs = Mapping[str, torch.Tensor]
+"""A collated batch; see `trainer.collate`."""
+
+
+def answer_logits(model: Any, inputs: Inputs) -> torch.Tensor:
+    """The model's logits, float32 [answer tokens, vocabulary]: the head is computed at answer positions only.
+
+    Where `inputs` hold `states`, what the still layers below put out, the model is run from there.
+    """
+    below = {"inputs_embeds": inputs["states"]} if "states" in inputs else {"input_ids": inputs["input_ids"]}
+    hidden = model.base_model(**below, attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
+    logits: torch.Tensor = model.get_output_embeddings()(hidden[inputs["predicts"]])
+    return logits.float()
+
+
+def shape_of(model: PreTrainedModel) -> Shape:
+    config = model.config.get_text_config()
+    return Shape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
+
+
+class Taps:
+    """Forward hooks on chosen layers. Modules are remembered, so a model run from the middle keeps its numbers."""
+
+    def __init__(self, model: PreTrainedModel, *, hidden: Iterable[int], attention: Iterable[int]) -> None:
+        layers = list(model.get_decoder().layers)
+        self._hidden: dict[int, torch.Tensor] = {}
+        self._attention: dict[int, torch.Tensor] = {}
+        self._handles = [_hook(layers[i], partial(self._keep_hidden, i)) for i in hidden]
+        self._handles += [_hook(_attention_of(layers[i]), partial(self._keep_attention, i)) for i in attention]
+
+    def take(self, at: torch.Tensor) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+        """What the last forward pass left at the positions `at`, bool [rows, length]; nothing is left behind.
+
+        Returns:
+            Hidden states, float32 [n, width], and attention maps, float32 [n, heads, length], by layer.
+        """
+        hidden = {i: states[at].float() for i, states in self._hidden.items()}
+        maps = {i: maps.transpose(1, 2)[at].float() for i, maps in self._attention.items()}
+        self._hidden, self._attention = {}, {}
+        return hidden, maps
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _keep_hidden(self, layer: int, output: Any) -> None:
+        self._hidden[layer] = output[0] if isinstance(output, tuple) else output
+
+    def _keep_attention(self, layer: int, output: Any) -> None:
+        if not isinstance(output, tuple) or output[1] is None:
+            raise BadInput("train.objective: attention: this model does not give its attention maps", hint=_KINDS)
+        self._attention[layer] = output[1]
+
+
+_KINDS = "use the kind hidden, or one of the divergences"
+
+
+def _hook(module: Any, keep: Callable[[Any], None]) -> Any:
+    def hook(_module: Any, _arguments: Any, output: Any) -> None:
+        keep(output)
+
+    return module.register_forward_hook(hook)
+
+
+def _attention_of(layer: Any) -> Any:
+    if not hasattr(layer, "self_attn"):
+        raise BadInput(f"train.objective: attention: {type(layer).__name__} of this model has none", hint=_KINDS)
+    return layer.self_attn
+
+
+@dataclass(frozen=True)
+class TeacherModel:
+    """The teacher that runs beside a student.
+
+    Attributes:
+        folder: a model folder.
+        kept_tokens: the teacher's id of each of the student's tokens; None when their vocabularies are the same.
+        cut_from: the teacher's layer that each of the student's was cut from; None when it is no cut.
+    """
+
+    folder: Path
+    kept_tokens: Sequence[int] | None = None
+    cut_from: Sequence[int] | None = None
+
+
+class Teacher:
+    """A teacher in the loop: it reads what the student reads, in its own tokens, and does not move."""
+
+    def __init__(self, teacher: TeacherModel, *, dtype: torch.dtype, logits: bool) -> None:
+        self.model = load_model(teacher.folder, dtype=dtype).requires_grad_(False)
+        self.kept = None if teacher.kept_tokens is None else torch.tensor(list(teacher.kept_tokens))
+        self.cut_from, self.logits = teacher.cut_from, logits
+        self.taps: Taps | None = None
+
+    def tap(self, *, hidden: Iterable[int], attention: Sequence[int]) -> None:
+        if attention:
+            self.model.set_attn_implementation("eager")
+        self.taps = Taps(self.model, hidden=hidden, attention=attention)
+
+    @torch.no_grad()
+    def run(self, inputs: Inputs) -> tuple[torch.Tensor | None, dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+        """Logits at answer positions, float32 [n, its vocabulary], if wanted; hidden states and attention maps."""
+        ids, at = inputs["input_ids"], inputs["predicts"]
+        if self.model.device != ids.device:
+            self.model.to(ids.device)
+        if self.kept is not None:
+            self.kept = self.kept.to(ids.device)
+            ids = self.kept[ids]
+        mask = inputs["attention_mask"]
+        states = self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        logits = self.model.get_output_embeddings()(states[at]).float() if self.logits else None
+        return logits, *(self.taps.take(at) if self.taps else ({}, {}))

@@ -1,0 +1,37 @@
+"""The words of the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from slmops.train.objectives.base import View
+
+if TYPE_CHECKING:
+    import torch
+
+
+def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy in nats of the written tokens: -1/n Σ log softmax(logits)[target].
+
+    Args:
+        logits: float32 [tokens, vocabulary].
+        target: int64 [tokens].
+    """
+    from torch.nn import functional
+
+    return functional.cross_entropy(logits, target)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Cross-entropy on the teacher's words: sequence-level distillation (Kim and Rush 2016, equation 6).
+
+    On labelled rows the words are the reference's, and it is the common loss of fine-tuning.
+    """
+
+    name: str
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def loss(self, view: View) -> torch.Tensor:
+        return cross_entropy(view.logits, view.target)

@@ -1,0 +1,85 @@
+"""The stage that trains the student: what it reads for each objective, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slmops.data.read import write_jsonl
+from slmops.errors import BadInput
+from slmops.pipeline.stage import Context
+from slmops.recipe.objective import AttentionTerm, ForwardKl, HiddenTerm, Objective, TextTerm
+from slmops.recipe.training import Optimisation
+from slmops.tasks import Classification
+from slmops.teach.answers import Answer, save_answers
+from slmops.train.stage import Distil, DistilSettings
+
+TASK = Classification(("refund", "other"), None, 8)
+MOVED = Optimisation(epochs=1, batch_tokens=128, precision="fp32", learning_rate=1e-3)
+
+
+@pytest.fixture
+def inputs(tiny, tmp_path) -> dict[str, Path]:
+    """A student that is its teacher, four answers and two labelled rows."""
+    folders = {name: tmp_path / name for name in ("student", "teacher", "data", "answers")}
+    for folder in folders.values():
+        folder.mkdir()
+    for name in ("student", "teacher"):
+        (folders[name] / "model").symlink_to(tiny.folder)
+    (folders["student"] / "carve.json").write_text(json.dumps({"tokens": None, "layers": [0, 1]}))
+    (folders["data"] / "task.json").write_text(json.dumps(TASK.describe()))
+    write_jsonl(folders["data"] / "train.jsonl", [{"id": f"t{i}", "input": "hm", "output": "other"} for i in range(2)])
+    (end,) = tiny.tokenizer.end_ids
+    answer(folders["answers"], [*tiny.tokenizer.encode("refund"), end], "refund")
+    return folders
+
+
+def answer(folder: Path, tokens: list[int], text: str) -> None:
+    top = np.stack([tokens, np.zeros_like(tokens)], -1).astype(np.int32)
+    log_probs = np.log(np.full(top.shape, [0.7, 0.2], dtype=np.float32))
+    save_answers(folder, [Answer(f"p{i}", "hello", text, np.array(tokens), top, log_probs) for i in range(4)])
+
+
+def distil(inputs: dict[str, Path], folder: Path, objective: Objective) -> dict[str, float | str]:
+    settings = DistilSettings(optimisation=MOVED, objective=objective, normalise=False, round_to_int4=None)
+    (folder / "out").mkdir()
+    return dict(Distil().run(inputs, settings, Context(out=folder / "out", work=folder / "work", seed=7)))
+
+
+@pytest.mark.parametrize(
+    ("objective", "figures"),
+    [
+        ([ForwardKl(), TextTerm()], {"loss_forward_kl", "loss_text"}),
+        ([ForwardKl(logits="online"), ForwardKl()], {"loss_forward_kl", "loss_forward_kl_2"}),
+        ([HiddenTerm(), AttentionTerm()], {"loss_hidden", "loss_attention"}),
+    ],
+)
+def test_every_term_is_a_figure(inputs, tmp_path, objective, figures):
+    found = distil(inputs, tmp_path, objective)
+    assert {name for name in found if name.startswith("loss_")} == figures
+    assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
+
+
+def test_an_unmoved_student_of_itself_is_no_distance_away(inputs, tmp_path):
+    """Its layers are matched with those it was cut from, and it reads what its teacher reads."""
+    found = distil(
+        inputs, tmp_path, [TextTerm(weight=1e-9), ForwardKl(logits="online", weight=0), HiddenTerm(weight=0)]
+    )
+    assert found["loss_forward_kl"] == pytest.approx(0, abs=1e-2)
+    assert found["loss_hidden"] == pytest.approx(0, abs=1e-2)
+
+
+@pytest.mark.parametrize("term", [ForwardKl(), ForwardKl(logits="online"), HiddenTerm(), AttentionTerm()])
+def test_a_vocabulary_of_its_own_goes_by_words_alone(inputs, tmp_path, term):
+    answer(inputs["answers"], [100_000, 100_001], "refund")
+    with pytest.raises(BadInput, match="the student's vocabulary is not the teacher's") as error:
+        distil(inputs, tmp_path, [TextTerm(), term])
+    assert "text" in (error.value.hint or "")
+
+
+def test_words_alone_are_learned_in_any_vocabulary(inputs, tmp_path):
+    answer(inputs["answers"], [100_000, 100_001], "refund")
+    assert float(distil(inputs, tmp_path, [TextTerm()])["loss_text"]) > 0
