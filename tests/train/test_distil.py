@@ -44,7 +44,7 @@ def answer(folder: Path, tokens: list[int], text: str) -> None:
 
 
 def distil(inputs: dict[str, Path], folder: Path, objective: Objective) -> dict[str, float | str]:
-    settings = DistilSettings(optimisation=MOVED, objective=objective, normalise=False, round_to_int4=None)
+    settings = DistilSettings(optimisation=MOVED, objective=objective, normalise=False, max_cut_off=0.5)
     (folder / "out").mkdir()
     return dict(Distil().run(inputs, settings, Context(out=folder / "out", work=folder / "work", seed=7)))
 

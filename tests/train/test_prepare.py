@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slmops.data.read import write_jsonl
 from slmops.errors import BadInput
 from slmops.models.tokenizer import Tokenizer
 from slmops.pipeline.stage import Context
-from slmops.recipe.training import Optimisation
+from slmops.recipe.training import Optimisation, StopEarly
 from slmops.tasks import Classification
 from slmops.teach.answers import Answer
+from slmops.train.examples import Example
 from slmops.train.prepare import (
     check_lengths,
     end_of_answer,
+    finished,
+    fitting,
     reference_examples,
     retold_examples,
     same_vocabulary,
@@ -115,6 +122,64 @@ def test_rows_that_do_not_fit_are_counted_and_the_longest_is_named(tiny, tiny_to
     check_lengths(examples[:1], ["row-1"], tiny.folder)
     with pytest.raises(BadInput, match=r"2 rows are longer than the model's context of 128 tokens; row row-50 has"):
         check_lengths(examples, [row["id"] for row in rows], tiny.folder)
+
+
+def test_rows_that_do_not_fit_are_left_out_up_to_a_bound(tiny, tiny_tokenizer):
+    rows = [{"id": f"row-{words}", "input": "word " * words} for words in (1, 2, 3, 50)]
+    examples, names = unanswered_examples(rows, TASK, tiny_tokenizer), [row["id"] for row in rows]
+    assert fitting(examples, names, tiny.folder, max_too_long=0.25) == examples[:3]
+    with pytest.raises(BadInput, match=r"1 rows are longer .* has \d+, and max_too_long is 20.0% of 4"):
+        fitting(examples, names, tiny.folder, max_too_long=0.2)
+    with pytest.raises(BadInput, match="1 rows are longer"):
+        fitting(examples[3:], names[3:], tiny.folder, max_too_long=0.99)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.floats(0, 0.99))
+def test_cut_off_answers_are_left_out_up_to_a_bound(tiny_tokenizer, ends, bound):
+    end = end_of_answer(tiny_tokenizer)
+    examples = [Example((5,), (7, end) if whole else (7, 8)) for whole in ends]
+    if any(ends) and ends.count(False) <= bound * len(ends):
+        kept = finished(examples, tiny_tokenizer, max_cut_off=bound)
+        assert kept == [i for i, whole in enumerate(ends) if whole]
+    else:
+        with pytest.raises(BadInput, match=f"{ends.count(False)} of the teacher's {len(ends)} answers were cut off"):
+            finished(examples, tiny_tokenizer, max_cut_off=bound)
+
+
+def folders(tiny, tmp_path, texts: dict[str, list[str]]) -> dict[str, Path]:
+    """What the stage that fits a model reads."""
+    model, data = tmp_path / "model", tmp_path / "data"
+    model.mkdir()
+    (model / "model").symlink_to(tiny.folder)
+    data.mkdir()
+    (data / "task.json").write_text(json.dumps(TASK.describe()))
+    for side in ("train", "validation", "pool", "test"):
+        rows = [
+            {"id": f"{side}-{i}", "input": text, "output": "refund"} for i, text in enumerate(texts.get(side, ["a"]))
+        ]
+        write_jsonl(data / f"{side}.jsonl", rows)
+    return {"model": model, "data": data}
+
+
+def fit(tiny, tmp_path, settings: Optimisation, **texts: list[str]) -> tuple[Mapping[str, float | str], Path]:
+    context = Context(out=tmp_path / "out", work=tmp_path / "work", seed=7)
+    context.out.mkdir()
+    return Fit().run(folders(tiny, tmp_path, texts), FitSettings(optimisation=settings), context), context.out
+
+
+def test_the_stage_trains_on_what_fits_and_stops_by_the_validation_rows(tiny, tmp_path):
+    settings = Optimisation(epochs=2, precision="fp32", max_too_long=0.5, stop_early=StopEarly(patience=1, every=1.0))
+    figures, out = fit(tiny, tmp_path, settings, train=["hello", "word " * 200], validation=["thanks", "bye"])
+    assert figures["left_out_too_long"] == 1
+    history = json.loads((out / "history.json").read_text())
+    assert figures["validation_loss"] == min(entry["validation"] for entry in history)
+    assert (out / "model" / "model.safetensors").is_file()
+
+
+def test_a_validation_row_that_does_not_fit_is_refused(tiny, tmp_path):
+    settings = Optimisation(epochs=1, stop_early=StopEarly())
+    with pytest.raises(BadInput, match="row validation-0 has"):
+        fit(tiny, tmp_path, settings, validation=["word " * 200])
 
 
 @pytest.mark.parametrize("side", ["train", "pool", "test"])

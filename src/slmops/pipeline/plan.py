@@ -142,6 +142,7 @@ def _student(recipe: Recipe) -> list[Node]:
         objective=train.objective,
         normalise=train.normalise,
         round_to_int4=train.round_to_int4,
+        max_cut_off=train.max_cut_off,
     )
     learns = {"student": "student:carved", "data": "data", "answers": "teach"}
     if all_needs(train.objective) & OF_TEACHER:

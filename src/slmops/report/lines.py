@@ -10,11 +10,11 @@ from slmops.report.words import full, in_order, slot, three
 
 
 def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> str | None:
-    """Loss against tokens seen, one line per trained model and loss term."""
+    """Loss against tokens seen, one line per trained model and loss term; `validation` has fewer points."""
     lines = [
         (role, term, [(entry["tokens"], entry[term]) for entry in history if entry.get(term, 0) > 0])
         for role, history in histories.items()
-        for term in (history[0] if history else ())
+        for term in dict.fromkeys(name for entry in history for name in entry)
         if term not in ("step", "tokens", "seconds")
     ]
     lines = [line for line in lines if len(line[2]) > 1]

@@ -21,8 +21,9 @@ from slmops.tasks.base import Task
 from slmops.teach.answers import load_answers
 from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
+from slmops.train.precision import resolve_precision
 from slmops.train.prepare import taught_examples
-from slmops.train.trainer import collate, resolve_precision
+from slmops.train.trainer import collate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,8 +83,7 @@ def choose_layers(
         return evenly_spaced(count, keep)
     batch = collate(taught_examples(load_answers(answers)[:WEIGHED_ROWS], task, tokenizer, kept_tokens), pad=0)
     # The order of the losses survives bfloat16; the student's own weights stay as they are.
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[resolve_precision("auto")]
-    weighed = copy.deepcopy(model).to(dtype)
+    weighed = copy.deepcopy(model).to(resolve_precision("auto", model.config).dtype)
 
     def loss() -> float:
         with torch.inference_mode():

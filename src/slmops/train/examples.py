@@ -54,6 +54,11 @@ def schedule(lengths: Sequence[int], *, epochs: float, batch_tokens: int, seed: 
     return batches
 
 
+def in_steps(batches: Sequence[list[int]], size: int) -> list[list[list[int]]]:
+    """The batches of each optimiser step: `size` in a row; the last step takes what is left."""
+    return [list(batches[start : start + size]) for start in range(0, len(batches), size)]
+
+
 def _epoch(lengths: Sequence[int], batch_tokens: int, rng: random.Random) -> list[list[int]]:
     order = list(range(len(lengths)))
     rng.shuffle(order)

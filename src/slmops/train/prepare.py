@@ -113,11 +113,45 @@ def check_lengths(examples: Sequence[Example], names: Sequence[str], model: Path
     Raises:
         BadInput: names the longest of them and how many there are.
     """
+    fitting(examples, names, model, max_too_long=0.0)
+
+
+def fitting(examples: Sequence[Example], names: Sequence[str], model: Path, *, max_too_long: float) -> list[Example]:
+    """The examples that fit the context of the model in folder `model`: none is ever cut to fit.
+
+    Args:
+        max_too_long: share of the examples that may be left out.
+
+    Raises:
+        BadInput: more are too long; names the longest of them and how many there are.
+    """
     context = json.loads((model / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
     long = [(len(example), name) for example, name in zip(examples, names, strict=True) if len(example) > context]
-    if long:
+    if len(long) > max_too_long * len(examples) or len(long) == len(examples) > 0:
         length, name = max(long)
+        bound = f", and max_too_long is {max_too_long:.1%} of {len(examples)}" if max_too_long else ""
         raise BadInput(
-            f"{len(long)} rows are longer than the model's context of {context} tokens; row {name} has {length}",
+            f"{len(long)} rows are longer than the model's context of {context} tokens; row {name} has {length}{bound}",
             hint="shorten or remove them",
         )
+    return [example for example in examples if len(example) <= context]
+
+
+def finished(examples: Sequence[Example], tokenizer: Tokenizer, *, max_cut_off: float) -> list[int]:
+    """Positions of the examples whose answer ends with an end token: from any other a student learns not to stop.
+
+    Args:
+        max_cut_off: share of the examples that may be left out.
+
+    Raises:
+        BadInput: more answers were cut off, or all.
+    """
+    kept = [i for i, e in enumerate(examples) if e.answer and e.answer[-1] in tokenizer.end_ids]
+    cut = len(examples) - len(kept)
+    if cut > max_cut_off * len(examples) or (examples and not kept):
+        raise BadInput(
+            f"{cut} of the teacher's {len(examples)} answers were cut off before their end, and train.max_cut_off is "
+            f"{max_cut_off:.1%}",
+            hint="raise task.max_answer_tokens, or fit the teacher longer (teachers.0.fit.epochs)",
+        )
+    return kept

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,28 +32,52 @@ class FitSettings(Settings):
     optimisation: Optimisation
     round_to_int4: Rounding | None = None
 
+    def check_surroundings(self) -> None:
+        """Refuse what this process or machine cannot do, before any stage runs.
+
+        Raises:
+            BadInput: event files are asked for and TensorBoard is not installed, or a launcher started several of us.
+        """
+        from slmops.train.events import check_tensorboard
+
+        if self.optimisation.tensorboard:
+            check_tensorboard()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise BadInput(
+                "a run is one process, and a launcher started several (WORLD_SIZE): they would wait for each other",
+                hint="start `slmops run` without the launcher; `slmops.train.trainer.train` is what runs below one",
+            )
+
 
 class Fit:
     """`model` and `data` → `model/`, fine-tuned on the labelled rows."""
 
     name: ClassVar[str] = "fit"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: FitSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
         from slmops.models.tokenizer import Tokenizer
-        from slmops.train.prepare import check_lengths, reference_examples, unanswered_examples
+        from slmops.train.prepare import check_lengths, fitting, reference_examples, unanswered_examples
 
-        folder, data = inputs["model"] / "model", inputs["data"]
+        folder, data, moved = inputs["model"] / "model", inputs["data"], settings.optimisation
         task, tokenizer = _task(data), Tokenizer.load(folder)
         rows = read_jsonl(data / "train.jsonl")
-        examples = reference_examples(rows, task, tokenizer)
+        every, names = reference_examples(rows, task, tokenizer), [row["id"] for row in rows]
+        examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
         # Rows that do not fit would stop the run at a later stage, after the work of this one.
         others = [row for side in ("pool", "test") for row in read_jsonl(data / f"{side}.jsonl")]
-        lengths = [*examples, *unanswered_examples(others, task, tokenizer)]
-        check_lengths(lengths, [row["id"] for row in (*rows, *others)], folder)
-        return _train(folder, examples, settings.optimisation, context, rounding=settings.round_to_int4)
+        check_lengths(unanswered_examples(others, task, tokenizer), [row["id"] for row in others], folder)
+        return _train(
+            folder,
+            examples,
+            moved,
+            context,
+            rounding=settings.round_to_int4,
+            validation=_validation(data, task, tokenizer, moved, folder),
+            left_out={"too_long": len(every) - len(examples)},
+        )
 
 
 class CarveStudent:
@@ -61,7 +87,7 @@ class CarveStudent:
     """
 
     name: ClassVar[str] = "carve"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: Carve, context: Context) -> Mapping[str, float | str]:
@@ -104,13 +130,12 @@ class CarveStudent:
         }
 
 
-class DistilSettings(Settings):
+class DistilSettings(FitSettings):
     """How the student moves, and what it imitates."""
 
-    optimisation: Optimisation
     objective: Objective
     normalise: bool
-    round_to_int4: Rounding | None
+    max_cut_off: float
 
 
 OBJECTIVE = "objective:"
@@ -134,32 +159,51 @@ class Distil:
         from slmops.train.objectives.base import STORED
         from slmops.train.objectives.make import all_needs
         from slmops.train.objectives.observe import TeacherModel
-        from slmops.train.prepare import check_lengths, reference_examples
+        from slmops.train.prepare import finished, fitting, reference_examples
 
-        folder, task = inputs["student"] / "model", _task(inputs["data"])
+        folder, data, moved = inputs["student"] / "model", inputs["data"], settings.optimisation
+        task = _task(data)
         tokenizer = Tokenizer.load(folder)
         kept = json.loads((inputs["student"] / "carve.json").read_text(encoding="utf-8"))
         answers = load_answers(inputs["answers"])
-        rows = read_jsonl(inputs["data"] / "train.jsonl")
+        rows = read_jsonl(data / "train.jsonl")
         needs = all_needs(settings.objective)
-        examples = _answered(answers, task, tokenizer, kept["tokens"], needs)
-        examples += reference_examples(
-            rows, task, tokenizer, soft_k=answers[0].top_ids.shape[1] if STORED in needs else 0
-        )
-        check_lengths(examples, [a.id for a in answers] + [row["id"] for row in rows], folder)
+        width = answers[0].top_ids.shape[1] if STORED in needs else 0
+        taught = _answered(answers, task, tokenizer, kept["tokens"], needs)
+        whole = finished(taught, tokenizer, max_cut_off=settings.max_cut_off)
+        every = [taught[i] for i in whole] + reference_examples(rows, task, tokenizer, soft_k=width)
+        names = [answers[i].id for i in whole] + [row["id"] for row in rows]
+        examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
         teacher = None
         if "teacher" in inputs:
             teacher = TeacherModel(inputs["teacher"] / "model", kept["tokens"], kept["layers"])
         return _train(
             folder,
             examples,
-            settings.optimisation,
+            moved,
             context,
             objective=settings.objective,
             normalise=settings.normalise,
             teacher=teacher,
             rounding=settings.round_to_int4,
+            validation=_validation(data, task, tokenizer, moved, folder),
+            left_out={"cut_off": len(taught) - len(whole), "too_long": len(every) - len(examples)},
         )
+
+
+def _validation(
+    data: Path, task: Task, tokenizer: Tokenizer, settings: Optimisation, folder: Path
+) -> Sequence[Example]:
+    """The validation rows with their answers, where training is to be stopped by them."""
+    from slmops.data.read import read_jsonl
+    from slmops.train.prepare import check_lengths, reference_examples
+
+    if settings.stop_early is None:
+        return ()
+    rows = read_jsonl(data / "validation.jsonl")
+    examples = reference_examples(rows, task, tokenizer)
+    check_lengths(examples, [row["id"] for row in rows], folder)
+    return examples
 
 
 def _answered(
@@ -192,15 +236,24 @@ def _train(
     objective: Objective | None = None,
     normalise: bool = False,
     teacher: TeacherModel | None = None,
-    rounding: Rounding | None = None,
+    rounding: Rounding | None,
+    validation: Sequence[Example],
+    left_out: Mapping[str, int],
 ) -> Mapping[str, float | str]:
     from slmops.models.source import save_model
-    from slmops.train.trainer import resolve_precision, train
+    from slmops.train.events import FOLDER
+    from slmops.train.trainer import train
 
+    for reason, rows in left_out.items():
+        if rows:
+            context.progress.note(f"warning: left out {rows} rows: {reason.replace('_', ' ')}")
+    if settings.tensorboard:
+        context.progress.note(f"to look on: tensorboard --logdir {context.work / FOLDER}")
     trained: Trained = train(
         folder,
         examples,
         settings,
+        validation=validation,
         objective=objective,
         normalise=normalise,
         teacher=teacher,
@@ -212,13 +265,16 @@ def _train(
     )
     save_model(trained.model, context.out / "model", tokenizer_from=folder)
     (context.out / "history.json").write_text(json.dumps(trained.history) + "\n", encoding="utf-8")
+    if settings.tensorboard:
+        shutil.copytree(context.work / FOLDER, context.out / FOLDER)
     last, names = trained.history[-1], term_names(objective) if objective else ["text"]
     return {
         **{f"loss_{name}": last[name] for name in names},
         "train_tokens": trained.tokens,
         "train_seconds": trained.seconds,
         "tokens_per_s": trained.tokens / max(trained.seconds, 1e-9),
-        "precision": resolve_precision(settings.precision),
+        **{f"left_out_{reason}": rows for reason, rows in left_out.items() if rows},
+        **trained.figures,
     }
 
 

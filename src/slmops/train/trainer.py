@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import shutil
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,23 +12,26 @@ from typing import Any
 import torch
 import transformers
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import AutoConfig, Trainer, TrainingArguments
 
-from slmops.errors import BadInput, SlmopsError
+from slmops.errors import BadInput
 from slmops.models.source import load_model
-from slmops.progress import Progress, Silent, Task
+from slmops.progress import Progress, Silent
 from slmops.recipe.objective import Objective, TextTerm
 from slmops.recipe.training import Optimisation, Rounding
-from slmops.train.examples import Example, schedule
+from slmops.train.events import FOLDER, check_tensorboard, event_files
+from slmops.train.examples import Example, in_steps, schedule
+from slmops.train.memory import available_bytes, check_memory, needed
 from slmops.train.objectives.base import STORED
 from slmops.train.objectives.imitate import Imitation
-from slmops.train.objectives.observe import TeacherModel
+from slmops.train.objectives.observe import TeacherModel, answer_logits
+from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW, Round
+from slmops.train.precision import Precision, resolve_precision
+from slmops.train.processes import Processes
 from slmops.train.rounding import to_int4_grid
 from slmops.train.trunk import freeze, only_layers, trunk_states
-
-WHOLE = "whole"
-"""Written into a checkpoint last: a folder without it was cut off by a kill."""
+from slmops.train.watcher import Watcher, kept_state, last_checkpoint, step_of
 
 
 @dataclass
@@ -41,13 +39,18 @@ class Trained:
     """A trained model in float32 and how it got there.
 
     Attributes:
-        history: one entry per logged step: `step`, `tokens`, `seconds` and the mean of each loss term since the last.
+        history: one entry per logged step: `step`, `tokens`, `seconds`, the mean of each loss term since the last, and
+            `validation` (nats per answer token) where the validation examples were evaluated.
+        seconds: of training alone: evaluation and checkpoints are not counted.
+        figures: `precision` and the rates it was chosen by; with early stopping `validation_loss`, `best_step` and
+            `steps`; and the step of each warning that was given (`overfitting_at_step`, ...).
     """
 
     model: transformers.PreTrainedModel
     history: list[dict[str, float]] = field(default_factory=list)
     tokens: int = 0
     seconds: float = 0.0
+    figures: dict[str, float | str] = field(default_factory=dict)
 
 
 def train(
@@ -57,6 +60,7 @@ def train(
     *,
     work: Path,
     seed: int,
+    validation: Sequence[Example] = (),
     objective: Objective | None = None,
     normalise: bool = False,
     teacher: TeacherModel | None = None,
@@ -66,62 +70,85 @@ def train(
 ) -> Trained:
     """Train the model in `folder` on `examples` and return it, starting from the last whole checkpoint in `work`.
 
-    The loss is the mean over answer tokens; prompts only give context. Without an objective the words alone are
-    learned. With `rounding`, the matrices that ship with four bits are on their grid in every forward pass and in the
-    result.
+    The loss is the mean over the answer tokens of a step; prompts only give context. Without an objective the words
+    alone are learned. With `rounding`, the matrices that ship with four bits are on their grid in every forward pass
+    and in the result. With `settings.stop_early`, the weights of the lowest loss on `validation` come out.
+
+    Below `torchrun` each process calls this with the same arguments and a `work` that all can read. The processes take
+    alternate batches of a step, so a step is as large as `accumulate` batches of each; all of them return the same
+    model.
 
     Args:
         normalise: divide every term of the objective by a running mean of its own size.
         teacher: runs beside the student where the objective asks for more than its stored probabilities.
 
     Raises:
-        BadInput: the objective does not go with the model, the teacher or the examples.
+        BadInput: the objective does not go with the model, the teacher or the examples, or the settings cannot be
+            followed with what is here: memory, packages, validation examples.
         SlmopsError: the loss is no longer a number.
     """
+    processes = Processes.joined()
+    told = (progress if processes.first else None) or Silent()
+    _check(settings, validation)
+    available, last = available_bytes(), last_checkpoint(work)
     transformers.set_seed(seed)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[resolve_precision(settings.precision)]
-    model = load_model(folder, dtype=dtype)
+    precision = _precision(settings, folder, last, processes)
+    if precision.fp32_gflops is not None:
+        told.note(precision.said())
+    model = load_model(folder, dtype=precision.dtype)
     grids = _grids(model, rounding)
-    for weight in freeze(model, settings.freeze_layers):
-        if weight in grids:
-            with torch.no_grad():
-                weight.copy_(grids[weight](weight.float()))
+    _freeze(model, settings.freeze_layers, grids)
     imitation = _imitation(
         objective or [TextTerm()], model, examples, teacher=teacher, still=settings.freeze_layers, normalise=normalise
     )
-    whole = imitation.reads_still_layers
-    states = None if whole else trunk_states(model, settings.freeze_layers, examples, progress)
-    imitation.attach(model)
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
-    tokens = [sum(len(examples[i]) for i in batch) for batch in plan]
-    watcher = _Watcher(tokens, settings.checkpoint_seconds)
+    every = [*examples, *(validation if settings.stop_early else ())]
+    check_memory(needed(model, plan, every, settings), available, model, settings)
+    whole = imitation.reads_still_layers
+    states = None if whole else trunk_states(model, settings.freeze_layers, every, told)
+    imitation.attach(model)
+    steps = [[i for batch in step for i in batch] for step in in_steps(plan, settings.accumulate * processes.count)]
+    tokens = [sum(len(examples[i]) for i in step) for step in steps]
+    watcher = Watcher(tokens, settings, precision, work=work, processes=processes, progress=told)
     trainer = _Trainer(
         model,
-        examples,
-        plan,
+        every,
+        processes.part(plan),
         settings,
         imitation,
+        answers=[sum(len(examples[i].answer) for i in step) for step in steps],
+        validation=_validation_batches(len(examples), validation, settings),
         grids=grids,
         states=states,
         work=work,
         seed=seed,
         watcher=watcher,
+        processes=processes,
     )
-    last = last_checkpoint(work)
     with ExitStack() as stack:
         if states is not None:
             stack.enter_context(only_layers(model, slice(settings.freeze_layers, None)))
-        remaining = sum(tokens[_step(last) if last else 0 :])
-        watcher.task = stack.enter_context((progress or Silent()).task(title, remaining, "tokens"))
+        if settings.tensorboard and processes.first:
+            watcher.record = stack.enter_context(event_files(work / FOLDER, resumed_at=step_of(last)))
+        watcher.task = stack.enter_context(told.task(title, sum(tokens[step_of(last) :]), "tokens"))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    optimiser = trainer.optimizer.optimizer if hasattr(trainer.optimizer, "optimizer") else trainer.optimizer
-    finished = optimiser.rounded()
+    finished = watcher.result()
     model.float()
     with torch.no_grad():
         for weight, master in zip(trainer.trainable, finished, strict=True):
             weight.copy_(master)
     imitation.detach(model)
-    return Trained(model.eval(), watcher.history, sum(tokens), watcher.seconds)
+    return Trained(
+        model.eval(), watcher.history, int(watcher.history[-1]["tokens"]), watcher.seconds, watcher.figures()
+    )
+
+
+def _check(settings: Optimisation, validation: Sequence[Example]) -> None:
+    """Refuse before any work what settings ask for and this call or machine does not have."""
+    if settings.stop_early and not validation:
+        raise BadInput("stop_early needs validation examples, and there are none", hint="set data.split.validation")
+    if settings.tensorboard:
+        check_tensorboard()
 
 
 def _imitation(
@@ -136,23 +163,22 @@ def _imitation(
     return imitation
 
 
-def resolve_precision(precision: str) -> str:
-    """`auto` is bf16 where the processor multiplies it natively, else fp32."""
-    if precision != "auto":
-        return precision
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if native or torch.cuda.is_available() else "fp32"
+def _precision(settings: Optimisation, folder: Path, last: Path | None, processes: Processes) -> Precision:
+    """What a checkpoint was trained in goes on in the same; else what the first process finds."""
+    if settings.precision == "auto" and last:
+        return Precision(**kept_state(last)["precision"])
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    found = resolve_precision(settings.precision, config)
+    name = "bf16" if processes.first_says(found.name == "bf16") else "fp32"
+    return Precision(name, found.fp32_gflops, found.bf16_gflops)
 
 
-def last_checkpoint(work: Path) -> Path | None:
-    """The newest whole checkpoint below `work`."""
-    whole = [path.parent for path in work.glob(f"checkpoint-*/{WHOLE}")]
-    return max(whole, key=_step, default=None)
-
-
-def _step(checkpoint: Path) -> int:
-    """The optimiser step a checkpoint was written at, which transformers puts into its name."""
-    return int(checkpoint.name.partition("-")[2])
+def _validation_batches(first: int, validation: Sequence[Example], settings: Optimisation) -> list[list[int]]:
+    """The validation examples in batches, numbered from `first` on: behind the training examples."""
+    if not settings.stop_early:
+        return []
+    batches = schedule([len(e) for e in validation], epochs=1, batch_tokens=settings.batch_tokens, seed=0)
+    return [[first + i for i in batch] for batch in batches]
 
 
 def _grids(model: transformers.PreTrainedModel, rounding: Rounding | None) -> dict[torch.Tensor, Round]:
@@ -165,8 +191,19 @@ def _grids(model: transformers.PreTrainedModel, rounding: Rounding | None) -> di
     return dict.fromkeys(matrices, partial(to_int4_grid, block_size=rounding.block_size))
 
 
+def _freeze(model: transformers.PreTrainedModel, layers: int, grids: dict[torch.Tensor, Round]) -> None:
+    """Let the lowest `layers` stay as they are, on the grid that they will ship on."""
+    for weight in freeze(model, layers):
+        if weight in grids:
+            with torch.no_grad():
+                weight.copy_(grids[weight](weight.float()))
+
+
 class _Trainer(Trainer):
     """transformers' Trainer with our batches, our optimiser and our loss."""
+
+    loss_is_scaled_for_ga = True
+    """A batch's loss is scaled by its share of the step's answer tokens, not by one over the number of batches."""
 
     def __init__(
         self,
@@ -176,18 +213,34 @@ class _Trainer(Trainer):
         settings: Optimisation,
         imitation: Imitation,
         *,
+        answers: list[int],
+        validation: list[list[int]],
         grids: dict[torch.Tensor, Round],
         states: list[torch.Tensor] | None,
         work: Path,
         seed: int,
-        watcher: _Watcher,
+        watcher: Watcher,
+        processes: Processes,
     ) -> None:
+        """A trainer of this process's batches.
+
+        Args:
+            examples: to train on, and behind them those to validate with.
+            plan: this process's batches, as numbers of examples.
+            answers: answer tokens of each step, in the batches of all processes together.
+            validation: batches of all processes together.
+        """
         self.examples, self.plan, self.settings, self.imitation = examples, plan, settings, imitation
+        self.answers, self.validation, self.processes = answers, validation, processes
         self.watcher, self.grids, self.states = watcher, grids, states
         self.trainable = [weight for weight in model.parameters() if weight.requires_grad]
+        watcher.validate, watcher.weights = self.validation_loss, self.rounded_weights
+        if settings.checkpoint_activations:
+            _recompute_activations(model)
         arguments = TrainingArguments(
             output_dir=str(work),
-            max_steps=len(plan),
+            max_steps=len(answers),
+            gradient_accumulation_steps=settings.accumulate,
             seed=seed,
             save_strategy="no",
             report_to=[],
@@ -208,6 +261,9 @@ class _Trainer(Trainer):
         )
 
     def _collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        if not rows:
+            # The other processes have a batch more: this one keeps step with a batch that counts for nothing.
+            return {**self._collate([0]), "idle": torch.tensor(True)}
         batch = collate([self.examples[i] for i in rows], pad=0)
         if self.states is not None:
             batch["states"] = torch.nn.utils.rnn.pad_sequence([self.states[i] for i in rows], batch_first=True)
@@ -228,11 +284,60 @@ class _Trainer(Trainer):
         )
         return self.lr_scheduler
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-        terms = self.imitation.terms(model, inputs)
-        loss = sum(factor * value for factor, value in terms.values())
-        self.watcher.observe({name: float(value.detach()) for name, (_, value) in terms.items()})
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:  # noqa: ARG002
+        # `self.model`, not what may be wrapped around it: `_clip_grad_norm` adds the gradients up.
+        terms = self.imitation.terms(self.model, inputs)
+        loss: Any = sum(factor * value for factor, value in terms.values())
+        share = self._share(inputs)
+        figures = {name: float(value.detach()) for name, (_, value) in terms.items()}
+        self.watcher.observe(figures, float(loss.detach()), share)
+        loss = share * loss
         return (loss, None) if return_outputs else loss
+
+    def _share(self, inputs: dict[str, torch.Tensor]) -> float:
+        """The batch's share of the answer tokens of its step: shares make a mean over batches one over tokens."""
+        return 0.0 if "idle" in inputs else len(inputs["target"]) / self.answers[self.state.global_step]
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        self.processes.add_up([weight.grad for weight in self.trainable if weight.grad is not None])
+        norm = super()._clip_grad_norm(model)
+        self.watcher.saw_gradient(float(norm))
+        return norm
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean cross-entropy in nats of the validation answers' tokens, whatever the objective of training is."""
+        self.model.eval()
+        nats, tokens = 0.0, 0
+        for rows in self.processes.part(self.validation):
+            if rows:
+                inputs = self._prepare_inputs(self._collate(rows))
+                text = cross_entropy(answer_logits(self.model, inputs), inputs["target"])
+                nats, tokens = nats + float(text) * len(inputs["target"]), tokens + len(inputs["target"])
+        self.model.train()
+        nats, count = self.processes.total([nats, tokens])
+        return nats / count
+
+    def rounded_weights(self) -> list[torch.Tensor]:
+        """What the optimiser's masters are in the model's eyes, float32, in the order of `trainable`."""
+        optimiser = self.optimizer.optimizer if hasattr(self.optimizer, "optimizer") else self.optimizer
+        rounded: list[torch.Tensor] = optimiser.rounded()
+        return rounded
+
+
+def _recompute_activations(model: transformers.PreTrainedModel) -> None:
+    """Keep the input of each layer only and run it again in the backward pass (Chen et al. 2016).
+
+    Raises:
+        BadInput: the architecture cannot.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise BadInput(
+            f"{type(model).__name__} cannot compute its activations again", hint="set checkpoint_activations: false"
+        )
+    model.activation_checkpointing_enable()
+    # It makes embeddings ask for a gradient, which still ones need not have.
+    model.disable_input_require_grads()
 
 
 def slope(step: int, steps: int, warmup: float) -> float:
@@ -277,60 +382,3 @@ class _Numbers(torch.utils.data.Dataset[int]):
 
     def __getitem__(self, i: int) -> int:
         return i
-
-
-class _Watcher(TrainerCallback):
-    """Reports progress, writes a checkpoint when its time has come, and stops at a loss that is no number."""
-
-    LOG_EVERY = 5
-
-    def __init__(self, tokens: list[int], checkpoint_seconds: float) -> None:
-        self.tokens, self.checkpoint_seconds = tokens, checkpoint_seconds
-        self.task: Task | None = None
-        self.history: list[dict[str, float]] = []
-        self.seconds = 0.0
-        self._recent: list[dict[str, float]] = []
-        self._since = self._saved = time.monotonic()
-
-    def observe(self, terms: dict[str, float]) -> None:
-        if not all(math.isfinite(value) for value in terms.values()):
-            raise SlmopsError(
-                f"the loss is no longer a number ({terms})",
-                hint="lower the learning rate",
-            )
-        self._recent.append(terms)
-
-    def on_train_begin(self, args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        saved = last_checkpoint(Path(args.output_dir))
-        if state.global_step and saved:
-            kept = json.loads((saved / WHOLE).read_text())
-            self.history, self.seconds = kept["history"], kept["seconds"]
-        self._since = self._saved = time.monotonic()
-
-    def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        step = state.global_step
-        now = time.monotonic()
-        self.seconds += now - self._since
-        self._since = now
-        if self.task:
-            self.task.advance(self.tokens[step - 1], **self._recent[-1])
-        if step % self.LOG_EVERY and step != len(self.tokens):
-            return
-        means = {name: sum(terms[name] for terms in self._recent) / len(self._recent) for name in self._recent[0]}
-        self.history.append({"step": step, "tokens": sum(self.tokens[:step]), "seconds": self.seconds, **means})
-        self._recent = []
-        # A checkpoint falls on a log point, so that a resumed run logs the same means as an unbroken one.
-        control.should_save = now - self._saved >= self.checkpoint_seconds and step < len(self.tokens)
-
-    def on_save(self, args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        for path in folder.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        part = folder / f"{WHOLE}.part"
-        part.write_text(json.dumps({"history": self.history, "seconds": self.seconds}))
-        part.replace(folder / WHOLE)
-        for older in Path(args.output_dir).glob("checkpoint-*"):
-            if older != folder:
-                shutil.rmtree(older)
-        self._saved = self._since = time.monotonic()

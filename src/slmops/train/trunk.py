@@ -44,6 +44,12 @@ def freeze(model: PreTrainedModel, layers: int) -> list[torch.nn.Parameter]:
     return list(weights)
 
 
+def states_bytes(model: PreTrainedModel, layers: int, examples: Sequence[Example]) -> int:
+    """Size of the states that `trunk_states` keeps; 0 where it keeps none."""
+    count = sum(map(len, examples)) * model.config.hidden_size * model.dtype.itemsize
+    return count if layers and count <= MAX_STATES_BYTES else 0
+
+
 def trunk_states(
     model: PreTrainedModel, layers: int, examples: Sequence[Example], progress: Progress | None = None
 ) -> list[torch.Tensor] | None:
@@ -52,9 +58,9 @@ def trunk_states(
     None where the states of all examples would need more than `MAX_STATES_BYTES`. The batches depend on the examples
     alone, so a resumed training computes the same bits.
     """
-    tokens = sum(map(len, examples))
-    if not layers or tokens * model.config.hidden_size * model.dtype.itemsize > MAX_STATES_BYTES:
+    if not states_bytes(model, layers, examples):
         return None
+    tokens = sum(map(len, examples))
     decoder = model.get_decoder()
     states: dict[int, torch.Tensor] = {}
     norm, decoder.norm = decoder.norm, torch.nn.Identity()

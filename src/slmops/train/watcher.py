@@ -1,0 +1,242 @@
+"""What looks on while a model is trained: figures, warnings, checkpoints, and when it is enough."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from slmops.errors import SlmopsError
+from slmops.progress import Progress, Task
+from slmops.recipe.training import Optimisation
+from slmops.train.alarms import Alarms
+from slmops.train.events import Record
+from slmops.train.precision import Precision
+from slmops.train.processes import Processes
+from slmops.train.stopping import Lowest, evaluation_steps
+
+WHOLE = "whole"
+"""Written into a checkpoint last: a folder without it was cut off by a kill."""
+
+
+def last_checkpoint(work: Path) -> Path | None:
+    """The newest whole checkpoint below `work`."""
+    whole = [path.parent for path in work.glob(f"checkpoint-*/{WHOLE}")]
+    return max(whole, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The optimiser step a checkpoint was written at, which transformers puts into its name; 0 without one."""
+    return int(checkpoint.name.partition("-")[2]) if checkpoint else 0
+
+
+def kept_state(checkpoint: Path) -> dict[str, Any]:
+    """What a watcher wrote into a whole checkpoint."""
+    state: dict[str, Any] = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
+    return state
+
+
+class Watcher(TrainerCallback):
+    """Reports progress, evaluates, warns, writes a checkpoint when its time has come, and stops at nonsense.
+
+    Attributes:
+        validate: the validation loss of the weights as they are, in nats; called where `stop_early` says so.
+        weights: the moving weights as the model sees them, in float32; what is kept of the best step.
+        history: one entry per logged step: `step`, `tokens`, `seconds` of training alone, the mean of each loss term
+            since the last entry, and `validation` where the validation rows were evaluated.
+    """
+
+    LOG_EVERY = 5
+
+    validate: Callable[[], float]
+    weights: Callable[[], list[torch.Tensor]]
+
+    def __init__(
+        self,
+        tokens: Sequence[int],
+        settings: Optimisation,
+        precision: Precision,
+        *,
+        work: Path,
+        processes: Processes,
+        progress: Progress,
+    ) -> None:
+        """Watch a training of `tokens` [steps], the tokens that all processes together take in each step."""
+        self.tokens, self.settings, self.precision = tokens, settings, precision
+        self.work, self.processes, self.progress = work, processes, progress
+        stop = settings.stop_early
+        self.evaluate_at = evaluation_steps(len(tokens), settings.epochs, stop.every) if stop else set()
+        self.task: Task | None = None
+        self.record: Record | None = None
+        self.history: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self.alarms, self.lowest = Alarms(), Lowest()
+        self._done, self._norm, self._loss = 0, 0.0, 0.0
+        self._step: dict[str, float] = {}
+        self._recent: list[dict[str, float]] = []
+        self._since = self._saved = time.monotonic()
+
+    def observe(self, terms: dict[str, float], loss: float, share: float) -> None:
+        """Take in one batch: its loss terms, their weighted sum, and its share of the step's answer tokens.
+
+        Raises:
+            SlmopsError: the loss is no longer a number.
+        """
+        if not all(map(math.isfinite, (*terms.values(), loss))):
+            raise self._no_number("loss", str(terms))
+        self._loss += share * loss
+        for name, value in terms.items():
+            self._step[name] = self._step.get(name, 0.0) + share * value
+
+    def saw_gradient(self, norm: float) -> None:
+        """Take in the norm of a step's gradient, before it is clipped.
+
+        Raises:
+            SlmopsError: it is no number, so the step would spoil every weight.
+        """
+        if not math.isfinite(norm):
+            raise self._no_number("gradient", f"its norm is {norm}")
+        self._norm = norm
+
+    def _no_number(self, what: str, value: str) -> SlmopsError:
+        kept = last_checkpoint(self.work)
+        exact = "" if self.precision.name == "fp32" else ", or set precision: fp32"
+        return SlmopsError(
+            f"the {what} is no longer a number at step {self._done + 1} of {len(self.tokens)} ({value}); "
+            + (f"the checkpoint of step {step_of(kept)} is kept" if kept else "there is no checkpoint yet"),
+            hint=f"lower the learning rate (now {self.settings.learning_rate:g}), raise warmup{exact}",
+        )
+
+    def on_train_begin(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        saved = last_checkpoint(self.work)
+        self._done = state.global_step
+        if state.global_step and saved:
+            kept = kept_state(saved)
+            self.history, self.seconds = kept["history"], kept["seconds"]
+            self.alarms, self.lowest = Alarms(**kept["alarms"]), Lowest(**kept["lowest"])
+        self._since = self._saved = time.monotonic()
+
+    def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        step = self._done = state.global_step
+        now = time.monotonic()
+        self.seconds += now - self._since
+        loss, terms = self._whole_step()
+        if self.task:
+            self.task.advance(self.tokens[step - 1], **terms)
+        if self.record:
+            self.record(step, {f"train/{name}": value for name, value in terms.items()} | {"gradient_norm": self._norm})
+        self._say(self.alarms.step(step, loss, self._norm))
+        self._recent.append(terms)
+        last = step == len(self.tokens)
+        if step in self.evaluate_at or last or step % self.LOG_EVERY == 0:
+            self._log(step)
+            if step in self.evaluate_at and self._evaluate(step):
+                control.should_training_stop = True
+            # A checkpoint falls on a log point, so that a resumed run logs the same means as an unbroken one.
+            due = self.processes.first_says(now - self._saved >= self.settings.checkpoint_seconds)
+            control.should_save = due and not control.should_training_stop and not last
+        self._since = time.monotonic()
+
+    def _whole_step(self) -> tuple[float, dict[str, float]]:
+        """The loss of the step and its terms, over all batches of all processes."""
+        loss, *totals = self.processes.total([self._loss, *self._step.values()])
+        terms = dict(zip(self._step, totals, strict=True))
+        self._loss, self._step = 0.0, {}
+        return loss, terms
+
+    def _log(self, step: int) -> None:
+        means = {name: sum(terms[name] for terms in self._recent) / len(self._recent) for name in self._recent[0]}
+        self.history.append({"step": step, "tokens": sum(self.tokens[:step]), "seconds": self.seconds, **means})
+        self._recent = []
+
+    def _evaluate(self, step: int) -> bool:
+        """Evaluate, keep the weights where they are the best so far; whether it is time to stop."""
+        loss = self.validate()
+        if not math.isfinite(loss):
+            raise self._no_number("validation loss", str(loss))
+        self.history[-1]["validation"] = loss
+        if self.record:
+            self.record(step, {"validation": loss})
+        self._say(self.alarms.evaluated(step, loss))
+        if self.lowest.take(step, loss):
+            self._keep_best(step)
+        stop = self.settings.stop_early
+        if stop is None or self.lowest.waited < stop.patience or step == len(self.tokens):
+            return False
+        self.progress.note(
+            f"stopped at step {step} of {len(self.tokens)}: the validation loss has not fallen below "
+            f"{self.lowest.loss:.3g} (step {self.lowest.step}) in {stop.patience} evaluations"
+        )
+        return True
+
+    def _say(self, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            self.progress.note(f"warning: {warning}")
+
+    def on_save(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        self.processes.wait()
+        if self.processes.first:
+            folder = self.work / f"checkpoint-{state.global_step}"
+            for path in folder.iterdir():
+                _sync(path)
+            part = folder / f"{WHOLE}.part"
+            part.write_text(json.dumps(self._state()), encoding="utf-8")
+            part.replace(folder / WHOLE)
+            for older in self.work.glob("checkpoint-*"):
+                if older != folder:
+                    shutil.rmtree(older)
+            for best in self.work.glob("best-*"):
+                if best != self._best_file():
+                    best.unlink()
+        self._saved = self._since = time.monotonic()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "history": self.history,
+            "seconds": self.seconds,
+            "precision": asdict(self.precision),
+            "alarms": self.alarms.state(),
+            "lowest": self.lowest.state(),
+        }
+
+    def _best_file(self) -> Path:
+        return self.work / f"best-{self.lowest.step}.safetensors"
+
+    def _keep_best(self, step: int) -> None:
+        """Write the weights of `step`; those that the last checkpoint knows as the best stay until the next one."""
+        if self.processes.first:
+            part = self.work / f"best-{step}.part"
+            save_file({str(i): weight.contiguous() for i, weight in enumerate(self.weights())}, part)
+            _sync(part)
+            part.replace(self._best_file())
+
+    def result(self) -> list[torch.Tensor]:
+        """The weights that come out: of the lowest validation loss where there is one, else the last ones."""
+        self.processes.wait()
+        if not self.evaluate_at:
+            return self.weights()
+        best = load_file(self._best_file())
+        return [best[str(i)] for i in range(len(best))]
+
+    def figures(self) -> dict[str, float | str]:
+        """Headlines: the precision, the best evaluation, and the step of each warning."""
+        warned: dict[str, float | str] = {f"{kind}_at_step": step for kind, step in self.alarms.given.items()}
+        best: dict[str, float | str] = {}
+        if self.lowest.loss is not None:
+            best = {"validation_loss": self.lowest.loss, "best_step": self.lowest.step, "steps": self._done}
+        return {**self.precision.figures(), **best, **warned}
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,84 @@
+"""The estimate is of the size of what autograd really keeps."""
+
+import pytest
+import torch
+
+from slmops.models.source import load_model
+from slmops.recipe.training import Optimisation
+from slmops.train import memory
+from slmops.train.examples import Example
+from slmops.train.memory import activation_bytes, available_bytes, needed
+from slmops.train.objectives.observe import answer_logits
+from slmops.train.objectives.text import cross_entropy
+from slmops.train.optimiser import MasterAdamW
+from slmops.train.trainer import collate
+
+ROWS = [Example(tuple(range(3, 43)), tuple(range(50, 60))) for _ in range(8)]
+
+
+def kept_bytes(model: torch.nn.Module) -> int:
+    """Bytes that autograd keeps of one batch, each piece of memory once and weights not at all."""
+    own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+    alive = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)  # or its memory would be given to the next one
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        batch = collate(ROWS, pad=0)
+        loss = cross_entropy(answer_logits(model.train(), batch), batch["target"])
+    assert loss.requires_grad
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_estimate_of_activations_is_near_what_is_kept(tiny, dtype):
+    model = load_model(tiny.folder, dtype=dtype)
+    estimate = activation_bytes(model, rows=8, length=50, answer_tokens=80, settings=Optimisation())
+    assert 0.6 < estimate / kept_bytes(model) < 1.6
+
+
+def test_recomputed_activations_keep_less_and_are_estimated_as_less(tiny):
+    model = load_model(tiny.folder)
+    every = kept_bytes(model)
+    model.activation_checkpointing_enable()
+    assert kept_bytes(model) < 0.6 * every
+    sizes = {"rows": 8, "length": 50, "answer_tokens": 80}
+    whole, again = (
+        activation_bytes(model, **sizes, settings=Optimisation(checkpoint_activations=again)) for again in (False, True)
+    )
+    assert again < whole
+
+
+def test_weights_gradients_and_optimiser_are_counted_to_the_byte(tiny):
+    model = load_model(tiny.folder, dtype=torch.bfloat16)
+    model.get_input_embeddings().weight.requires_grad_(False)
+    moving = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = MasterAdamW(moving, lr=1e-3, weight_decay=0.0)
+    for weight in moving:
+        weight.grad = torch.zeros_like(weight)
+    optimiser.step()
+    state = [*optimiser.masters, *(value for s in optimiser.state.values() for value in s.values() if value.dim())]
+    found = needed(model, [[0, 1]], ROWS, Optimisation())
+    assert found.optimiser == sum(tensor.nbytes for tensor in state)
+    assert found.weights == sum(weight.nbytes for weight in model.parameters())
+    assert found.gradients == sum(weight.numel() * (2 + 4) for weight in moving)
+
+
+def test_the_largest_batch_counts(tiny):
+    model = load_model(tiny.folder)
+    one, two = (needed(model, batches, ROWS, Optimisation()).activations for batches in ([[0]], [[0], [1, 2], [3]]))
+    assert two == 2 * one
+
+
+def test_processes_share_what_is_available(monkeypatch):
+    monkeypatch.setattr(memory.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: type("M", (), {"available": 1000}))
+    assert available_bytes() == 1000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert available_bytes() == 250
