@@ -72,3 +72,13 @@ def make(family: str, **changes: Any) -> PreTrainedModel:
 def logits(model: PreTrainedModel, ids: torch.Tensor = IDS) -> torch.Tensor:
     with torch.inference_mode():
         return model(input_ids=ids, use_cache=False).logits
+
+
+def written(model: PreTrainedModel, prompt: torch.Tensor, count: int) -> list[int]:
+    """The `count` tokens that the model writes behind `prompt`, [1, tokens], without a cache; the end is no choice."""
+    ids = prompt
+    for _ in range(count):
+        scores = logits(model, ids)[:, -1].clone()
+        scores[:, _SHAPE["eos_token_id"]] = -torch.inf
+        ids = torch.cat([ids, scores.argmax(-1, keepdim=True)], dim=1)
+    return ids[0, prompt.shape[1] :].tolist()

@@ -36,9 +36,7 @@ def inputs(tiny, tmp_path) -> dict[str, Path]:
     write_jsonl(data / "pool.jsonl", [{"id": f"p{i}", "input": text} for i, text in enumerate(texts)])
     tokens = np.array([*tiny.tokenizer.encode("other"), end_of_answer(tiny.tokenizer)])
     none, no_log_probs = np.zeros((len(tokens), 0), dtype=np.int32), np.zeros((len(tokens), 0), dtype=np.float32)
-    save_answers(
-        answers, [Answer(f"p{i}", text, "other", tokens, none, no_log_probs) for i, text in enumerate(texts)]
-    )
+    save_answers(answers, [Answer(f"p{i}", text, "other", tokens, none, no_log_probs) for i, text in enumerate(texts)])
     return {"model": model, "data": data, "answers": answers}
 
 

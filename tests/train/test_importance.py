@@ -43,9 +43,7 @@ def test_padding_does_not_count(family):
     tokens = sum(map(len, ROWS))
     for layer in range(LAYERS):
         for part in ("groups", "channels"):
-            mean = sum(
-                getattr(found[layer], part) * len(row) for found, row in zip(alone, ROWS, strict=True)
-            ) / tokens
+            mean = sum(getattr(found[layer], part) * len(row) for found, row in zip(alone, ROWS, strict=True)) / tokens
             torch.testing.assert_close(getattr(together[layer], part), mean, rtol=1e-3, atol=1e-6)
 
 

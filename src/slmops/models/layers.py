@@ -43,8 +43,7 @@ def layers_of(model: PreTrainedModel) -> list[Layer]:
         )
     lists = {name: found for name in PER_LAYER if (found := getattr(model.config, name, None))}
     return [
-        Layer(module, {name: entries[i] for name, entries in lists.items()})
-        for i, module in enumerate(decoder.layers)
+        Layer(module, {name: entries[i] for name, entries in lists.items()}) for i, module in enumerate(decoder.layers)
     ]
 
 

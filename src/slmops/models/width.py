@@ -1,7 +1,7 @@
 """Cutting a model narrower: attention heads and channels of the feed-forward layers taken out of its matrices.
 
-What is taken out stops contributing, and nothing else changes: the narrower model computes what the whole one would with
-those heads and channels set to zero.
+What is taken out stops contributing, and nothing else changes: the narrower model computes what the whole one would
+with those heads and channels set to zero.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ def measure_importance(
     """
     width = width_of(model)
     found = [
-        Importance(torch.zeros(width.groups), torch.zeros(width.channels)) for _ in range(model.config.num_hidden_layers)
+        Importance(torch.zeros(width.groups), torch.zeros(width.channels))
+        for _ in range(model.config.num_hidden_layers)
     ]
     with torch.inference_mode(), (progress or Silent()).task("weigh heads and channels", len(examples), "rows") as task:
         for start in range(0, len(examples), _BATCH_ROWS):
@@ -72,9 +73,7 @@ def most_important(scores: torch.Tensor, keep: int) -> list[int]:
 
 
 @contextmanager
-def _listening(
-    model: PreTrainedModel, width: Width, found: Sequence[Importance], read: torch.Tensor
-) -> Iterator[None]:
+def _listening(model: PreTrainedModel, width: Width, found: Sequence[Importance], read: torch.Tensor) -> Iterator[None]:
     """Inside, a forward pass adds to `found` what it sees at the positions `read`, bool [rows, length]."""
     handles = []
     for layer, importance in zip(layers_of(model), found, strict=True):
