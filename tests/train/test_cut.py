@@ -48,10 +48,10 @@ def carve(inputs: dict[str, Path], out: Path, **settings: object) -> tuple[dict,
     return json.loads((out / "carve.json").read_text()), dict(figures)
 
 
-def test_the_record_tells_what_is_kept_of_what(inputs, tmp_path):
+def test_the_record_tells_what_is_kept_of_what(inputs, tiny, tmp_path):
     record, figures = carve(inputs, tmp_path / "out", layers=1, heads=1, channels=96)
     teacher, student = load_model(inputs["model"] / "model"), load_model(tmp_path / "out" / "model")
-    before = {"layers": 2, "tokens": 400, "heads": 2, "query_heads": 4, "channels": 128}
+    before = {"layers": 2, "tokens": tiny.tokenizer.size, "heads": 2, "query_heads": 4, "channels": 128}
     after = {"layers": 1, "tokens": len(record["tokens"]), "heads": 1, "query_heads": 2, "channels": 96}
     assert record["before"] == before | {"parameters": count_parameters(teacher)}
     assert record["after"] == after | {"parameters": count_parameters(student)}

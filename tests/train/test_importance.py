@@ -21,17 +21,18 @@ def test_it_is_the_norm_of_what_a_part_adds(family):
     seen: dict[str, torch.Tensor] = {}
     layer = model.get_decoder().layers[1]
     for name, module in (("heads", layer.self_attn.o_proj), ("channels", layer.mlp.down_proj)):
-        module.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0][0].double()}))
+        module.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0][0]}))
     found = measure_importance(model, ROWS[3:4])[1]
-    output, down = layer.self_attn.o_proj.weight.double(), layer.mlp.down_proj.weight.double()
+    heads, channels = (seen[name].clone().double() for name in ("heads", "channels"))
+    output, down = (weight.detach().double() for weight in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight))
     per_group = output.shape[1] // GROUPS
     for group in range(GROUPS):
-        alone = torch.zeros_like(seen["heads"])
+        alone = torch.zeros_like(heads)
         span = slice(group * per_group, (group + 1) * per_group)
-        alone[:, span] = seen["heads"][:, span]
+        alone[:, span] = heads[:, span]
         assert float(found.groups[group]) == pytest.approx(float((alone @ output.T).norm(dim=-1).mean()), rel=1e-4)
     for channel in range(CHANNELS):
-        added = seen["channels"][:, channel : channel + 1] * down[:, channel]
+        added = channels[:, channel : channel + 1] * down[:, channel]
         assert float(found.channels[channel]) == pytest.approx(float(added.norm(dim=-1).mean()), rel=1e-4)
 
 
