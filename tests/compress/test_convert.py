@@ -13,8 +13,9 @@ import pytest
 from slmops.compress.convert import CONTEXT_TOKENS, convert
 from slmops.engines import Engine, Sampling, load_engine
 from slmops.errors import BadInput, SlmopsError
-from slmops.models.source import TOKENIZER_FILES, weights_bytes
+from slmops.models.source import TOKENIZER_FILES, load_model, save_model, weights_bytes
 from slmops.models.tokenizer import Tokenizer
+from slmops.models.width import keep_channels, keep_heads
 from slmops.recipe.models import CompressSettings
 
 WAYS = [
@@ -75,6 +76,30 @@ def test_it_answers_as_before(converted, reference, way, tiny):
     before, after = (np.concatenate(one.score(prompts, answers)) for one in (reference, engine))
     assert np.abs(before - after).max() < MOST_APART[way.precision]
     assert way.precision == "fp32" or not np.array_equal(before, after)
+
+
+@pytest.fixture(scope="module")
+def narrowed(tiny, tmp_path_factory) -> Path:
+    """The tiny model with half of its heads and three quarters of its channels; hidden size over heads is no head."""
+    folder = tmp_path_factory.mktemp("narrowed") / "model"
+    model = load_model(tiny.folder)
+    keep_heads(model, [[1], [0]])
+    keep_channels(model, [list(range(96)), list(range(32, 128))])
+    save_model(model, folder, tokenizer_from=tiny.folder)
+    return folder
+
+
+def test_a_narrowed_model_answers_as_before(narrowed, tiny, tmp_path):
+    convert(narrowed, tmp_path / "model", CompressSettings(precision="fp32"), scratch=tmp_path / "scratch")
+    decoder = json.loads((tmp_path / "model" / "genai_config.json").read_text())["model"]["decoder"]
+    assert [decoder[name] for name in ("num_attention_heads", "num_key_value_heads", "head_size")] == [2, 1, 16]
+    before = load_engine("transformers", narrowed, threads=1)
+    after = load_engine("onnxruntime-genai", tmp_path / "model", threads=1)
+    prompts = [tiny.prompt(text) for text in tiny.pairs]
+    answers = written(before, prompts)
+    assert written(after, prompts) == answers
+    scores = [np.concatenate(engine.score(prompts, answers)) for engine in (before, after)]
+    assert np.abs(scores[0] - scores[1]).max() < MOST_APART["fp32"]
 
 
 def test_fewer_bits_take_less_room(converted, way, tiny):

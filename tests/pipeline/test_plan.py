@@ -108,6 +108,17 @@ def test_each_node_reads_what_it_should(project):
     assert {f"score_{role}": f"score:{role}" for role in roles}.items() <= reads["report"].items()
 
 
+@pytest.mark.parametrize("override", ["student.carve.heads=1", "student.carve.channels=64"])
+def test_a_width_is_checked_on_the_model_before_it_is_fitted(project, override):
+    nodes = in_order(nodes_for(load(project, override)))
+    ids = [node.id for node in nodes]
+    assert [name for name in ids if name not in NODES] == ["student:check"]
+    assert ids.index("base") < ids.index("student:check") < ids.index("teacher")
+    before, after = keys(load(project)), keys(load(project, override))
+    assert {name for name in NODES if before[name] == after[name]} >= {"base", "teacher", "teach"}
+    assert before["student:carved"] != after["student:carved"]
+
+
 def test_both_sides_of_a_same_engine_comparison_are_made_alike(project):
     nodes = {node.id: node for node in nodes_for(load(project))}
     assert nodes["teacher:same"].settings == nodes["shipped"].settings

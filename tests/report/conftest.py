@@ -291,7 +291,24 @@ def story(evidence, passing) -> Story:
         carved={
             "layers": [*range(9), 27, 28, 29],
             "tokens": list(range(2903)),
-            "before": {"layers": 30, "tokens": 49152},
+            "heads": [[0, 2]] * 12,
+            "channels": [list(range(1024))] * 12,
+            "before": {
+                "layers": 30,
+                "tokens": 49152,
+                "heads": 3,
+                "query_heads": 9,
+                "channels": 1536,
+                "parameters": 134515008,
+            },
+            "after": {
+                "layers": 12,
+                "tokens": 2903,
+                "heads": 2,
+                "query_heads": 6,
+                "channels": 1024,
+                "parameters": 30004416,
+            },
         },
         histories={
             "teacher": history(2.2, ("text",)),

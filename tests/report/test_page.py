@@ -157,7 +157,9 @@ def test_it_tells_the_story_of_the_run(story):
         "at least 0.92",
         "against the teacher",
         "12 of 30 layers",
-        "2,903 of 49,152 tokens",
+        "2 of 3 key-value heads (6 of 9 query heads)",
+        "1,024 of 1,536 channels",
+        "2,903 of 49,152 tokens: 30,004,416 of 134,515,008 weights",
         "1,578 answers of the teacher",
         "pool: repeats an earlier row",
         "teacher’s answer: not JSON: Expecting value at character 31",
@@ -173,6 +175,14 @@ def test_it_tells_the_story_of_the_run(story):
         "block_size: 64",
     ):
         assert said in text, said
+
+
+def test_a_student_that_is_not_narrower_says_nothing_of_width(story):
+    carved = {**story.carved, "heads": None, "channels": None}
+    text = Tags(page(replace(story, carved=carved))).text
+    assert "12 of 30 layers (0, 1, 2, 3, 4, 5, 6, 7, 8, 27, 28, 29), and 2,903 of 49,152 tokens" in text
+    assert "heads" not in text
+    assert "channels" not in text
 
 
 def test_each_figure_stands_with_its_interval_and_the_best_is_marked(html):

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import AutoModelForCausalLM
 
 from slmops.errors import BadInput
 from slmops.models.source import load_model
@@ -12,6 +12,7 @@ from slmops.recipe.training import Optimisation, Rounding
 from slmops.train import trainer, trunk
 from slmops.train.examples import Example
 from slmops.train.rounding import to_int4_grid
+from tests.families import FAMILIES, make
 
 ROWS = [Example((3, 4, 5, 6 + i), tuple(range(20, 22 + i % 5))) for i in range(16)]
 SETTINGS = Optimisation(epochs=3, learning_rate=3e-3, batch_tokens=64, precision="fp32", freeze_layers=1)
@@ -22,20 +23,10 @@ def test_states_of_the_lower_layers_give_the_same_logits_as_the_whole_model(tiny
     assert_states_give_the_same(model)
 
 
-def test_layers_of_unlike_attention_keep_their_kind():
-    torch.manual_seed(0)
-    config = Gemma3TextConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        sliding_window=2,
-        layer_types=["sliding_attention", "full_attention", "full_attention", "sliding_attention"],
-    )
-    assert_states_give_the_same(Gemma3ForCausalLM(config).eval(), layers=2)
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_of_every_family_keep_their_kind(family, layers):
+    assert_states_give_the_same(make(family), layers)
 
 
 def assert_states_give_the_same(model, layers=1):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slmops.errors import BadInput
+from slmops.models.layers import Layer, layers_of, set_layers
 from slmops.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -36,34 +37,32 @@ def important_layers(
     Returns:
         Layer numbers, ascending.
     """
-    decoder = model.get_decoder()
-    every = list(decoder.layers)
+    every = layers_of(model)
     kept = list(range(len(every)))
     try:
         with (progress or Silent()).task("weigh layers", len(every) - keep, "layers") as task:
             while len(kept) > keep:
-                costs = _losses_without_each(decoder, [every[i] for i in kept], loss)
+                costs = _losses_without_each(model, [every[i] for i in kept], loss)
                 drop = _cheapest_apart(costs, min(DROPS_PER_ROUND, len(kept) - keep))
                 kept = [layer for position, layer in enumerate(kept) if position not in drop]
                 task.advance(len(drop), loss=min(costs))
     finally:
-        decoder.layers = _module_list(every)
+        set_layers(model, every)
     return kept
 
 
-def _losses_without_each(decoder: Any, layers: list[Any], loss: Callable[[], float]) -> list[float]:
+def _losses_without_each(model: PreTrainedModel, layers: list[Layer], loss: Callable[[], float]) -> list[float]:
     """The loss without layer i, for each i; the layers before i are computed once and replayed."""
-    losses, replay = [], None
+    losses, head = [], list[Layer]()
     for i, layer in enumerate(layers):
-        head: list[Any] = [replay] if replay is not None else []
-        decoder.layers = _module_list([*head, *layers[i + 1 :]])
+        set_layers(model, [*head, *layers[i + 1 :]])
         losses.append(loss())
         tap = _Tap()
-        handle = layer.register_forward_hook(tap)
-        decoder.layers = _module_list([*head, layer])
+        handle = layer.module.register_forward_hook(tap)
+        set_layers(model, [*head, layer])
         loss()
         handle.remove()
-        replay = _replay(tap.output, layer)
+        head = [_replay(tap.output, layer)]
     return losses
 
 
@@ -76,17 +75,17 @@ class _Tap:
         self.output = output[0] if isinstance(output, tuple) else output
 
 
-def _replay(output: torch.Tensor, like: Any) -> Any:
+def _replay(output: torch.Tensor, like: Layer) -> Layer:
     """A layer that puts out `output` whatever it is given; it answers for `like` where masks differ by layer."""
     import torch
 
     class Replay(torch.nn.Module):
-        attention_type = getattr(like, "attention_type", "full_attention")
+        attention_type = getattr(like.module, "attention_type", "full_attention")
 
         def forward(self, *_: Any, **__: Any) -> torch.Tensor:
             return output
 
-    return Replay()
+    return Layer(Replay(), like.entries)
 
 
 def _cheapest_apart(costs: Sequence[float], count: int) -> set[int]:
@@ -100,28 +99,21 @@ def _cheapest_apart(costs: Sequence[float], count: int) -> set[int]:
     return set(chosen)
 
 
-def _module_list(layers: Sequence[Any]) -> Any:
-    import torch
-
-    return torch.nn.ModuleList(layers)
-
-
 def keep_layers(model: PreTrainedModel, kept: Sequence[int]) -> None:
     """Remove all other layers from `model`, in place.
 
     Raises:
         BadInput: a layer number is out of range.
     """
-    decoder = model.get_decoder()
-    count = len(decoder.layers)
-    if any(not 0 <= i < count for i in kept):
-        raise BadInput(f"layers {list(kept)} are out of range: the model has {count} layers, 0 to {count - 1}")
-    decoder.layers = _module_list([decoder.layers[i] for i in kept])
-    for position, layer in enumerate(decoder.layers):
-        layer.self_attn.layer_idx = position
-    model.config.num_hidden_layers = len(kept)
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = [model.config.layer_types[i] for i in kept]
+    every = layers_of(model)
+    if any(not 0 <= i < len(every) for i in kept):
+        last = len(every) - 1
+        raise BadInput(f"layers {list(kept)} are out of range: the model has {len(every)} layers, 0 to {last}")
+    set_layers(model, [every[i] for i in kept])
+    for position, layer in enumerate(layers_of(model)):
+        for module in layer.module.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = position  # where the layer finds its own keys and values in a cache
 
 
 def keep_tokens(model: PreTrainedModel, kept: Sequence[int]) -> None:
@@ -139,7 +131,8 @@ def keep_tokens(model: PreTrainedModel, kept: Sequence[int]) -> None:
     else:
         head.weight = torch.nn.Parameter(head.weight.detach()[index].clone())
     head.out_features = len(kept)
-    model.config.vocab_size = len(kept)
+    for owner in (model.config, model, model.get_decoder()):
+        owner.vocab_size = len(kept)
     new = {old: position for position, old in enumerate(kept)}
     for config in (model.config, model.generation_config):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

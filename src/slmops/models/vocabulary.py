@@ -1,9 +1,12 @@
-"""Trimming a byte-level BPE vocabulary to the tokens a task needs, without losing exactness.
+"""Trimming a BPE vocabulary to the tokens a task needs, without losing exactness.
 
 A merge is kept exactly when both of its parts and its result are kept, and the kept set is closed under
 "is made of". Byte-pair encoding always applies the lowest-ranked merge it can, so a word whose tokens are
 all kept meets the same merges in the same order: it is split as before. Any other word falls apart
 into smaller kept pieces, in the last resort single bytes, and still decodes to itself.
+
+That holds for byte-level BPE (GPT-2, SmolLM2, Qwen), where every symbol is a byte, and for BPE over characters with
+byte fallback (Gemma, Phi-3), where a character that is no token is written as the tokens of its bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from slmops.errors import BadInput
+
+_SPACE = "\u2581"
+_WORD_MARKS = ("continuing_subword_prefix", "end_of_word_suffix")
 
 
 def byte_alphabet() -> list[str]:
@@ -29,7 +35,7 @@ def trim_vocabulary(
 
     Args:
         tokenizer: the content of a `tokenizer.json`.
-        used: ids that occur in the data; special tokens and single bytes are always kept.
+        used: ids that occur in the data; added tokens and single bytes are always kept.
         extra: further tokens, in order of merge rank, which is their order of frequency in the
             text the tokenizer was made from.
 
@@ -37,9 +43,9 @@ def trim_vocabulary(
         The smaller `tokenizer.json`, and the kept old ids: new id `i` is old id `kept[i]`.
 
     Raises:
-        BadInput: the tokenizer is not a byte-level BPE.
+        BadInput: the tokenizer is no BPE that can write every byte.
     """
-    _require_byte_level(tokenizer)
+    last_resort = _last_resort(tokenizer)
     model = tokenizer["model"]
     ids: dict[str, int] = model["vocab"]
     names = {i: name for name, i in ids.items()}
@@ -50,7 +56,7 @@ def trim_vocabulary(
 
     added = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
     wanted = [names[i] for i in used if i in names and names[i] not in added]
-    wanted += [char for char in byte_alphabet() if char in ids]
+    wanted += last_resort
     kept = _closed(wanted, parts)
     for merge in merges[:]:
         if extra <= 0:
@@ -85,14 +91,22 @@ def _closed(names: Iterable[str], parts: dict[str, list[tuple[str, ...]]]) -> se
     return kept
 
 
-def _require_byte_level(tokenizer: dict[str, Any]) -> None:
+def _last_resort(tokenizer: dict[str, Any]) -> list[str]:
+    """The tokens that any text falls apart into when it is made of nothing larger."""
     model = tokenizer.get("model", {})
-    if (
-        model.get("type") != "BPE"
-        or model.get("byte_fallback")
-        or "ByteLevel" not in str(tokenizer.get("pre_tokenizer"))
-    ):
-        raise BadInput(
-            f"the vocabulary of this tokenizer cannot be trimmed: it is {model.get('type')}, not a byte-level BPE",
-            hint="set student.carve.vocabulary: keep",
-        )
+    ids: dict[str, int] = model.get("vocab", {})
+    # Marks at the ends of words would make two tokens of each character.
+    plain = model.get("type") == "BPE" and not any(model.get(mark) for mark in _WORD_MARKS)
+    byte_level = "ByteLevel" in str(tokenizer.get("pre_tokenizer"))
+    if plain and byte_level and not model.get("byte_fallback"):
+        return [char for char in byte_alphabet() if char in ids]
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    decodes = "ByteFallback" in str(tokenizer.get("decoder"))
+    if plain and not byte_level and model.get("byte_fallback") and decodes and all(name in ids for name in bytes_):
+        # A space is written as a mark that the decoder turns back before it reads bytes: as bytes it would stay a mark.
+        return [name for name in (*bytes_, _SPACE, model.get("unk_token")) if name in ids]
+    raise BadInput(
+        f"the vocabulary of this tokenizer cannot be trimmed: it is {model.get('type')}, not a byte-level BPE or one "
+        "with byte fallback",
+        hint="set student.carve.vocabulary: keep",
+    )

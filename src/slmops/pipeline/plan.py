@@ -46,7 +46,7 @@ from slmops.teach.stage import Teach
 from slmops.train.objectives.base import OF_TEACHER, STORED
 from slmops.train.objectives.layers import in_range
 from slmops.train.objectives.make import all_needs, custom_terms, needs_of
-from slmops.train.stage import OBJECTIVE, CarveStudent, Distil, DistilSettings, Fit, FitSettings
+from slmops.train.stage import OBJECTIVE, CarveStudent, CheckCut, Distil, DistilSettings, Fit, FitSettings
 
 
 def nodes_for(recipe: Recipe) -> list[Node]:
@@ -106,6 +106,9 @@ def _teacher(recipe: Recipe) -> list[Node]:
     """The teacher as it is, fitted to the labelled rows, exported, and its answers to the pool."""
     teacher = recipe.teacher
     nodes, fitted = [_fetched("base", teacher.model, teacher.chat_template)], "base"
+    carve = recipe.student.carve
+    if carve.heads is not None or carve.channels is not None:
+        nodes.append(Node("student:check", CheckCut, carve, inputs={"model": "base"}))
     if teacher.fit:
         fitted = "teacher"
         nodes.append(

@@ -92,6 +92,17 @@ class Carve(Settings):
 
     layers: int = Field(12, ge=1, description="How many transformer layers are kept.")
     choose: Literal["importance", "first", "even"] = Field("importance", description="Which layers are kept.")
+    heads: int | None = Field(
+        None,
+        ge=1,
+        description="Key-value heads kept in each layer, with the query heads that share them; null keeps all.",
+    )
+    channels: int | None = Field(
+        None,
+        ge=1,
+        description="Channels kept in each feed-forward part; a multiple of `compress.block_size` wastes no bits; null "
+        "keeps all.",
+    )
     vocabulary: Literal["trim", "keep"] = Field("trim", description="trim keeps the tokens that the data needs.")
     extra_tokens: int = Field(1000, ge=0, description="Most frequent other tokens kept when trimming.")
 

@@ -1,4 +1,4 @@
-"""Which tokens and layers of a teacher the student keeps, judged on the task's own rows."""
+"""Which tokens, layers, heads and channels of a teacher the student keeps, judged on the task's own rows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from slmops.progress import Progress
 from slmops.recipe.training import Carve
 from slmops.tasks.base import Task
 from slmops.teach.answers import load_answers
+from slmops.train.importance import measure_importance, most_important
 from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.precision import resolve_precision
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 WEIGHED_ROWS = 6
 """About 130 answer tokens: twice as many chose the same layers for the demo and took twice as long."""
+
+MEASURED_ROWS = 32
+"""Heads and channels are measured in one forward pass over these."""
 
 
 def choose_tokens(
@@ -90,3 +94,28 @@ def choose_layers(
             return float(cross_entropy(answer_logits(weighed, batch), batch["target"]))
 
     return important_layers(weighed, keep, loss, progress)
+
+
+def choose_width(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    task: Task,
+    answers: Path,
+    kept_tokens: Sequence[int] | None,
+    settings: Carve,
+    *,
+    progress: Progress,
+) -> tuple[list[list[int]] | None, list[list[int]] | None]:
+    """The key-value heads and the channels to keep of each layer of `model`, each None when all are kept.
+
+    Measured on the teacher's own answers to the pool, as layers are.
+    """
+    if settings.heads is None and settings.channels is None:
+        return None, None
+    examples = taught_examples(load_answers(answers)[:MEASURED_ROWS], task, tokenizer, kept_tokens)
+    layers = measure_importance(model, examples, progress)
+    heads, channels = settings.heads, settings.channels
+    return (
+        None if heads is None else [most_important(layer.groups, heads) for layer in layers],
+        None if channels is None else [most_important(layer.channels, channels) for layer in layers],
+    )

@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
@@ -80,10 +81,32 @@ class Fit:
         )
 
 
+class CheckCut:
+    """`model` (not yet fitted) → `width.json`, how wide it is; refuses a width that it cannot be cut down to.
+
+    Without it, that would come to light when the teacher is fitted and has answered.
+    """
+
+    name: ClassVar[str] = "check-cut"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("transformers",)
+
+    def run(self, inputs: Mapping[str, Path], settings: Carve, context: Context) -> Mapping[str, float | str]:
+        from slmops.models.source import load_model
+        from slmops.models.width import check_width, width_of
+
+        model = load_model(inputs["model"] / "model")
+        check_width(model, heads=settings.heads, channels=settings.channels)
+        width = asdict(width_of(model))
+        (context.out / "width.json").write_text(json.dumps(width) + "\n", encoding="utf-8")
+        return width
+
+
 class CarveStudent:
     """`model` (fitted teacher), `data` and `answers` → `model/`, smaller, and `carve.json` with what was kept.
 
-    With an input `like` (another carved student) the same layers and tokens are kept and nothing is weighed.
+    With an input `like` (another carved student) the same layers, heads, channels and tokens are kept and nothing is
+    weighed.
     """
 
     name: ClassVar[str] = "carve"
@@ -91,43 +114,31 @@ class CarveStudent:
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: Carve, context: Context) -> Mapping[str, float | str]:
-        from slmops.models.carve import keep_layers, keep_tokens
-        from slmops.models.source import count_parameters, load_model, save_model
+        from slmops.models.source import load_model, save_model
         from slmops.models.tokenizer import Tokenizer
-        from slmops.train.choose import choose_layers, choose_tokens
+        from slmops.train.cut import choose_and_cut, cut, read_kept, size_of, write_kept
 
         folder, out = inputs["model"] / "model", context.out / "model"
-        model = load_model(folder)
-        before = {"layers": model.config.num_hidden_layers, "tokens": model.config.vocab_size}
-        parameters = count_parameters(model)
-        tokenizer = Tokenizer.load(folder)
-        kept: dict[str, Any]
+        model, tokenizer = load_model(folder), Tokenizer.load(folder)
+        before = size_of(model)
         if "like" in inputs:
-            kept = json.loads((inputs["like"] / "carve.json").read_text(encoding="utf-8"))
-            tokenizer = Tokenizer.load(inputs["like"] / "model")
+            kept, tokenizer = read_kept(inputs["like"]), Tokenizer.load(inputs["like"] / "model")
+            cut(model, kept)
         else:
-            task, data = _task(inputs["data"]), inputs["data"]
-            tokenizer, tokens = choose_tokens(tokenizer, task, data, inputs["answers"], settings)
-            kept = {"tokens": tokens}
-        if kept["tokens"] is not None:
-            keep_tokens(model, kept["tokens"])
-        if "layers" not in kept:
-            kept["layers"] = choose_layers(
-                model, tokenizer, task, inputs["answers"], kept["tokens"], settings, progress=context.progress
+            data, answers = inputs["data"], inputs["answers"]
+            tokenizer, kept = choose_and_cut(
+                model, tokenizer, _task(data), data, answers, settings, progress=context.progress
             )
-        keep_layers(model, kept["layers"])
+        after = size_of(model)
         save_model(model, out)
         tokenizer.save(out)
-        (context.out / "carve.json").write_text(json.dumps(kept | {"before": before}) + "\n", encoding="utf-8")
+        write_kept(context.out, kept, before, after)
         context.progress.note(
-            f"kept layers {kept['layers']} of {before['layers']} and {tokenizer.size} of {before['tokens']} tokens"
+            f"kept layers {kept.layers} of {before['layers']} and {after['tokens']} of {before['tokens']} tokens; "
+            f"in each layer {after['heads']} of {before['heads']} key-value heads and "
+            f"{after['channels']} of {before['channels']} channels"
         )
-        return {
-            "layers": len(kept["layers"]),
-            "tokens": tokenizer.size,
-            "parameters": count_parameters(model),
-            "parameters_kept": count_parameters(model) / parameters,
-        }
+        return {**after, "parameters_kept": after["parameters"] / before["parameters"]}
 
 
 class DistilSettings(FitSettings):

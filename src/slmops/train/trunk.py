@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from slmops.errors import BadInput
+from slmops.models.layers import layers_of, set_layers
 from slmops.progress import Progress, Silent
 from slmops.train.examples import Example
 
@@ -99,15 +100,9 @@ def _batches(examples: Sequence[Example]) -> Iterator[list[int]]:
 @contextmanager
 def only_layers(model: PreTrainedModel, span: slice) -> Iterator[None]:
     """The model made of some of its layers alone; fed with the states below them as `inputs_embeds`."""
-    decoder, config = model.get_decoder(), model.get_decoder().config
-    every, count, kinds = decoder.layers, config.num_hidden_layers, getattr(config, "layer_types", None)
-    decoder.layers = torch.nn.ModuleList(list(every)[span])
-    config.num_hidden_layers = len(decoder.layers)
-    if kinds:
-        config.layer_types = kinds[span]
+    every = layers_of(model)
+    set_layers(model, every[span])
     try:
         yield
     finally:
-        decoder.layers, config.num_hidden_layers = every, count
-        if kinds:
-            config.layer_types = kinds
+        set_layers(model, every)

@@ -1,0 +1,109 @@
+"""Cutting the student out of its teacher: each choice is made on what the ones before it left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slmops.models.carve import keep_layers, keep_tokens
+from slmops.models.source import count_parameters
+from slmops.models.tokenizer import Tokenizer
+from slmops.models.width import check_width, keep_channels, keep_heads
+from slmops.progress import Progress
+from slmops.recipe.training import Carve
+from slmops.tasks.base import Task
+from slmops.train.choose import choose_layers, choose_tokens, choose_width
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_FILE = "carve.json"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a student keeps of its teacher; None where it keeps all.
+
+    Attributes:
+        tokens: the teacher's id of each of the student's tokens, ascending.
+        layers: the teacher's layer numbers, ascending.
+        heads: for each kept layer the numbers of its key-value heads, ascending.
+        channels: for each kept layer the numbers of its feed-forward channels, ascending.
+    """
+
+    tokens: list[int] | None
+    layers: list[int]
+    heads: list[list[int]] | None
+    channels: list[list[int]] | None
+
+
+def choose_and_cut(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    task: Task,
+    data: Path,
+    answers: Path,
+    settings: Carve,
+    *,
+    progress: Progress,
+) -> tuple[Tokenizer, Kept]:
+    """Cut `model` in place; returns the student's tokenizer and what was kept.
+
+    Tokens go first, as weighing layers is cheaper with fewer of them; heads and channels are measured last, in the
+    layers that remain: what reaches a layer is no longer what the teacher's layers gave it.
+
+    Raises:
+        BadInput: the tokenizer cannot be trimmed, or the model not be cut to that width.
+    """
+    check_width(model, heads=settings.heads, channels=settings.channels)
+    tokenizer, tokens = choose_tokens(tokenizer, task, data, answers, settings)
+    if tokens is not None:
+        keep_tokens(model, tokens)
+    layers = choose_layers(model, tokenizer, task, answers, tokens, settings, progress=progress)
+    keep_layers(model, layers)
+    heads, channels = choose_width(model, tokenizer, task, answers, tokens, settings, progress=progress)
+    _narrow(model, heads, channels)
+    return tokenizer, Kept(tokens, layers, heads, channels)
+
+
+def cut(model: PreTrainedModel, kept: Kept) -> None:
+    """Keep the same parts of another model of the same shape, in place."""
+    if kept.tokens is not None:
+        keep_tokens(model, kept.tokens)
+    keep_layers(model, kept.layers)
+    _narrow(model, kept.heads, kept.channels)
+
+
+def _narrow(model: PreTrainedModel, heads: list[list[int]] | None, channels: list[list[int]] | None) -> None:
+    if heads is not None:
+        keep_heads(model, heads)
+    if channels is not None:
+        keep_channels(model, channels)
+
+
+def size_of(model: PreTrainedModel) -> dict[str, int]:
+    """Layers, tokens, key-value heads and query heads and channels of a layer, and weights in all."""
+    config = model.config
+    return {
+        "layers": config.num_hidden_layers,
+        "tokens": config.vocab_size,
+        "heads": getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        "query_heads": config.num_attention_heads,
+        "channels": config.intermediate_size,
+        "parameters": count_parameters(model),
+    }
+
+
+def read_kept(folder: Path) -> Kept:
+    """What the student in the artifact `folder` kept."""
+    record = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    return Kept(**{field.name: record[field.name] for field in fields(Kept)})
+
+
+def write_kept(folder: Path, kept: Kept, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    """Write `carve.json`: what was kept, and the sizes before and after; what was removed is the difference."""
+    record = asdict(kept) | {"before": before, "after": after}
+    (folder / _FILE).write_text(json.dumps(record) + "\n", encoding="utf-8")
