@@ -127,12 +127,13 @@ def teach(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
 def fit(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
     """One pass of our trainer over the rows, its loss on some of them before and after, its peak memory."""
     from slmops.evaluate.process import peak_rss_bytes
-    from slmops.recipe.training import Objective, Optimisation
+    from slmops.recipe.objective import ForwardKl, TextTerm
+    from slmops.recipe.training import Optimisation
     from slmops.train.trainer import train
 
     examples = _examples(job["rows"], job.get("answers"))
     # Without a term of its own for the text, both sides minimise the same divergence.
-    objective = Objective(kind="kl", text_weight=0.0) if job.get("answers") else Objective(kind="text")
+    objective = [ForwardKl(), TextTerm(weight=0.0)] if job.get("answers") else [TextTerm()]
     some, clock = examples[: job["probe"]], Clock()
     start = _losses(_loaded(job["model"]), some, objective)
     trained: Trained = train(
@@ -208,10 +209,12 @@ def _losses(model: Any, examples: Sequence[Example], objective: Any) -> dict[str
     """Each term of the loss on `examples`, in nats per answer token."""
     import torch
 
-    from slmops.train.trainer import collate, loss_terms
+    from slmops.train.objectives.imitate import Imitation
+    from slmops.train.trainer import collate
 
+    imitation = Imitation(objective, model)
     with torch.no_grad():
-        terms = loss_terms(model, collate(examples, pad=0), objective)
+        terms = imitation.terms(model, collate(examples, pad=0))
     return {name: float(value) for name, (_, value) in terms.items()}
 
 

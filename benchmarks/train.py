@@ -215,7 +215,7 @@ def same_start(ours: Mapping[str, float], theirs: Mapping[str, float]) -> bool:
     distributions, and so at most the whole one.
     """
     text = abs(ours["text"] - theirs["text"]) <= TOLERANCE * abs(theirs["text"])
-    return text and ours.get("kl", 0.0) <= theirs.get("kl", 0.0) * (1 + TOLERANCE)
+    return text and ours.get("forward_kl", 0.0) <= theirs.get("forward_kl", 0.0) * (1 + TOLERANCE)
 
 
 def rates(run: Run) -> list[float]:
@@ -293,7 +293,7 @@ def ratios(kind: str, ours: Run, theirs: Run) -> dict[str, float]:
 
 def side(kind: str, run: Run, suffix: str = "") -> dict[str, float]:
     """One run by itself; losses in nats per answer token, on the same rows of both sides, before and after."""
-    term = {"sft": "text", "kd": "kl"}[kind]
+    term = {"sft": "text", "kd": "forward_kl"}[kind]
     named = {
         "tokens_per_s": rate(run),
         "peak_mb": run["peak_mb"],

@@ -112,7 +112,7 @@ def training_run(tokens_per_s: float, peak_mb: float, start: dict[str, float]) -
 
 
 def training(*, with_rival: bool) -> dict:
-    text, both = {"text": 2.0}, {"text": 2.0, "kl": 1.0}
+    text, both = {"text": 2.0}, {"text": 2.0, "forward_kl": 1.0}
     ours = {"sft": training_run(100, 2000, text), "freeze": training_run(400, 1500, text)}
     ours |= {"freeze": ours["freeze"] | {"other_s": 0.75}, "kd": training_run(200, 1000, both)}
     theirs = {}
@@ -160,14 +160,14 @@ def test_the_ends_of_a_ratio_are_its_worst_and_best_quartiles(benchmark) -> None
 @pytest.mark.parametrize(
     ("theirs", "same"),
     [
-        ({"text": 2.001, "kl": 1.0}, True),
-        ({"text": 2.0, "kl": 1.4}, True),  # kept probabilities leave something out
-        ({"text": 2.0, "kl": 0.9}, False),
-        ({"text": 2.1, "kl": 1.0}, False),
+        ({"text": 2.001, "forward_kl": 1.0}, True),
+        ({"text": 2.0, "forward_kl": 1.4}, True),  # kept probabilities leave something out
+        ({"text": 2.0, "forward_kl": 0.9}, False),
+        ({"text": 2.1, "forward_kl": 1.0}, False),
     ],
 )
 def test_sides_that_start_elsewhere_are_not_compared(benchmark, theirs, same) -> None:
-    assert benchmark("train").same_start({"text": 2.0, "kl": 1.0}, theirs) is same
+    assert benchmark("train").same_start({"text": 2.0, "forward_kl": 1.0}, theirs) is same
 
 
 def test_both_sides_of_training_get_the_same_settings(benchmark) -> None:
@@ -219,7 +219,7 @@ def test_our_side_of_training_trains(benchmark, tiny, tmp_path) -> None:
     job = rows | {"model": made["student"], "optimisation": moved, "seed": 7, "probe": 2}
     found = ours.fit(job | {"answers": taught["answers"]}, tmp_path)
     assert sum(step["tokens"] for step in found["steps"]) == 4 * (len(row["prompt"]) + len(row["answer"]))
-    assert found["end"]["kl"] < found["start"]["kl"]
+    assert found["end"]["forward_kl"] < found["start"]["forward_kl"]
     assert found["weights"] == {"layers": 64 * (2 * 64 + 2 * 32 + 3 * 128), "head": tiny.tokenizer.size * 64}
     assert found["peak_mb"] > 0
 

@@ -125,7 +125,7 @@ def losses(trainer: Any, job: dict[str, Any]) -> dict[str, float]:
             return {"text": own}
         logits = trainer.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         text = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
-    return {"kl": own, "text": float(text)}
+    return {"forward_kl": own, "text": float(text)}
 
 
 def peak_mb() -> float:

@@ -11,7 +11,8 @@ import pytest
 
 from slmops.bundle import write_bundle
 from slmops.data.read import write_jsonl
-from tests.tiny_task import TASK
+from slmops.tasks import Extraction
+from tests.tiny_task import SCHEMA
 
 
 def slmops(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -23,7 +24,7 @@ def slmops(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def bundle(tiny_onnx, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "support"
     parts = {"name": "a", "version": "1", "engine": "onnxruntime-genai", "lineage": {}, "evidence": {}}
-    write_bundle(out, model_folder=tiny_onnx, task=TASK.describe(), **parts)
+    write_bundle(out, model_folder=tiny_onnx, task=Extraction(SCHEMA, "intent", None, 40).describe(), **parts)
     return out
 
 
