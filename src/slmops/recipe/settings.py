@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,20 +11,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 def existing_file(path: Path, info: ValidationInfo) -> Path:
     """A path in a recipe file is meant from that file's folder; in a recipe built in Python it stays as given."""
-    if not info.context:
-        return path
-    found = Path(info.context["folder"], path.expanduser()).absolute()
-    if not found.is_file():
-        raise ValueError(f"there is no file {found}")
-    return found
+    return _existing(path, info, Path.is_file, "file")
 
 
 def existing_folder(path: Path, info: ValidationInfo) -> Path:
+    """As `existing_file`."""
+    return _existing(path, info, Path.is_dir, "folder")
+
+
+def _existing(path: Path, info: ValidationInfo, there: Callable[[Path], bool], what: str) -> Path:
     if not info.context:
         return path
     found = Path(info.context["folder"], path.expanduser()).absolute()
-    if not found.is_dir():
-        raise ValueError(f"there is no folder {found}")
+    if not there(found):
+        raise ValueError(f"there is no {what} {found}")
     return found
 
 

@@ -1,9 +1,9 @@
 """Customer messages with the ticket each one holds: the demo's data, made from a small grammar.
 
 The grammar (`tickets.yaml`) has three sides: one to learn from and two held out. `test` shares neither a sentence nor
-a value with the others, and `validation` one sentence with the side to learn from, so held-out rows measure whether a model reads a message, not whether it remembers one. Choices are made on rows
-of `validation`, because the better of two choices looks better than it is on the rows that chose it; `test` is left
-for figures that are published.
+a value with the others, and `validation` one sentence with the side to learn from, so held-out rows measure whether a
+model reads a message, not whether it remembers one. Choices are made on rows of `validation`, because the better of two
+choices looks better than it is on the rows that chose it; `test` is left for figures that are published.
 """
 
 from __future__ import annotations

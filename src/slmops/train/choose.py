@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHED_ROWS = 6
-"""About 130 answer tokens. Twice as many take twice as long; for the demo they named layers 5 and 25 to be left out, not
-5 and 12. Which student is better was not measured."""
+"""About 130 answer tokens. Twice as many take twice as long; for the demo they left out layers 5 and 25, these leave
+out 5 and 12. Which student is better was not measured."""
 
 MEASURED_ROWS = 32
 """Heads and channels are measured in one forward pass over these."""
