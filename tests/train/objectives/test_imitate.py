@@ -133,9 +133,11 @@ def test_above_still_layers_it_is_the_same_training(pair, tmp_path, term, monkey
     run = trained(pair, [term], tmp_path / "run", **slow)
     before = load_model(pair.student).state_dict()
     for name, value in kept.model.state_dict().items():
-        torch.testing.assert_close(value, run.model.state_dict()[name], rtol=1e-3, atol=1e-4, msg=name)
         if name.startswith("model.layers.0."):
             assert torch.equal(value, before[name]), name
+        # As a whole: where a gradient is next to nothing, Adam's step has the sign of its rounding.
+        moved, apart = (value - before[name]).norm(), (value - run.model.state_dict()[name]).norm()
+        assert apart <= 0.1 * moved, name
     assert not torch.equal(
         kept.model.model.layers[1].self_attn.q_proj.weight, before["model.layers.1.self_attn.q_proj.weight"]
     )
