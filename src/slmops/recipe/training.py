@@ -107,9 +107,17 @@ class Carve(Settings):
     extra_tokens: int = Field(1000, ge=0, description="Most frequent other tokens kept when trimming.")
 
 
+Head = Literal["language", "tags"]
+
+
 class StudentSettings(Settings):
     """The model that is shipped."""
 
+    head: Head = Field(
+        "language",
+        description="How it answers: `language` writes the answer; `tags` marks it in the text, in one forward pass "
+        "(extraction of values that stand in the text as they are).",
+    )
     carve: Carve = Field(default_factory=Carve, description="How it is cut from the teacher.")
 
 
