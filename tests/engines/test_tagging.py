@@ -74,7 +74,7 @@ def tagger(tiny, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tagger")
     model = load_model(tiny.folder)
     head = TagHead(model.config.hidden_size, MARKING.sizes, TASK.describe())
-    torch.nn.init.normal_(head.matrix, generator=torch.Generator().manual_seed(3))
+    torch.nn.init.normal_(head.matrix, std=0.02, generator=torch.Generator().manual_seed(3))
     attach(model, head)
     save_model(model, folder, tokenizer_from=tiny.folder)
     return folder
@@ -94,7 +94,8 @@ def test_a_saved_head_is_loaded_again_and_the_language_head_with_it(tagger, tiny
         log_probs = model(ids).logits
         states, expected = model.base_model(ids), plain.base_model(ids)
     assert log_probs.shape[-1] == sum(MARKING.sizes)
-    torch.testing.assert_close(log_probs.logsumexp(-1), torch.zeros(1, 3), atol=1e-5, rtol=0)
+    for group in log_probs.split(MARKING.sizes, dim=-1):
+        torch.testing.assert_close(group.logsumexp(-1), torch.zeros(1, 3), atol=1e-5, rtol=0)
     assert torch.equal(states.last_hidden_state, expected.last_hidden_state)
     assert "lm_head" not in " ".join(
         name for name, _ in model.named_parameters() if "matrix" not in name and "bias" not in name
@@ -114,7 +115,7 @@ def test_onnx_labels_as_pytorch_does_one_by_one_and_together(tagger, tiny, tmp_p
         assert [[t.id for t in one] for one in expected] == [[t.id for t in one] for one in together]
     for one, other in zip(expected, together, strict=True):
         apart = abs(one[0].top[1][0] - other[0].top[1][0])
-        assert apart < {"fp32": 1e-3, "int8": 1.0, "int4": 30.0}[precision]
+        assert apart < {"fp32": 1e-3, "int8": 0.5, "int4": 5.0}[precision]
         assert one[-1].finish == other[-1].finish == "stop"
     info = onnx_engine.info()
     assert info.engine == "onnxruntime"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,3 +59,5 @@ def _write(model: onnx.ModelProto, path: Path) -> None:
     path.unlink()
     beside.unlink(missing_ok=True)
     onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=beside.name)
+    # The library lets nobody else read what it writes beside a model.
+    shutil.copymode(path, beside)

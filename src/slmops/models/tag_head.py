@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,14 +46,9 @@ class TagHead(torch.nn.Module):
         self.register_buffer("weights", torch.tensor(counts).repeat_interleave(torch.tensor(sizes)), persistent=False)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities [..., labels] of states [..., width].
-
-        Those of each group are ln(number of groups) below a distribution, so that all of them together are one. The
-        cross-entropy of a label is then that of its group and this constant, which no weight moves.
-        """
+        """Log-probabilities [..., labels] of states [..., width]; those of each group are a distribution."""
         scores = torch.nn.functional.linear(hidden, _GAIN * self.matrix, self.bias).float()
-        groups = [group.log_softmax(-1) for group in scores.split(self.sizes, dim=-1)]
-        return torch.cat(groups, dim=-1) - math.log(len(self.sizes))
+        return torch.cat([group.log_softmax(-1) for group in scores.split(self.sizes, dim=-1)], dim=-1)
 
     def save(self, folder: Path) -> None:
         """Write `tags.json` and `tags.safetensors`, whose `matrix` has the gain in it."""
@@ -83,3 +77,9 @@ def tag_head(model: PreTrainedModel) -> TagHead | None:
     """The model's head if it labels."""
     head = model.get_output_embeddings()
     return head if isinstance(head, TagHead) else None
+
+
+def label_weights(model: PreTrainedModel) -> torch.Tensor | None:
+    """What each label counts in training, float32 [labels]; None where the model writes."""
+    head = tag_head(model)
+    return None if head is None else head.weights

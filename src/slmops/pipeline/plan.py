@@ -113,7 +113,7 @@ def _teacher(recipe: Recipe) -> list[Node]:
     """The teacher as it is, fitted to the labelled rows, exported, and its answers to the pool."""
     teacher = recipe.teacher
     nodes, fitted = [_fetched("base", teacher.model, teacher.chat_template)], "base"
-    carve = recipe.student.carve
+    carve = recipe.student.cut
     if carve.heads is not None or carve.channels is not None:
         nodes.append(Node("student:check", CheckCut, carve, inputs={"model": "base"}))
     if teacher.fit:
@@ -146,7 +146,7 @@ def _fetched(node: str, model: str, chat_template: Literal["model", "chatml", "p
 def _student(recipe: Recipe) -> list[Node]:
     """The carved and distilled student, the same student without a teacher, and what ships."""
     train, fitted = recipe.train, "teacher" if recipe.teacher.fit else "base"
-    carve = recipe.student.carve
+    carve = recipe.student.cut
     head = recipe.student.head
     objective = train.objective if head == "language" else [TextTerm(kind="text", weight=1.0)]
     distil = DistilSettings(

@@ -16,7 +16,7 @@ from transformers import AutoConfig, Trainer, TrainingArguments
 
 from slmops.errors import BadInput
 from slmops.models.source import load_model
-from slmops.models.tag_head import TagHead, attach
+from slmops.models.tag_head import TagHead, attach, label_weights
 from slmops.progress import Progress, Silent
 from slmops.recipe.objective import Objective, TextTerm
 from slmops.recipe.training import Optimisation, Rounding
@@ -317,7 +317,7 @@ class _Trainer(Trainer):
         for rows in self.processes.part(self.validation):
             if rows:
                 inputs = self._prepare_inputs(self._collate(rows))
-                text = cross_entropy(answer_logits(self.model, inputs), inputs["target"])
+                text = cross_entropy(answer_logits(self.model, inputs), inputs["target"], label_weights(self.model))
                 nats, tokens = nats + float(text) * len(inputs["target"]), tokens + len(inputs["target"])
         self.model.train()
         nats, count = self.processes.total([nats, tokens])

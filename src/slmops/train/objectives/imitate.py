@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from slmops.errors import BadInput
-from slmops.models.tag_head import tag_head
+from slmops.models.tag_head import label_weights
 from slmops.recipe.objective import Term as TermSettings
 from slmops.train.objectives.base import (
     ATTENTION,
@@ -121,8 +121,7 @@ class Imitation:
     def view(self, student: Any, inputs: Inputs) -> View:
         """Run the student, and the teacher where one is needed, over a batch."""
         logits, at = answer_logits(student, inputs), inputs["predicts"]
-        head = tag_head(student)
-        shown: dict[str, Any] = {"weights": head.weights} if head else {}
+        shown: dict[str, Any] = {"weights": label_weights(student)}
         if STORED in self.needs:
             shown |= {"stored_ids": inputs["soft_ids"], "stored_log_probs": inputs["soft_log_probs"]}
         if self._teacher:

@@ -17,11 +17,14 @@ def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weights: torch.Ten
     Args:
         logits: float32 [tokens, vocabulary].
         target: int64 [tokens].
-        weights: float32 [vocabulary], how much a target counts in the mean; all the same when None.
+        weights: float32 [labels], of a model that labels: how much a label counts in the mean. Its `logits` are
+            log-probabilities already, those of each group of labels a distribution.
     """
     from torch.nn import functional
 
-    return functional.cross_entropy(logits, target, weights)
+    if weights is None:
+        return functional.cross_entropy(logits, target)
+    return functional.nll_loss(logits, target, weights)
 
 
 @dataclass(frozen=True)
