@@ -32,7 +32,7 @@ class OnnxBody:
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 0) -> OnnxBody:
-        """See `Engine.load`."""
+        """See `load_engine`."""
         try:
             import onnxruntime
         except ImportError as error:

@@ -42,7 +42,7 @@ class OnnxGenaiEngine:
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 0) -> OnnxGenaiEngine:
-        """See `Engine.load`. Refuses configurations that would make the runtime load other code."""
+        """See `load_engine`. Refuses configurations that would make the runtime load other code."""
         try:
             import onnxruntime_genai as og
         except ImportError as error:

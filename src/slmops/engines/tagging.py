@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
-from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token
+from slmops.engines.base import EngineInfo, Finish, Logits, Prompts, Sampling, Token
 from slmops.engines.decoding import check
 from slmops.engines.reading import Reader, Reading
 from slmops.errors import BadInput
@@ -105,7 +105,7 @@ class TaggingEngine:
         ids = [*self._tokenizer.encode(text), self._end]
         last = min(len(ids), limit) - 1
         for i, id in enumerate(islice(ids, limit)):
-            finish = None if i < last else "stop" if last == len(ids) - 1 else "length"
+            finish: Finish | None = None if i < last else "stop" if last == len(ids) - 1 else "length"
             first = log_prob if i == 0 else 0.0
             chances = (np.array([id], dtype=np.int32), np.array([first], dtype=np.float32)) if top else None
             yield Token(row, id, finish, chances)

@@ -40,7 +40,7 @@ class TransformersEngine:
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 0) -> TransformersEngine:
-        """See `Engine.load`. The number of threads is PyTorch's own and holds for the whole process."""
+        """See `load_engine`. The number of threads is PyTorch's own and holds for the whole process."""
         return cls(*_load(folder, threads))
 
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
@@ -99,7 +99,7 @@ class TransformersBody:
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 0) -> TransformersBody:
-        """See `TransformersEngine.load`."""
+        """See `load_engine`."""
         return cls(*_load(folder, threads))
 
     def states(self, sequences: Prompts) -> Logits:

@@ -36,7 +36,7 @@ from slmops.pipeline.environment import multiplies_bytes
 from slmops.pipeline.stage import Node
 from slmops.recipe.evaluate import Running
 from slmops.recipe.models import CompressSettings, Recipe
-from slmops.recipe.objective import Layered, TextTerm, term_names
+from slmops.recipe.objective import Layered, Objective, TextTerm, term_names
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Optimisation
 from slmops.report.stage import Card, CardSettings, Report, ReportSettings
@@ -148,7 +148,7 @@ def _student(recipe: Recipe) -> list[Node]:
     train, fitted = recipe.train, "teacher" if recipe.teacher.fit else "base"
     carve = recipe.student.cut
     head = recipe.student.head
-    objective = train.objective if head == "language" else [TextTerm(kind="text", weight=1.0)]
+    objective: Objective = train.objective if head == "language" else [TextTerm(kind="text", weight=1.0)]
     distil = DistilSettings(
         optimisation=_optimisation(train),
         objective=objective,
