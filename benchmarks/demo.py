@@ -40,11 +40,8 @@ QUICK = (
     "teachers.0.fit.epochs=2",
     "teach.precision=int4",
     "teach.min_agreement=0",
-    "student.carve.choose=even",
     "train.epochs=3",
     "train.baseline_epochs=3",
-    "train.round_to_int4=null",
-    "compress.block_size=32",
     "evaluate.latency_requests=2",
     "evaluate.gates={}",
 )

@@ -184,6 +184,19 @@ def test_a_failing_gate_ends_with_3_and_ships_nothing(cli, runs):
     assert placed.read_bytes() == before
 
 
+def test_a_student_that_labels_ships_and_answers_alone(cli, runs, tmp_path):
+    # It shares teacher and answers with the student that writes.
+    marked = ("student.head=tags", "train.epochs=20", "train.baseline_epochs=4", "bundle.name=marked")
+    run = cli.run(HOME, *marked)
+    assert {"teacher", "teach"} <= {node for node, step in run["steps"].items() if step["cached"]}
+    shipped = figures_of_quality(run)["models"]["shipped"]["quality"]
+    assert shipped["valid_json"] == shipped["valid_schema"] == 1.0
+    shutil.copytree(cli.folder / "one/bundles/marked", tmp_path / "elsewhere")
+    answer = json.loads(cli("predict", tmp_path / "elsewhere", "Where is my parcel AB-1234?", "--json", "--threads", 1))
+    assert answer["failure"] is None
+    assert "intent" in answer["answer"]
+
+
 def test_a_wrong_recipe_ends_with_2_and_says_where(cli):
     wrong = cli.folder / "wrong.yaml"
     wrong.write_text((cli.folder / "recipe.yaml").read_text().replace("epochs: 4,", "epoch: 4,"))

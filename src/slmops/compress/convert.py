@@ -9,8 +9,10 @@ import subprocess
 from pathlib import Path
 
 from slmops import child
+from slmops.compress.behead import behead
 from slmops.errors import BadInput, SlmopsError
 from slmops.models.source import TOKENIZER_FILES
+from slmops.models.tag_files import TAGS, WEIGHTS, is_tagger
 from slmops.recipe.models import CompressSettings
 
 ALGORITHMS = {"rtn": "default", "k_quant": "k_quant"}
@@ -22,6 +24,8 @@ CONTEXT_TOKENS = 2048
 
 def convert(model: Path, out: Path, settings: CompressSettings, *, scratch: Path) -> None:
     """Write the model in folder `model` to `out` in the precision of `settings`, with its tokenizer.
+
+    A model that labels is written without its language head, its own head beside it.
 
     The builder runs in a process of its own, so that its memory is given back and its prints stay out of ours.
     What it says when it fails goes to the log.
@@ -46,7 +50,9 @@ def convert(model: Path, out: Path, settings: CompressSettings, *, scratch: Path
             raise BadInput(f"onnxruntime-genai cannot export {config.get('architectures')}: {last}")
         raise SlmopsError(f"the export to ONNX failed: {last}", hint="look into the run's log for all it said")
     _join_head(out / "model.onnx")
-    for name in TOKENIZER_FILES:
+    if is_tagger(model):
+        behead(out / "model.onnx")
+    for name in (*TOKENIZER_FILES, TAGS, WEIGHTS):
         if (model / name).exists():
             shutil.copyfile(model / name, out / name)
     _limit_context(out / "genai_config.json")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from slmops.engines.base import Engine, EngineInfo, Finish, Sampling, Token
 from slmops.errors import BadInput
+from slmops.models.tag_files import is_tagger
 
 __all__ = ["ENGINES", "Engine", "EngineInfo", "Finish", "Sampling", "Token", "load_engine"]
 
@@ -15,6 +17,12 @@ ENGINES = {
     "onnxruntime-genai": "slmops.engines.onnxruntime:OnnxGenaiEngine",
 }
 """Name to `module:class`; the module is imported when the engine is first loaded."""
+
+BODIES = {
+    "transformers": "slmops.engines.transformers:TransformersBody",
+    "onnxruntime-genai": "slmops.engines.onnx_body:OnnxBody",
+}
+"""What the same runtimes run of a model that labels. Of ONNX it is onnxruntime alone: there is nothing to generate."""
 
 
 def load_engine(name: str, folder: Path, *, threads: int = 0) -> Engine:
@@ -29,6 +37,14 @@ def load_engine(name: str, folder: Path, *, threads: int = 0) -> Engine:
     """
     if name not in ENGINES:
         raise BadInput(f"there is no engine {name!r}", hint=f"choose one of {', '.join(sorted(ENGINES))}")
-    module, _, attribute = ENGINES[name].partition(":")
-    engine: type[Engine] = getattr(import_module(module), attribute)
-    return engine.load(folder, threads=threads)
+    if is_tagger(folder):
+        from slmops.engines.tagging import TaggingEngine
+
+        return TaggingEngine(_named(BODIES[name]).load(folder, threads=threads), folder)
+    engine: Engine = _named(ENGINES[name]).load(folder, threads=threads)
+    return engine
+
+
+def _named(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)

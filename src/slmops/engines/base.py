@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -88,15 +87,7 @@ class EngineInfo:
 
 
 class Engine(Protocol):
-    """A loaded model. Instances are not safe for use by several threads at once."""
-
-    @classmethod
-    def load(cls, folder: Path, *, threads: int = 0) -> Engine:
-        """Load the model in `folder`; `threads` 0 takes all cores.
-
-        Raises:
-            BadInput: the folder does not hold a model of this engine, or the engine is not installed.
-        """
+    """A loaded model, see `load_engine`. Instances are not safe for use by several threads at once."""
 
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         """Decode prompts in batches of similar length; tokens of one batch come interleaved, as they are written.

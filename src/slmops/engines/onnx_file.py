@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 _QUANTISED = "MatMulNBits"
+_LOOKED_UP = "GatherBlockQuantized"
 _LOOKUPS = ("cos_cache", "sin_cache")
 _SIDE_INPUTS = {"MatMulNBits": slice(1, None), "GatherBlockQuantized": slice(0, None)}
 """Inputs of quantised operators that hold packed weights and their scales."""
@@ -23,11 +24,17 @@ def describe(path: Path) -> tuple[str, int]:
     weights: dict[str, int] = {}
     bits: set[int] = set()
     packed = set(_LOOKUPS)
+    reshaped = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Reshape"}
+    shared = {node.input[1] for node in graph.node if node.op_type == _QUANTISED}
     for node in graph.node:
         packed.update(node.input[_SIDE_INPUTS.get(node.op_type, slice(0, 0))])
+        given = {attribute.name: attribute.i for attribute in node.attribute}
         if node.op_type == _QUANTISED:
-            given = {attribute.name: attribute.i for attribute in node.attribute}
             weights[node.input[1]] = given["K"] * given["N"]
+            bits.add(given["bits"])
+        source = reshaped.get(node.input[0], node.input[0]) if node.op_type == _LOOKED_UP else ""
+        if source in tensors and source not in shared:
+            weights[source] = math.prod(tensors[source].dims) * 8 // given["bits"]
             bits.add(given["bits"])
     for name, tensor in tensors.items():
         if name not in packed and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):

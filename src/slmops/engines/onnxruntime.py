@@ -42,14 +42,14 @@ class OnnxGenaiEngine:
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 0) -> OnnxGenaiEngine:
-        """See `Engine.load`. Refuses configurations that would make the runtime load other code."""
+        """See `load_engine`. Refuses configurations that would make the runtime load other code."""
         try:
             import onnxruntime_genai as og
         except ImportError as error:
             raise BadInput(
                 f"the engine onnxruntime-genai cannot be imported: {error}", hint="pip install onnxruntime-genai"
             ) from error
-        config = _read_config(folder)
+        config = read_config(folder)
         threads = threads or len(os.sched_getaffinity(0))
         overlay = {"model": {"pad_token_id": _PAD, "decoder": {"session_options": {"intra_op_num_threads": threads}}}}
         og.disable_telemetry_events()
@@ -175,7 +175,12 @@ def _paths(generator: Any, length: int) -> Callable[[tuple[int, ...]], Logits]:
     return run
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """`genai_config.json`, once nothing in it would make the runtime load other code or files from elsewhere.
+
+    Raises:
+        BadInput: it is missing, damaged, or asks for that.
+    """
     path = folder / "genai_config.json"
     if not path.is_file():
         raise BadInput(f"{folder} holds no genai_config.json", hint="give a folder written by the model builder")

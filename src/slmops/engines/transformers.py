@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,23 +40,8 @@ class TransformersEngine:
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 0) -> TransformersEngine:
-        """See `Engine.load`. The number of threads is PyTorch's own and holds for the whole process."""
-        try:
-            import torch
-            from safetensors import SafetensorError
-
-            from slmops.models.source import load_model
-        except ImportError as error:
-            raise BadInput(f"the engine transformers needs {error.name}", hint=f"pip install {error.name}") from error
-        if not (folder / "config.json").is_file():
-            raise BadInput(f"{folder} holds no config.json", hint="give a Hugging Face model folder")
-        threads = threads or len(os.sched_getaffinity(0))
-        torch.set_num_threads(threads)
-        try:
-            model = load_model(folder)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise BadInput(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-        return cls(model, folder, threads)
+        """See `load_engine`. The number of threads is PyTorch's own and holds for the whole process."""
+        return cls(*_load(folder, threads))
 
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         """See `Engine.generate`."""
@@ -101,17 +87,78 @@ class TransformersEngine:
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""
-        from slmops.models.source import count_parameters, weights_bytes
+        return _info(self._model, self._folder, self._threads)
 
-        return EngineInfo(
-            engine="transformers",
-            version=version("transformers"),
-            precision=str(self._model.dtype).removeprefix("torch."),
-            weights_bytes=weights_bytes(self._folder),
-            parameters=count_parameters(self._model),
-            context_tokens=self._context,
-            threads=self._threads,
+
+class TransformersBody:
+    """The layers of a model that labels; see `slmops.engines.tagging.Body`."""
+
+    def __init__(self, model: PreTrainedModel, folder: Path, threads: int) -> None:
+        self._model, self._folder, self._threads = model, folder, threads
+        self.vocabulary: int = model.config.vocab_size
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int = 0) -> TransformersBody:
+        """See `load_engine`."""
+        return cls(*_load(folder, threads))
+
+    def states(self, sequences: Prompts) -> Logits:
+        """See `Body.states`."""
+        import torch
+
+        length = max(map(len, sequences))
+        ids = torch.tensor([list(sequence) + [0] * (length - len(sequence)) for sequence in sequences])
+        with torch.inference_mode():
+            # No mask: attention is causal, and what stands on the right is not read.
+            output = self._model.base_model(input_ids=ids, use_cache=False)
+        states: Logits = output.last_hidden_state.float().numpy()
+        return states
+
+    def info(self) -> EngineInfo:
+        """See `Body.info`. The head is in the model, so its weights are left out here."""
+        from slmops.models.tag_files import WEIGHTS
+
+        whole = _info(self._model, self._folder, self._threads)
+        head = sum(weight.numel() for weight in self._model.get_output_embeddings().parameters())
+        return replace(
+            whole,
+            parameters=whole.parameters - head,
+            weights_bytes=whole.weights_bytes - (self._folder / WEIGHTS).stat().st_size,
         )
+
+
+def _load(folder: Path, threads: int) -> tuple[PreTrainedModel, Path, int]:
+    """The model in `folder`, the folder, and how many threads PyTorch now takes."""
+    try:
+        import torch
+        from safetensors import SafetensorError
+
+        from slmops.models.source import load_model
+    except ImportError as error:
+        raise BadInput(f"the engine transformers needs {error.name}", hint=f"pip install {error.name}") from error
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"{folder} holds no config.json", hint="give a Hugging Face model folder")
+    threads = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    try:
+        model = load_model(folder)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BadInput(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return model, folder, threads
+
+
+def _info(model: PreTrainedModel, folder: Path, threads: int) -> EngineInfo:
+    from slmops.models.source import count_parameters, weights_bytes
+
+    return EngineInfo(
+        engine="transformers",
+        version=version("transformers"),
+        precision=str(model.dtype).removeprefix("torch."),
+        weights_bytes=weights_bytes(folder),
+        parameters=count_parameters(model),
+        context_tokens=model.config.max_position_embeddings,
+        threads=threads,
+    )
 
 
 class _Batch:

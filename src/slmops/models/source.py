@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slmops.errors import BadInput
 from slmops.models.chat_template import TEMPLATES
 from slmops.models.gguf import read_once
+from slmops.models.tag_files import is_tagger
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -104,6 +105,8 @@ def _hush() -> None:
 def load_model(folder: Path, *, dtype: Any = None) -> PreTrainedModel:
     """The causal language model in `folder`, from safetensors only, on the CPU and in evaluation mode.
 
+    A model that was saved with a labelling head has it in the place of its own.
+
     Args:
         dtype: a torch dtype; as on disk when None.
     """
@@ -113,13 +116,26 @@ def load_model(folder: Path, *, dtype: Any = None) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype or "auto", use_safetensors=True, local_files_only=True, trust_remote_code=False
     )
+    if is_tagger(folder):
+        from slmops.models.tag_head import TagHead, attach
+
+        attach(model, TagHead.load(folder))
     return model.eval()
 
 
 def save_model(model: PreTrainedModel, out: Path, *, tokenizer_from: Path | None = None) -> None:
     """Write weights (safetensors) and configuration, and copy the tokenizer of another model folder beside them."""
+    from slmops.models.tag_head import attach, tag_head
+
     out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out)
+    head = tag_head(model)
+    if head is None:
+        model.save_pretrained(out)
+    else:
+        model.set_output_embeddings(head.replaced[0])
+        model.save_pretrained(out)
+        attach(model, head)
+        head.save(out)
     if tokenizer_from is None:
         return
     for name in TOKENIZER_FILES:

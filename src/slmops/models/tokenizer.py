@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,24 @@ class Tokenizer:
         except (UnicodeEncodeError, TypeError) as error:
             raise BadInput(f"the text cannot be encoded as UTF-8: {error}") from error
         return ids
+
+    def encode_plain(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokens of `text` and the characters of `text` that each stands for, from the first to behind the last.
+
+        What looks like a control token is plain text, as in a message of `prompt`.
+
+        Raises:
+            BadInput: as `encode`.
+        """
+        cuts = [match.start() + 1 for match in self._control.finditer(text)] if self._control else []
+        ids: list[int] = []
+        places: list[tuple[int, int]] = []
+        for start, end in pairwise([0, *cuts, len(text)]):
+            piece = text[start:end]
+            ids += self.encode(piece)
+            offsets = self.backend.encode(piece, add_special_tokens=False).offsets
+            places += [(start + first, start + last) for first, last in offsets]
+        return ids, places
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens; broken UTF-8 becomes U+FFFD."""

@@ -36,7 +36,7 @@ from slmops.pipeline.environment import multiplies_bytes
 from slmops.pipeline.stage import Node
 from slmops.recipe.evaluate import Running
 from slmops.recipe.models import CompressSettings, Recipe
-from slmops.recipe.objective import Layered, term_names
+from slmops.recipe.objective import Layered, Objective, TextTerm, term_names
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Optimisation
 from slmops.report.stage import Card, CardSettings, Report, ReportSettings
@@ -46,7 +46,7 @@ from slmops.teach.stage import Teach
 from slmops.train.objectives.base import OF_TEACHER, STORED
 from slmops.train.objectives.layers import in_range
 from slmops.train.objectives.make import all_needs, custom_terms, needs_of
-from slmops.train.stage import OBJECTIVE, CarveStudent, CheckCut, Distil, DistilSettings, Fit, FitSettings
+from slmops.train.stage import OBJECTIVE, CarveStudent, CheckCut, CheckMarks, Distil, DistilSettings, Fit, FitSettings
 
 
 def nodes_for(recipe: Recipe) -> list[Node]:
@@ -57,7 +57,7 @@ def nodes_for(recipe: Recipe) -> list[Node]:
             valid each by itself do not go together, or a metric or a term of the loss cannot be imported.
     """
     _check(recipe)
-    nodes = [prepare_data_node(recipe), *_teacher(recipe), *_student(recipe)]
+    nodes = [prepare_data_node(recipe), *_checks(recipe), *_teacher(recipe), *_student(recipe)]
     nodes += _evaluation(recipe, {node.id for node in nodes})
     name, version, shared = recipe.bundle.name or recipe.name, recipe.bundle.version, recipe.shareable()
     card = CardSettings(name=name, version=version, recipe=shared)
@@ -102,11 +102,18 @@ def _check_gates(recipe: Recipe) -> None:
         raise BadInput(f"evaluate.gates.{name} is no figure of this task", hint=hint)
 
 
+def _checks(recipe: Recipe) -> list[Node]:
+    """What the rows tell of the student before the teacher costs anything."""
+    if recipe.student.head == "language":
+        return []
+    return [Node("student:marks", CheckMarks, Settings(), inputs={"data": "data"})]
+
+
 def _teacher(recipe: Recipe) -> list[Node]:
     """The teacher as it is, fitted to the labelled rows, exported, and its answers to the pool."""
     teacher = recipe.teacher
     nodes, fitted = [_fetched("base", teacher.model, teacher.chat_template)], "base"
-    carve = recipe.student.carve
+    carve = recipe.student.cut
     if carve.heads is not None or carve.channels is not None:
         nodes.append(Node("student:check", CheckCut, carve, inputs={"model": "base"}))
     if teacher.fit:
@@ -139,18 +146,21 @@ def _fetched(node: str, model: str, chat_template: Literal["model", "chatml", "p
 def _student(recipe: Recipe) -> list[Node]:
     """The carved and distilled student, the same student without a teacher, and what ships."""
     train, fitted = recipe.train, "teacher" if recipe.teacher.fit else "base"
-    carve = recipe.student.carve
+    carve = recipe.student.cut
+    head = recipe.student.head
+    objective: Objective = train.objective if head == "language" else [TextTerm(kind="text", weight=1.0)]
     distil = DistilSettings(
         optimisation=_optimisation(train),
-        objective=train.objective,
+        objective=objective,
         normalise=train.normalise,
         round_to_int4=train.round_to_int4,
+        head=head,
         max_cut_off=train.max_cut_off,
     )
     learns = {"student": "student:carved", "data": "data", "answers": "teach"}
-    if all_needs(train.objective) & OF_TEACHER:
+    if all_needs(objective) & OF_TEACHER:
         learns["teacher"] = fitted
-    own = {OBJECTIVE + term.path: term.source for term in custom_terms(train.objective)}
+    own = {OBJECTIVE + term.path: term.source for term in custom_terms(objective)}
     nodes = [
         Node("student:carved", CarveStudent, carve, inputs={"model": fitted, "data": "data", "answers": "teach"}),
         Node("student", Distil, distil, inputs=learns, sources=own),
@@ -158,7 +168,7 @@ def _student(recipe: Recipe) -> list[Node]:
     ]
     if train.baseline:
         moved = _optimisation(train).model_copy(update={"epochs": train.baseline_epochs})
-        alone = FitSettings(optimisation=moved, round_to_int4=train.round_to_int4)
+        alone = FitSettings(optimisation=moved, round_to_int4=train.round_to_int4, head=head)
         # Cut from the untouched base model: what the teacher learned must not reach the baseline by its weights.
         carved = {"model": "base", "like": "student:carved"}
         nodes.append(Node("baseline:carved", CarveStudent, carve, inputs=carved))

@@ -78,6 +78,19 @@ class Recipe(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _learnable_by_its_head(self) -> Recipe:
+        if self.student.head == "language":
+            return self
+        if self.task.kind != "extraction":
+            raise ValueError(f"`student.head: tags` is for extraction, and `task.kind` is {self.task.kind}")
+        if "objective" in self.train.model_fields_set and any(term.kind != "text" for term in self.train.objective):
+            raise ValueError(
+                "`student.head: tags` learns labels, and `train.objective` compares next tokens or layers: leave it "
+                "out, or set it to `kind: text`"
+            )
+        return self
+
     @property
     def teacher(self) -> TransformersTeacher:
         return self.teachers[0]

@@ -91,7 +91,9 @@ class Carve(Settings):
     """A student cut from its teacher."""
 
     layers: int = Field(12, ge=1, description="How many transformer layers are kept.")
-    choose: Literal["importance", "first", "even"] = Field("importance", description="Which layers are kept.")
+    choose: Literal["importance", "first", "even"] | None = Field(
+        None, description="Which layers are kept; null: the first for a student with tags, else the most important."
+    )
     heads: int | None = Field(
         None,
         ge=1,
@@ -103,14 +105,54 @@ class Carve(Settings):
         description="Channels kept in each feed-forward part; a multiple of `compress.block_size` wastes no bits; null "
         "keeps all.",
     )
-    vocabulary: Literal["trim", "keep"] = Field("trim", description="trim keeps the tokens that the data needs.")
-    extra_tokens: int = Field(1000, ge=0, description="Most frequent other tokens kept when trimming.")
+    vocabulary: Literal["trim", "frequent", "keep"] = Field(
+        "trim",
+        description="trim keeps the tokens that the data needs and `extra_tokens` more; frequent keeps these alone, "
+        "whatever the data holds: words of the rows are then cut into pieces as words of new texts will be.",
+    )
+    extra_tokens: int = Field(1000, ge=0, description="Most frequent tokens kept, by merge rank.")
+
+
+Head = Literal["language", "tags"]
 
 
 class StudentSettings(Settings):
     """The model that is shipped."""
 
+    head: Head = Field(
+        "language",
+        description="How it answers: `language` writes the answer; `tags` marks it in the text, in one forward pass "
+        "(extraction of values that stand in the text as they are).",
+    )
     carve: Carve = Field(default_factory=Carve, description="How it is cut from the teacher.")
+
+    @model_validator(mode="after")
+    def _cut_for_its_head(self) -> StudentSettings:
+        carve, told = self.carve, self.carve.model_fields_set
+        if self.head == "tags" and carve.choose == "importance":
+            raise ValueError(
+                "`carve.choose: importance` weighs layers by what writing loses without them, and `head: tags` does "
+                "not write: set it to first, or to null"
+            )
+        if carve.vocabulary == "frequent" and self.head == "language":
+            raise ValueError(
+                "`carve.vocabulary: frequent` drops tokens that the teacher writes, which `head: language` imitates "
+                "one by one: set it to trim"
+            )
+        if carve.vocabulary == "frequent" and (carve.heads is not None or carve.channels is not None):
+            raise ValueError(
+                "`carve.heads` and `carve.channels` are measured on the teacher's answers, which "
+                "`carve.vocabulary: frequent` has not all tokens of: set it to trim"
+            )
+        if carve.vocabulary == "frequent" and "extra_tokens" not in told:
+            raise ValueError("`carve.vocabulary: frequent` needs `carve.extra_tokens`: how many (12000, say)")
+        return self
+
+    @property
+    def cut(self) -> Carve:
+        """`carve` with the layers' choice that goes with the head."""
+        first = "first" if self.head == "tags" else "importance"
+        return self.carve.model_copy(update={"choose": self.carve.choose or first})
 
 
 class Rounding(Settings):

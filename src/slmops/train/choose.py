@@ -42,19 +42,25 @@ def choose_tokens(
 ) -> tuple[Tokenizer, list[int] | None]:
     """The student's tokenizer and the old ids of its tokens; None when all are kept.
 
-    Kept are the tokens of every training and pool prompt, of the labelled answers and of the teacher's.
-    The held-out rows are not looked at.
+    Trimming keeps the tokens of every training and pool prompt, of the labelled answers and of the teacher's. The
+    held-out rows are not looked at.
     """
     if settings.vocabulary == "keep":
         return tokenizer, None
     used: set[int] = set()
+    if settings.vocabulary == "frequent":
+        return _trimmed(tokenizer, used, settings.extra_tokens)
     for row in [*read_jsonl(data / "train.jsonl"), *read_jsonl(data / "pool.jsonl")]:
         used |= set(tokenizer.prompt(task.render(row["input"])))
         if "output" in row:
             used |= set(tokenizer.encode(task.write(row["output"])))
     for answer in load_answers(answers):
         used |= set(answer.tokens.tolist())
-    small, kept = trim_vocabulary(json.loads(tokenizer.backend.to_str()), used, extra=settings.extra_tokens)
+    return _trimmed(tokenizer, used, settings.extra_tokens)
+
+
+def _trimmed(tokenizer: Tokenizer, used: set[int], extra: int) -> tuple[Tokenizer, list[int]]:
+    small, kept = trim_vocabulary(json.loads(tokenizer.backend.to_str()), used, extra=extra)
     new = {old: position for position, old in enumerate(kept)}
     backend = tokenizers.Tokenizer.from_str(json.dumps(small))
     return Tokenizer(

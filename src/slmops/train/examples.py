@@ -28,14 +28,31 @@ class SoftTargets:
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and the answer to learn, as tokens; the answer ends with the end token."""
+    """A prompt and the answer to learn, as tokens; the answer ends with the end token.
+
+    Attributes:
+        labels: for a model that labels, what it is to say at each token of `answer`, which it reads; else the answer is
+            what it is to write, each token at the one before.
+    """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     soft: SoftTargets | None = None
+    labels: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
+
+    @property
+    def target(self) -> tuple[int, ...]:
+        """What is to be said at the positions of `predicts`."""
+        return self.answer if self.labels is None else self.labels
+
+    @property
+    def predicts(self) -> slice:
+        """Positions at which something is to be said."""
+        first = len(self.prompt) - (self.labels is None)
+        return slice(first, first + len(self.answer))
 
 
 def schedule(lengths: Sequence[int], *, epochs: float, batch_tokens: int, seed: int) -> list[list[int]]:

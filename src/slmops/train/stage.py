@@ -14,11 +14,12 @@ from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe.objective import Objective, term_names
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Carve, Optimisation, Rounding
+from slmops.recipe.training import Carve, Head, Optimisation, Rounding
 
 if TYPE_CHECKING:
+    from slmops.models.tag_head import TagHead
     from slmops.models.tokenizer import Tokenizer
-    from slmops.tasks.base import Task
+    from slmops.tasks.base import Row, Task
     from slmops.teach.answers import Answer
     from slmops.train.examples import Example
     from slmops.train.objectives.observe import TeacherModel
@@ -32,6 +33,7 @@ class FitSettings(Settings):
 
     optimisation: Optimisation
     round_to_int4: Rounding | None = None
+    head: Head = "language"
 
     def check_surroundings(self) -> None:
         """Refuse what this process or machine cannot do, before any stage runs.
@@ -60,12 +62,12 @@ class Fit:
     def run(self, inputs: Mapping[str, Path], settings: FitSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
         from slmops.models.tokenizer import Tokenizer
-        from slmops.train.prepare import check_lengths, fitting, reference_examples, unanswered_examples
+        from slmops.train.prepare import check_lengths, fitting, unanswered_examples
 
         folder, data, moved = inputs["model"] / "model", inputs["data"], settings.optimisation
         task, tokenizer = _task(data), Tokenizer.load(folder)
         rows = read_jsonl(data / "train.jsonl")
-        every, names = reference_examples(rows, task, tokenizer), [row["id"] for row in rows]
+        every, names = _labelled(rows, task, tokenizer, settings.head)
         examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
         # Rows that do not fit would stop the run at a later stage, after the work of this one.
         others = [row for side in ("pool", "test") for row in read_jsonl(data / f"{side}.jsonl")]
@@ -76,8 +78,9 @@ class Fit:
             moved,
             context,
             rounding=settings.round_to_int4,
-            validation=_validation(data, task, tokenizer, moved, folder),
-            left_out={"too_long": len(every) - len(examples)},
+            head=_head(settings.head, task, tokenizer, folder),
+            validation=_validation(data, task, tokenizer, moved, folder, settings.head),
+            left_out={"not_in_text": len(rows) - len(every), "too_long": len(every) - len(examples)},
         )
 
 
@@ -100,6 +103,31 @@ class CheckCut:
         width = asdict(width_of(model))
         (context.out / "width.json").write_text(json.dumps(width) + "\n", encoding="utf-8")
         return width
+
+
+class CheckMarks:
+    """`data` → `marks.json`, how many labelled rows a student that labels can learn; refuses too few.
+
+    Without it, that would come to light when the teacher is fitted and has answered.
+    """
+
+    name: ClassVar[str] = "check-marks"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    def run(
+        self,
+        inputs: Mapping[str, Path],
+        settings: Settings,  # noqa: ARG002 - there are none
+        context: Context,
+    ) -> Mapping[str, float | str]:
+        from slmops.data.read import read_jsonl
+        from slmops.train.tagged import check_rows
+
+        rows = read_jsonl(inputs["data"] / "train.jsonl")
+        found = {"rows": len(rows), "not_in_text": check_rows(rows, _task(inputs["data"]))}
+        (context.out / "marks.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
+        return found
 
 
 class CarveStudent:
@@ -170,7 +198,7 @@ class Distil:
         from slmops.train.objectives.base import STORED
         from slmops.train.objectives.make import all_needs
         from slmops.train.objectives.observe import TeacherModel
-        from slmops.train.prepare import finished, fitting, reference_examples
+        from slmops.train.prepare import fitting
 
         folder, data, moved = inputs["student"] / "model", inputs["data"], settings.optimisation
         task = _task(data)
@@ -179,12 +207,12 @@ class Distil:
         answers = load_answers(inputs["answers"])
         rows = read_jsonl(data / "train.jsonl")
         needs = all_needs(settings.objective)
-        width = answers[0].top_ids.shape[1] if STORED in needs else 0
-        taught = _answered(answers, task, tokenizer, kept["tokens"], needs)
-        whole = finished(taught, tokenizer, max_cut_off=settings.max_cut_off)
-        every = [taught[i] for i in whole] + reference_examples(rows, task, tokenizer, soft_k=width)
-        names = [answers[i].id for i in whole] + [row["id"] for row in rows]
-        examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
+        taught, names = _answered(answers, task, tokenizer, kept["tokens"], settings)
+        labelled, others = _labelled(
+            rows, task, tokenizer, settings.head, soft_k=answers[0].top_ids.shape[1] if STORED in needs else 0
+        )
+        every = taught + labelled
+        examples = fitting(every, names + others, folder, max_too_long=moved.max_too_long)
         teacher = None
         if "teacher" in inputs:
             teacher = TeacherModel(inputs["teacher"] / "model", kept["tokens"], kept["layers"])
@@ -197,45 +225,85 @@ class Distil:
             normalise=settings.normalise,
             teacher=teacher,
             rounding=settings.round_to_int4,
-            validation=_validation(data, task, tokenizer, moved, folder),
-            left_out={"cut_off": len(taught) - len(whole), "too_long": len(every) - len(examples)},
+            head=_head(settings.head, task, tokenizer, folder),
+            validation=_validation(data, task, tokenizer, moved, folder, settings.head),
+            left_out={
+                "cut_off" if settings.head == "language" else "not_in_text": len(answers) + len(rows) - len(every),
+                "too_long": len(every) - len(examples),
+            },
         )
 
 
+def _labelled(
+    rows: Sequence[Row], task: Task, tokenizer: Tokenizer, head: Head, *, soft_k: int = 0
+) -> tuple[list[Example], list[str]]:
+    """Labelled rows as examples, and which rows they are: not all can be learned by a student that labels."""
+    from slmops.train.prepare import reference_examples
+    from slmops.train.tagged import tagged_examples
+
+    if head == "tags":
+        return tagged_examples(((row["id"], row["input"], row["output"]) for row in rows), task, tokenizer)
+    return reference_examples(rows, task, tokenizer, soft_k=soft_k), [row["id"] for row in rows]
+
+
+def _head(head: Head, task: Task, tokenizer: Tokenizer, folder: Path) -> TagHead | None:
+    """What takes the place of the head of the model in `folder`, if anything does."""
+    from slmops.train.tagged import new_head
+
+    if head == "language":
+        return None
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return new_head(task, tokenizer, config["hidden_size"])
+
+
 def _validation(
-    data: Path, task: Task, tokenizer: Tokenizer, settings: Optimisation, folder: Path
+    data: Path, task: Task, tokenizer: Tokenizer, settings: Optimisation, folder: Path, head: Head
 ) -> Sequence[Example]:
     """The validation rows with their answers, where training is to be stopped by them."""
     from slmops.data.read import read_jsonl
-    from slmops.train.prepare import check_lengths, reference_examples
+    from slmops.train.prepare import check_lengths
 
     if settings.stop_early is None:
         return ()
-    rows = read_jsonl(data / "validation.jsonl")
-    examples = reference_examples(rows, task, tokenizer)
-    check_lengths(examples, [row["id"] for row in rows], folder)
+    examples, names = _labelled(read_jsonl(data / "validation.jsonl"), task, tokenizer, head)
+    check_lengths(examples, names, folder)
     return examples
 
 
 def _answered(
-    answers: Sequence[Answer], task: Task, tokenizer: Tokenizer, kept: Sequence[int] | None, needs: frozenset[str]
-) -> list[Example]:
-    """The teacher's answers in the student's tokens.
+    answers: Sequence[Answer],
+    task: Task,
+    tokenizer: Tokenizer,
+    kept: Sequence[int] | None,
+    settings: DistilSettings,
+) -> tuple[list[Example], list[str]]:
+    """The teacher's answers in the student's tokens, or as labels of them; and the ids of those that can be learned.
 
     Raises:
-        BadInput: the student has a vocabulary of its own, and a term compares the two models token by token.
+        BadInput: the student has a vocabulary of its own, and a term compares the two models token by token; or too
+            many answers were cut off.
     """
-    from slmops.train.prepare import retold_examples, same_vocabulary, taught_examples
+    from slmops.train.objectives.make import all_needs
+    from slmops.train.prepare import finished, retold_examples, same_vocabulary, taught_examples
+    from slmops.train.tagged import tagged_examples
 
+    if settings.head == "tags":
+        return tagged_examples(
+            ((answer.id, answer.input, task.parse(answer.text)) for answer in answers), task, tokenizer
+        )
+    needs = all_needs(settings.objective)
     if same_vocabulary(answers, tokenizer, kept):
-        return taught_examples(answers, task, tokenizer, kept)
-    if needs:
+        taught = taught_examples(answers, task, tokenizer, kept)
+    elif needs:
         raise BadInput(
             "train.objective: the student's vocabulary is not the teacher's, and no map between them is known, so "
             f"nothing of the teacher's that goes token by token can be imitated ({', '.join(sorted(needs))})",
             hint="use kinds that go by the words alone: text",
         )
-    return retold_examples(answers, task, tokenizer)
+    else:
+        taught = retold_examples(answers, task, tokenizer)
+    whole = finished(taught, tokenizer, max_cut_off=settings.max_cut_off)
+    return [taught[i] for i in whole], [answers[i].id for i in whole]
 
 
 def _train(
@@ -248,6 +316,7 @@ def _train(
     normalise: bool = False,
     teacher: TeacherModel | None = None,
     rounding: Rounding | None,
+    head: TagHead | None,
     validation: Sequence[Example],
     left_out: Mapping[str, int],
 ) -> Mapping[str, float | str]:
@@ -269,6 +338,7 @@ def _train(
         normalise=normalise,
         teacher=teacher,
         rounding=rounding,
+        head=head,
         work=context.work,
         seed=context.seed,
         progress=context.progress,

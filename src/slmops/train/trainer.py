@@ -16,6 +16,7 @@ from transformers import AutoConfig, Trainer, TrainingArguments
 
 from slmops.errors import BadInput
 from slmops.models.source import load_model
+from slmops.models.tag_head import TagHead, attach, label_weights
 from slmops.progress import Progress, Silent
 from slmops.recipe.objective import Objective, TextTerm
 from slmops.recipe.training import Optimisation, Rounding
@@ -65,6 +66,7 @@ def train(
     normalise: bool = False,
     teacher: TeacherModel | None = None,
     rounding: Rounding | None = None,
+    head: TagHead | None = None,
     progress: Progress | None = None,
     title: str = "train",
 ) -> Trained:
@@ -81,6 +83,7 @@ def train(
     Args:
         normalise: divide every term of the objective by a running mean of its own size.
         teacher: runs beside the student where the objective asks for more than its stored probabilities.
+        head: takes the place of the model's own and is trained with it; the examples then have `labels`.
 
     Raises:
         BadInput: the objective does not go with the model, the teacher or the examples, or the settings cannot be
@@ -96,6 +99,8 @@ def train(
     if precision.fp32_gflops is not None:
         told.note(precision.said())
     model = load_model(folder, dtype=precision.dtype)
+    if head is not None:
+        attach(model, head)
     grids = _grids(model, rounding)
     _freeze(model, settings.freeze_layers, grids)
     imitation = _imitation(
@@ -312,7 +317,7 @@ class _Trainer(Trainer):
         for rows in self.processes.part(self.validation):
             if rows:
                 inputs = self._prepare_inputs(self._collate(rows))
-                text = cross_entropy(answer_logits(self.model, inputs), inputs["target"])
+                text = cross_entropy(answer_logits(self.model, inputs), inputs["target"], label_weights(self.model))
                 nats, tokens = nats + float(text) * len(inputs["target"]), tokens + len(inputs["target"])
         self.model.train()
         nats, count = self.processes.total([nats, tokens])
@@ -351,8 +356,8 @@ def collate(examples: Sequence[Example], *, pad: int) -> dict[str, torch.Tensor]
 
     Returns:
         input_ids, attention_mask: int64 [rows, length]; predicts: bool [rows, length], the positions whose next
-        token is an answer token; target: int64 [answer tokens] in row order, and soft_ids, soft_log_probs
-        [answer tokens, k] where the examples carry them.
+        token is an answer token, or whose own token is labelled; target: int64 [answer tokens] in row order, and
+        soft_ids, soft_log_probs [answer tokens, k] where the examples carry them.
     """
     longest = max(len(example) for example in examples)
     ids = torch.full((len(examples), longest), pad)
@@ -361,9 +366,9 @@ def collate(examples: Sequence[Example], *, pad: int) -> dict[str, torch.Tensor]
     for row, example in enumerate(examples):
         ids[row, : len(example)] = torch.tensor(example.prompt + example.answer)
         mask[row, : len(example)] = 1
-        predicts[row, len(example.prompt) - 1 : len(example) - 1] = True
+        predicts[row, example.predicts] = True
     batch = {"input_ids": ids, "attention_mask": mask, "predicts": predicts}
-    batch["target"] = torch.tensor([token for example in examples for token in example.answer])
+    batch["target"] = torch.tensor([token for example in examples for token in example.target])
     soft = [example.soft for example in examples if example.soft is not None]
     if len(soft) == len(examples):
         batch["soft_ids"] = torch.cat([torch.from_numpy(targets.ids) for targets in soft])

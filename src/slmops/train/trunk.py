@@ -10,6 +10,7 @@ import torch
 
 from slmops.errors import BadInput
 from slmops.models.layers import layers_of, set_layers
+from slmops.models.tag_head import tag_head
 from slmops.progress import Progress, Silent
 from slmops.train.examples import Example
 
@@ -25,7 +26,8 @@ _BATCH_TOKENS = 1024
 def freeze(model: PreTrainedModel, layers: int) -> list[torch.nn.Parameter]:
     """Let the lowest `layers`, the embeddings and the head stay as they are; returns their weights.
 
-    Nothing below the first moving layer needs a gradient, so a step costs there what a forward pass costs.
+    A head that labels moves in any case: it begins with nothing. Nothing below the first moving layer needs a
+    gradient, so a step costs there what a forward pass costs.
 
     Raises:
         BadInput: no layer is left to move.
@@ -38,7 +40,8 @@ def freeze(model: PreTrainedModel, layers: int) -> list[torch.nn.Parameter]:
             f"freeze_layers {layers} leaves nothing to train: the model has {len(every)} layers",
             hint=f"set it to {len(every) - 1} at most",
         )
-    still = [model.get_input_embeddings(), model.get_output_embeddings(), *every[:layers]]
+    head = [] if tag_head(model) else [model.get_output_embeddings()]
+    still = [model.get_input_embeddings(), *head, *every[:layers]]
     weights = {weight: None for module in still for weight in module.parameters()}
     for weight in weights:
         weight.requires_grad_(False)

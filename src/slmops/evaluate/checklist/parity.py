@@ -22,6 +22,9 @@ MAX_KL_NATS = 0.1
 """Mean divergence of the first token's distribution from the source's."""
 
 _TEXTS = 64
+_SURE = 1e-7
+"""Nats below certainty that a sure answer is taken to be, so that there is a probability of any other."""
+
 _TOGETHER = 8
 LogProbabilities = npt.NDArray[np.float64]
 
@@ -83,12 +86,19 @@ def kl_nats(source: LogProbabilities, shipped: LogProbabilities) -> list[float]:
 
 
 def _first(engine: Engine, prompts: Sequence[Sequence[int]]) -> LogProbabilities:
-    """Log-probabilities of all first tokens, [prompts, vocabulary]."""
+    """Log-probabilities of all first tokens, [prompts, vocabulary]; of a model that labels [prompts, 2].
+
+    Its answer is one outcome and any other the second: what that divergence leaves out, the agreement of answers tells.
+    """
     found: dict[int, LogProbabilities] = {}
     # More than any vocabulary: an engine gives as many as it has.
     for token in engine.generate(prompts, Sampling(max_tokens=1), top_logits=10_000_000):
         if token.top is not None:
             ids, scores = token.top
+            if len(ids) == 1:
+                others = np.log1p(-np.exp(np.minimum(scores.astype(float), -_SURE)))
+                found[token.request] = np.array([float(scores[0]), float(others[0])])
+                continue
             found[token.request] = row = np.empty(len(ids))
             row[ids] = scores
     return np.array([found[i] for i in range(len(prompts))])

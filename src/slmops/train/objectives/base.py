@@ -35,7 +35,8 @@ class View:
 
     Attributes:
         logits: the student's, float32 [n, V], V being its vocabulary.
-        target: the tokens of the answers, int64 [n].
+        target: the tokens of the answers, or their labels, int64 [n].
+        weights: float32 [V] of a model that labels, how much each label counts; its `logits` are log-probabilities.
         stored_ids: need `stored`: the teacher's most likely tokens, int64 [n, k]; -1 where the student lacks one.
         stored_log_probs: need `stored`: their log-probabilities under the teacher's softmax, float32 [n, k].
         teacher_logits: need `online`: float32 [n, V of the teacher].
@@ -46,6 +47,7 @@ class View:
 
     logits: torch.Tensor
     target: torch.Tensor
+    weights: torch.Tensor | None = None
     stored_ids: torch.Tensor | None = None
     stored_log_probs: torch.Tensor | None = None
     teacher_logits: torch.Tensor | None = None

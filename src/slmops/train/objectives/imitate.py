@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from slmops.errors import BadInput
+from slmops.models.tag_head import label_weights
 from slmops.recipe.objective import Term as TermSettings
 from slmops.train.objectives.base import (
     ATTENTION,
@@ -120,9 +121,9 @@ class Imitation:
     def view(self, student: Any, inputs: Inputs) -> View:
         """Run the student, and the teacher where one is needed, over a batch."""
         logits, at = answer_logits(student, inputs), inputs["predicts"]
-        shown: dict[str, Any] = {}
+        shown: dict[str, Any] = {"weights": label_weights(student)}
         if STORED in self.needs:
-            shown = {"stored_ids": inputs["soft_ids"], "stored_log_probs": inputs["soft_log_probs"]}
+            shown |= {"stored_ids": inputs["soft_ids"], "stored_log_probs": inputs["soft_log_probs"]}
         if self._teacher:
             teacher_logits, *theirs = self._teacher.run(inputs)
             shown |= {"teacher_logits": teacher_logits, "kept": self._teacher.kept}

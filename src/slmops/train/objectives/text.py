@@ -11,16 +11,20 @@ if TYPE_CHECKING:
     import torch
 
 
-def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Mean cross-entropy in nats of the written tokens: -1/n Σ log softmax(logits)[target].
 
     Args:
         logits: float32 [tokens, vocabulary].
         target: int64 [tokens].
+        weights: float32 [labels], of a model that labels: how much a label counts in the mean. Its `logits` are
+            log-probabilities already, those of each group of labels a distribution.
     """
     from torch.nn import functional
 
-    return functional.cross_entropy(logits, target)
+    if weights is None:
+        return functional.cross_entropy(logits, target)
+    return functional.nll_loss(logits, target, weights)
 
 
 @dataclass(frozen=True)
@@ -34,4 +38,4 @@ class Text:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def loss(self, view: View) -> torch.Tensor:
-        return cross_entropy(view.logits, view.target)
+        return cross_entropy(view.logits, view.target, view.weights)

@@ -1,0 +1,74 @@
+"""The layers of a model that labels, as ONNX on the CPU."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slmops.engines.base import EngineInfo, Logits, Prompts
+from slmops.engines.onnx_file import describe
+from slmops.engines.onnxruntime import read_config
+from slmops.errors import BadInput
+
+STATES = "hidden_states"
+"""The graph's output."""
+
+
+class OnnxBody:
+    """A folder with `genai_config.json` whose graph ends before the head; see `slmops.engines.tagging.Body`."""
+
+    def __init__(self, session: Any, folder: Path, config: dict[str, Any], threads: int) -> None:
+        self._session, self._folder, self._threads = session, folder, threads
+        self.vocabulary: int = config["model"]["vocab_size"]
+        self._context: int = config["model"]["context_length"]
+        decoder = config["model"]["decoder"]
+        self._cache = (decoder["num_key_value_heads"], 0, decoder["head_size"])
+        names = [given.name for given in session.get_inputs()]
+        self._caches = [name for name in names if name.startswith("past_key_values.")]
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int = 0) -> OnnxBody:
+        """See `load_engine`."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BadInput(f"onnxruntime cannot be imported: {error}", hint="pip install onnxruntime") from error
+        config = read_config(folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads = threads or len(os.sched_getaffinity(0))
+        try:
+            session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime raises classes of its own that it does not export
+            raise BadInput(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        return cls(session, folder, config, threads)
+
+    def states(self, sequences: Prompts) -> Logits:
+        """See `Body.states`."""
+        longest = max(map(len, sequences))
+        ids = np.zeros((len(sequences), longest), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence)], mask[row, : len(sequence)] = sequence, 1
+        heads, _, size = self._cache
+        nothing = np.zeros((len(sequences), heads, 0, size), dtype=np.float32)
+        given = {"input_ids": ids, "attention_mask": mask} | dict.fromkeys(self._caches, nothing)
+        states: Logits = self._session.run([STATES], given)[0]
+        return states
+
+    def info(self) -> EngineInfo:
+        """See `Body.info`."""
+        files = [path for path in self._folder.iterdir() if path.name.endswith((".onnx", ".onnx.data"))]
+        precision, parameters = describe(self._folder / "model.onnx")
+        return EngineInfo(
+            engine="onnxruntime",
+            version=version("onnxruntime"),
+            precision=precision,
+            weights_bytes=sum(path.stat().st_size for path in files),
+            parameters=parameters,
+            context_tokens=self._context,
+            threads=self._threads,
+        )

@@ -1,0 +1,185 @@
+"""Models that label: the answer to a request is read off its own tokens in one forward pass."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file
+
+from slmops.engines.base import EngineInfo, Finish, Logits, Prompts, Sampling, Token
+from slmops.engines.decoding import check
+from slmops.engines.reading import Reader, Reading
+from slmops.errors import BadInput
+from slmops.models.tag_files import TAGS, WEIGHTS
+from slmops.models.tokenizer import Tokenizer
+from slmops.tasks.marking import Marking
+
+_MAX_TOKENS = 2048
+"""Run through the model together, padding included: more is no faster on a processor."""
+
+_NEVER = np.float32(-1e30)
+
+
+class Body(Protocol):
+    """A model below its head."""
+
+    vocabulary: int
+
+    def states(self, sequences: Prompts) -> Logits:
+        """Last hidden states, float32 [sequences, longest, width]; what lies behind a sequence may be anything."""
+
+    def info(self) -> EngineInfo:
+        """Without the head that labels."""
+
+
+class TaggingEngine:
+    """A body, the head that labels its states, and what the labels mean.
+
+    It writes through the protocol of engines: an answer's tokens come all at once, the first with the probability of
+    the whole answer, the others being certain then. There is no other answer to draw, whatever the temperature.
+    """
+
+    def __init__(self, body: Body, folder: Path) -> None:
+        """Put the head in `folder` upon `body`."""
+        tensors = load_file(folder / WEIGHTS)
+        task = json.loads((folder / TAGS).read_text(encoding="utf-8"))["task"]
+        self._body, self._matrix, self._bias = body, tensors["matrix"], tensors["bias"]
+        self._tokenizer = Tokenizer.load(folder)
+        self._reader = Reader(task, self._tokenizer)
+        self._end = min(self._tokenizer.end_ids)
+        self._head_bytes = (folder / WEIGHTS).stat().st_size
+
+    def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
+        """See `Engine.generate`."""
+        info = self._body.info()
+        check(prompts, vocabulary=self._body.vocabulary, context=info.context_tokens)
+        readings = [self._reader.reading(prompt) for prompt in prompts]
+        check([reading.ids for reading in readings], vocabulary=self._body.vocabulary, context=info.context_tokens)
+        for rows in _alike(readings):
+            states = self._body.states([readings[row].ids for row in rows])
+            for row, at in zip(rows, states, strict=True):
+                text, log_prob = self._read(readings[row], at)
+                yield from self._written(row, text, log_prob, sampling.max_tokens, top_logits)
+
+    def score(self, prompts: Prompts, continuations: Prompts) -> list[Logits]:  # noqa: ARG002
+        """Refused: such a model knows one answer to a request, and no text beside it.
+
+        Raises:
+            BadInput: always.
+        """
+        raise BadInput("a model that labels cannot score texts", hint="use a student with student.head: language")
+
+    def score_choices(self, prompts: Prompts, choices: Prompts) -> Logits:  # noqa: ARG002
+        """Refused, as `score` is."""
+        raise BadInput("a model that labels cannot score texts", hint="use a student with student.head: language")
+
+    def info(self) -> EngineInfo:
+        """See `Engine.info`."""
+        body = self._body.info()
+        parameters = body.parameters + self._matrix.size + self._bias.size
+        return replace(body, parameters=parameters, weights_bytes=body.weights_bytes + self._head_bytes)
+
+    def _read(self, reading: Reading, states: Logits) -> tuple[str, float]:
+        """The most likely answer and its log-probability."""
+        start = len(reading.prompt)
+        scores = states[start : start + len(reading.again)] @ self._matrix.T + self._bias
+        marking, tokens = self._reader.marking, len(reading.places)
+        groups = np.split(scores, np.cumsum(marking.sizes)[:-1], axis=-1)
+        spans, log_prob = best_spans(marking, _log_softmax(groups[0][:tokens]))
+        options = []
+        for i, group in enumerate(groups[1:]):
+            chances = _log_softmax(group[tokens + i])
+            options.append(int(chances.argmax()))
+            log_prob += float(chances.max())
+        return self._reader.answer(reading, spans, options), log_prob
+
+    def _written(self, row: int, text: str, log_prob: float, limit: int, top: int) -> Iterator[Token]:
+        ids = [*self._tokenizer.encode(text), self._end]
+        last = min(len(ids), limit) - 1
+        for i, id in enumerate(islice(ids, limit)):
+            finish: Finish | None = None if i < last else "stop" if last == len(ids) - 1 else "length"
+            first = log_prob if i == 0 else 0.0
+            chances = (np.array([id], dtype=np.int32), np.array([first], dtype=np.float32)) if top else None
+            yield Token(row, id, finish, chances)
+
+
+def best_spans(marking: Marking, log_probs: Logits) -> tuple[list[tuple[str, int, int]], float]:
+    """The most likely labels of a text's tokens in which values are whole, as values and their log-probability.
+
+    A value goes on only where it has begun (Viterbi 1967, over the labels of `Marking`). Of a field's several values
+    the surest is taken, that of the highest mean log-probability per token.
+
+    Args:
+        log_probs: float32 [tokens, labels of the tokens' group].
+
+    Returns:
+        Field, first token and the token behind the last of each value; and the sum of the labels' log-probabilities.
+    """
+    tokens, labels = log_probs.shape
+    if not tokens:
+        return [], 0.0
+    allowed = _allowed(labels)
+    # A text begins as if outside of every value.
+    total, back = log_probs[0] + allowed[0], np.zeros((tokens, labels), dtype=np.int64)
+    for i in range(1, tokens):
+        reached = total[:, None] + allowed
+        back[i] = reached.argmax(0)
+        total = reached.max(0) + log_probs[i]
+    path = [int(total.argmax())]
+    for i in range(tokens - 1, 0, -1):
+        path.append(int(back[i, path[-1]]))
+    path.reverse()
+    surest: dict[str, tuple[float, int, int]] = {}
+    names = list(marking.copied)
+    for start, end in _runs(path):
+        name, sure = names[(path[start] - 1) // 2], float(log_probs[range(start, end), path[start:end]].mean())
+        surest[name] = max(surest.get(name, (-math.inf, 0, 0)), (sure, start, end))
+    return [(name, start, end) for name, (_, start, end) in surest.items()], float(total.max())
+
+
+def _allowed(labels: int) -> Logits:
+    """What a step from one label to another adds, [from, to]: nothing, or too much to be taken.
+
+    Odd labels begin a value; the even one behind each goes on with it.
+    """
+    steps = np.zeros((labels, labels), dtype=np.float32)
+    for inside in range(2, labels, 2):
+        steps[:, inside] = _NEVER
+        steps[inside - 1 : inside + 1, inside] = 0
+    return steps
+
+
+def _runs(path: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and behind the last token of each value."""
+    start = None
+    for i, label in enumerate([*path, 0]):
+        if start is not None and (label == 0 or label % 2):
+            yield start, i
+            start = None
+        if label % 2:
+            start = i
+
+
+def _alike(readings: Sequence[Reading]) -> Iterator[list[int]]:
+    """Readings of like length together."""
+    order = sorted(range(len(readings)), key=lambda row: len(readings[row].ids))
+    while order:
+        fit = 1
+        while fit < len(order) and (fit + 1) * len(readings[order[fit]].ids) <= _MAX_TOKENS:
+            fit += 1
+        yield order[:fit]
+        order = order[fit:]
+
+
+def _log_softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    shifted = scores - scores.max(-1, keepdims=True)
+    logs: npt.NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return logs

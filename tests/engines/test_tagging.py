@@ -1,0 +1,138 @@
+"""A model that labels: labels are whole values, requests are read exactly, and both runtimes say the same."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis.extra import numpy as arrays
+
+from slmops.compress.convert import convert
+from slmops.engines import Sampling, load_engine
+from slmops.engines.reading import Reader
+from slmops.engines.tagging import best_spans
+from slmops.errors import BadInput
+from slmops.models.source import load_model, save_model
+from slmops.models.tag_head import TagHead, attach
+from slmops.recipe.models import CompressSettings
+from slmops.tasks.marking import Marking
+from tests.tiny_task import SCHEMA, TASK
+
+MARKING = Marking.of(SCHEMA)
+LABELS = MARKING.sizes[0]
+
+
+def whole(path: tuple[int, ...]) -> bool:
+    """Whether no value goes on that has not begun."""
+    return all(
+        label % 2 or label == 0 or before in (label, label - 1) for before, label in itertools.pairwise((0, *path))
+    )
+
+
+@given(arrays.arrays(np.float32, (4, 5), elements=st.integers(-20, 0).map(float)))
+def test_the_labels_are_the_most_likely_that_make_whole_values(log_probs):
+    marking = Marking({"a": False, "b": False}, {}, frozenset())
+    best = max(sum(log_probs[range(4), path]) for path in itertools.product(range(5), repeat=4) if whole(path))
+    spans, reached = best_spans(marking, log_probs)
+    assert reached == pytest.approx(best)
+    assert len({name for name, _, _ in spans}) == len(spans)
+
+
+def test_of_two_values_of_a_field_the_surer_is_taken():
+    log_probs = np.log(np.array([[0.1, 0.9, 0], [0.9, 0.1, 0], [0.2, 0.8, 0]], dtype=np.float32) + 1e-9)
+    assert best_spans(Marking({"a": False}, {}, frozenset()), log_probs)[0] == [("a", 0, 1)]
+
+
+@given(st.text(max_size=40))
+def test_a_request_gives_its_message_back(tiny_tokenizer, text):
+    reading = Reader(TASK.describe(), tiny_tokenizer).reading(tiny_tokenizer.prompt(TASK.render(text)))
+    assert reading.message == text
+    assert len(reading.again) == len(reading.places) + len(MARKING.options)
+    covered = {i for start, end in reading.places for i in range(start, end)}
+    assert covered == set(range(len(text)))
+
+
+def test_marks_become_labels_and_labels_the_answer(tiny_tokenizer):
+    reader = Reader(TASK.describe(), tiny_tokenizer)
+    text, answer = "Zoë wants 20 € for 4711", {"intent": "refund", "name": "Zoë", "amount": "20 €", "order": "4711"}
+    reading = reader.reading(tiny_tokenizer.prompt(TASK.render(text)))
+    labels = reader.labels(reading, reader.marking.mark(text, answer))
+    certain = np.where(np.arange(LABELS) == np.array(labels[: len(reading.places)])[:, None], 0, -9).astype(np.float32)
+    option = labels[-1] - reader.marking.first_option("intent")
+    written = reader.answer(reading, best_spans(reader.marking, certain)[0], [option])
+    assert TASK.parse(written) == answer
+
+
+@pytest.fixture(scope="module")
+def tagger(tiny, tmp_path_factory) -> Path:
+    """The tiny model with a head of chance."""
+    folder = tmp_path_factory.mktemp("tagger")
+    model = load_model(tiny.folder)
+    head = TagHead(model.config.hidden_size, MARKING.sizes, TASK.describe())
+    torch.nn.init.normal_(head.matrix, std=0.02, generator=torch.Generator().manual_seed(3))
+    attach(model, head)
+    save_model(model, folder, tokenizer_from=tiny.folder)
+    return folder
+
+
+def answers(engine, prompts):
+    written = [[] for _ in prompts]
+    for token in engine.generate(prompts, Sampling(max_tokens=60), top_logits=1):
+        written[token.request].append(token)
+    return written
+
+
+def test_a_saved_head_is_loaded_again_and_the_language_head_with_it(tagger, tiny):
+    model, plain = load_model(tagger), load_model(tiny.folder)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        log_probs = model(ids).logits
+        states, expected = model.base_model(ids), plain.base_model(ids)
+    assert log_probs.shape[-1] == sum(MARKING.sizes)
+    for group in log_probs.split(MARKING.sizes, dim=-1):
+        torch.testing.assert_close(group.logsumexp(-1), torch.zeros(1, 3), atol=1e-5, rtol=0)
+    assert torch.equal(states.last_hidden_state, expected.last_hidden_state)
+    assert "lm_head" not in " ".join(
+        name for name, _ in model.named_parameters() if "matrix" not in name and "bias" not in name
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+def test_onnx_labels_as_pytorch_does_one_by_one_and_together(tagger, tiny, tmp_path, precision):
+    convert(tagger, tmp_path / "onnx", CompressSettings(precision=precision), scratch=tmp_path / "scratch")
+    torch_engine = load_engine("transformers", tagger, threads=1)
+    onnx_engine = load_engine("onnxruntime-genai", tmp_path / "onnx", threads=1)
+    prompts = [tiny.prompt(text) for text in tiny.pairs]
+    expected, together = answers(torch_engine, prompts), answers(onnx_engine, prompts)
+    alone = [answers(onnx_engine, [prompt])[0] for prompt in prompts]
+    assert [[t.id for t in one] for one in alone] == [[t.id for t in one] for one in together]
+    if precision == "fp32":
+        assert [[t.id for t in one] for one in expected] == [[t.id for t in one] for one in together]
+    for one, other in zip(expected, together, strict=True):
+        apart = abs(one[0].top[1][0] - other[0].top[1][0])
+        assert apart < {"fp32": 1e-3, "int8": 0.5, "int4": 5.0}[precision]
+        assert one[-1].finish == other[-1].finish == "stop"
+    info = onnx_engine.info()
+    assert info.engine == "onnxruntime"
+    assert precision == "fp32" or precision in info.precision
+    assert info.parameters == torch_engine.info().parameters
+
+
+def test_what_does_not_label_is_refused(tagger, tiny):
+    engine = load_engine("transformers", tagger, threads=1)
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    with pytest.raises(BadInput, match="one message"):
+        list(engine.generate([tiny.tokenizer.prompt([{"role": "system", "content": "s"}, *talk])], Sampling()))
+    with pytest.raises(BadInput, match="cannot score"):
+        engine.score([[1]], [[2]])
+
+
+def test_a_limit_cuts_the_answer(tagger, tiny):
+    engine = load_engine("transformers", tagger, threads=1)
+    tokens = list(engine.generate([tiny.prompt("Where is order 4711?")], Sampling(max_tokens=3)))
+    assert [token.finish for token in tokens] == [None, None, "length"]
