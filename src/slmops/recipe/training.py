@@ -73,8 +73,8 @@ class TransformersTeacher(Settings):
     )
 
 
-class TeachSettings(Settings):
-    """Stage one of distillation: the teacher answers the pool."""
+class Asking(Settings):
+    """How a teacher is asked."""
 
     precision: Literal["auto", "int8", "int4", "fp32"] = Field(
         "auto",
