@@ -377,6 +377,11 @@ def test_a_gate_on_a_figure_that_there_is_or_may_be_is_taken(project, name):
     assert nodes_for(load(project, f"evaluate.gates.{name}.max=1.0"))
 
 
+def test_what_takes_several_processes_is_refused_in_a_run(project):
+    with pytest.raises(BadInput, match=r"train\.fsdp shares a model out over several processes, and a run is one"):
+        nodes_for(load(project, "train.fsdp={}"))
+
+
 SECOND = "teachers=[{name: local, model: ./model}, {name: big, model: ./model, fit: {epochs: 1}}]"
 ROUTED = "teach.combine={how: routed, by: source, routes: {mail: local, chat: big}}"
 BY_LABEL = "teach.combine={how: routed, by: label, routes: {refund: big}, otherwise: local}"

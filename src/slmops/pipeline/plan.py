@@ -89,10 +89,20 @@ def _check(recipe: Recipe) -> None:
     pool = recipe.data.sample.pool if recipe.data.sample else recipe.data.pool
     if not pool:
         raise BadInput("data.pool is missing: the teacher has nothing to answer", hint="give texts without answers")
+    _check_processes(recipe)
     _check_objective(recipe)
     _check_gates(recipe)
     if combine := _routed(recipe):
         _check_routes(recipe, combine)
+
+
+def _check_processes(recipe: Recipe) -> None:
+    """Refuse what takes several processes: a run is one."""
+    if recipe.train.fsdp:
+        raise BadInput(
+            "train.fsdp shares a model out over several processes, and a run is one",
+            hint="take it out; `slmops.train.trainer.train` takes it below torchrun (docs/guides/distil.md)",
+        )
 
 
 def _check_objective(recipe: Recipe) -> None:
