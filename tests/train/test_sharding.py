@@ -53,7 +53,7 @@ trained = trainer.train(
 )
 out = work / f"rank-{Processes.joined().rank}.safetensors"
 save_file({name: value.clone() for name, value in trained.model.state_dict().items()}, out)
-print(trained.history[-1]["text"], trained.figures["best_step"])
+print(trained.history[-1]["text"], trained.figures.get("best_step"))
 """
 STEPS = SETTINGS.model_copy(
     update={
@@ -84,6 +84,13 @@ def test_two_processes_that_share_a_model_train_what_one_trains(tiny, tmp_path, 
         made = load_file(work / f"rank-{rank}.safetensors")
         for name, value in weights(one.model).items():
             torch.testing.assert_close(made[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_bfloat16_weights_move_under_masters_that_are_shared_out(tiny, tmp_path):
+    settings = STEPS.model_copy(update={"precision": "bf16", "stop_early": None, "checkpoint_activations": False})
+    said = together(SHARED, tiny.folder, tmp_path / "two", settings.model_dump_json(), 0)
+    one = train(tiny.folder, examples(), settings.model_copy(update={"accumulate": 2}), work=tmp_path / "one", seed=1)
+    assert float(said[0].split()[1]) == pytest.approx(one.history[-1]["text"], rel=0.02)
 
 
 def test_it_goes_on_from_a_checkpoint_of_all_parts(tiny, tmp_path, shared):
