@@ -32,7 +32,7 @@ from _contract import publish
 from _sides import RIVALS, model_folder, rival_python, run_rival
 from _train_rows import as_tokens, threads_of_messages
 
-from slmops.recipe.training import TeachSettings
+from slmops.recipe.teaching import TeachSettings
 
 ROOT = Path(__file__).parents[1]
 RIVAL = "TRL"

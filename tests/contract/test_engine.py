@@ -188,6 +188,28 @@ def test_score_agrees_with_transformers(engine, folders, prompts, tiny):
         np.testing.assert_allclose(score, expected, atol=1e-3)
 
 
+def test_a_text_that_is_given_is_read_as_one_that_is_written(engine, prompts):
+    tokens = list(engine.generate(prompts, GREEDY, top_logits=5))
+    written = answers(tokens, len(prompts))
+    for request, (ids, log_probs) in enumerate(engine.score_top(prompts, written, top_logits=5)):
+        tops = [token.top for token in tokens if token.request == request]
+        assert (ids.dtype, log_probs.dtype) == (np.int32, np.float32)
+        assert ids.shape == log_probs.shape == (len(written[request]), 5)
+        assert ids[:, 0].tolist() == written[request]
+        np.testing.assert_allclose(log_probs, [top[1] for top in tops], atol=1e-3)
+
+
+def test_the_most_likely_tokens_of_any_text_agree_with_its_score(engine, prompts, tiny):
+    continuations = [[5, 6, 7], [], [8], [9, 10]]
+    scores = engine.score(prompts, continuations)
+    tops = engine.score_top(prompts, continuations, top_logits=1000)  # more than there are
+    for tokens, score, (ids, log_probs) in zip(continuations, scores, tops, strict=True):
+        assert ids.shape == (len(tokens), tiny.tokenizer.size)
+        assert (np.diff(log_probs, axis=1) <= 0).all()
+        own = [log_probs[place, ids[place] == token].item() for place, token in enumerate(tokens)]
+        np.testing.assert_allclose(own, score, atol=1e-3)
+
+
 def test_score_in_parts_equals_score_at_once(engine, prompts, monkeypatch):
     continuations = [[5, 6, 7], [], [8], [9, 10]]
     at_once = engine.score(prompts, continuations)
@@ -266,11 +288,14 @@ def test_bad_continuations_are_refused(engine, prompts):
         engine.score([prompts[0]], [[400]])
     with pytest.raises(BadInput, match="do not go with"):
         engine.score(prompts, [])
+    with pytest.raises(BadInput, match="does not fit"):
+        engine.score_top([prompts[0]], [prompts[0] * CONTEXT], top_logits=2)
 
 
 def test_an_empty_batch_is_no_error(engine):
     assert list(engine.generate([], GREEDY)) == []
     assert engine.score([], []) == []
+    assert engine.score_top([], [], top_logits=2) == []
 
 
 def test_a_reader_may_stop_early(engine, prompts):

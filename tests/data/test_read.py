@@ -73,6 +73,13 @@ def test_columns_can_have_other_names_and_answers_of_a_pool_are_not_read(tmp_pat
     ]
 
 
+def test_a_further_column_comes_with_its_row(tmp_path: Path) -> None:
+    path = written(tmp_path, "x.jsonl", '{"input": "a", "source": 7}\n{"input": "b"}\n')
+    rows = [row for _, row in read_rows(path, "pool", output=None, also="source")]
+    assert rows == [{"id": "pool-1", "input": "a", "source": 7}, {"id": "pool-2", "input": "b", "source": None}]
+    assert next(row for _, row in read_rows(path, "pool", output=None, also="id"))["id"] == "pool-1"
+
+
 BROKEN_LINES = [
     ("{", "not JSON"),
     ("nonsense", "not JSON"),

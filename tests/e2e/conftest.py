@@ -30,7 +30,14 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     return Cli(folder)
 
 
-def _write_model(folder: Path) -> None:
+@pytest.fixture(scope="session")
+def second_model(cli: Cli) -> Path:
+    """Another teacher with the same vocabulary, as untaught as the first."""
+    _write_model(cli.folder / "second", seed=1)
+    return cli.folder / "second"
+
+
+def _write_model(folder: Path, seed: int = 0) -> None:
     """A four-layer Llama with random weights, and a byte-level BPE of 700 tokens made from tickets."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -51,7 +58,7 @@ def _write_model(folder: Path) -> None:
     roles = {"bos_token": special[1], "eos_token": special[2], "pad_token": special[2]}
     tokenizer = Tokenizer(backend, template=CHATML, special_tokens=roles)
     (end,) = tokenizer.end_ids
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.size,
         hidden_size=64,

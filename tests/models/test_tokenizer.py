@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from slmops.errors import BadInput
 from slmops.models import chat_template
-from slmops.models.tokenizer import CHATML, Tokenizer
+from slmops.models.tokenizer import CHATML, Tokenizer, end_of_answer
 
 LLAMA_LIKE = (
     "{{- bos_token }}\n{%- for message in messages %}\n"
@@ -230,6 +230,16 @@ def test_damaged_folders(tiny_tokenizer, tmp_path, name, content, says):
         (tmp_path / name).write_text(content)
     with pytest.raises(BadInput, match=says):
         Tokenizer.load(tmp_path)
+
+
+def test_a_template_that_ends_no_answer_is_refused(tiny_tokenizer):
+    endless = Tokenizer(
+        tiny_tokenizer.backend,
+        template="{% for message in messages %}{{ message['content'] }} {% endfor %}",
+        special_tokens=tiny_tokenizer.special_tokens,
+    )
+    with pytest.raises(BadInput, match="no end token"):
+        end_of_answer(endless)
 
 
 def test_neither_torch_nor_transformers_is_imported():

@@ -375,3 +375,113 @@ def test_a_misspelt_gate_is_refused_before_anything_runs(project, name):
 @pytest.mark.parametrize("name", ["exact_match", "field_f1_kept", "latency_p50_ms", "weights_bytes", "parity"])
 def test_a_gate_on_a_figure_that_there_is_or_may_be_is_taken(project, name):
     assert nodes_for(load(project, f"evaluate.gates.{name}.max=1.0"))
+
+
+def test_what_takes_several_processes_is_refused_in_a_run(project):
+    with pytest.raises(BadInput, match=r"train\.fsdp shares a model out over several processes, and a run is one"):
+        nodes_for(load(project, "train.fsdp={}"))
+
+
+SECOND = "teachers=[{name: local, model: ./model}, {name: big, model: ./model, fit: {epochs: 1}}]"
+ROUTED = "teach.combine={how: routed, by: source, routes: {mail: local, chat: big}}"
+BY_LABEL = "teach.combine={how: routed, by: label, routes: {refund: big}, otherwise: local}"
+OF_THE_SECOND = ["base:2", "teachers:check", "teacher:2", "teacher:onnx:2", "teach:1", "teach:2"]
+
+
+def with_sources(project: Path, *sources: str) -> None:
+    """Let the pool's rows come from these sources in turn; an empty one is none."""
+    rows = [json.loads(line) for line in (project / "data/pool.jsonl").read_text().splitlines()]
+    for i, row in enumerate(rows):
+        if source := sources[i % len(sources)]:
+            row["source"] = source
+    (project / "data/pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_second_teacher_answers_beside_the_first(project):
+    nodes = graph(project, SECOND)
+    assert sorted(nodes) == sorted([*NODES, *OF_THE_SECOND])
+    ids = [node.id for node in in_order(list(nodes.values()))]
+    assert ids.index("teachers:check") < ids.index("teacher"), "it is cheap, and the first to refuse"
+    assert nodes["teachers:check"].inputs == {"model_1": "base", "model_2": "base:2"}
+    assert nodes["teacher:2"].inputs == {"model": "base:2", "data": "data"}
+    assert nodes["teach:2"].inputs == {"data": "data", "engine": "teacher:onnx:2", "model": "teacher:2"}
+    answers = {"answers_1": "teach:1", "engine_1": "teacher:onnx", "answers_2": "teach:2", "engine_2": "teacher:onnx:2"}
+    assert nodes["teach"].inputs == {"data": "data", **answers}
+    # The student is cut from the first, and the tables compare with it.
+    assert nodes["student:carved"].inputs == {"model": "teacher", "data": "data", "answers": "teach"}
+    assert nodes["score:teacher"].inputs["model"] == "teacher"
+    assert nodes["report"].inputs["teacher_2"] == "teacher:2"
+
+
+def test_what_the_first_teacher_made_is_used_again_when_a_second_comes(project):
+    alone, beside = keys(load(project, "teachers=[{model: ./model}]")), keys(load(project, SECOND))
+    for node in ("data", "base", "teacher", "teacher:onnx", "teacher:same", "score:teacher"):
+        assert beside[node] == alone[node], node
+    assert beside["teach:1"] == alone["teach"]
+    assert beside["teach"] != alone["teach"]
+
+
+def test_weights_are_taken_by_name_and_names_shape_nothing(project):
+    weighted = graph(project, SECOND, "teach.combine={weights: {big: 2.5}}")
+    assert weighted["teach"].settings.weights == [1.0, 2.5]
+    assert graph(project, SECOND)["teach"].settings.weights == [1.0, 1.0]
+    before = keys(load(project, SECOND, "teach.combine={weights: {big: 2.5}}"))
+    after = keys(load(project, SECOND.replace("big", "great"), "teach.combine={weights: {great: 2.5}}"))
+    told = {"teachers:check", "card", "bundle", "report"}
+    assert {node for node in before if before[node] != after[node]} == told
+
+
+def test_rows_are_routed_by_a_field_before_anything_is_trained(project):
+    with_sources(project, "mail", "chat")
+    nodes = graph(project, SECOND, ROUTED)
+    ids = [node.id for node in in_order(list(nodes.values()))]
+    assert ids.index("route:1") < ids.index("teacher")
+    for n in (1, 2):
+        assert nodes[f"route:{n}"].sources == {"pool": project / "data/pool.jsonl"}
+        assert nodes[f"route:{n}"].settings.teacher_number == n
+        assert nodes[f"teach:{n}"].inputs["data"] == f"route:{n}"
+    assert nodes["route:2"].settings.routes == {"mail": 1, "chat": 2}
+    assert nodes["teach"].inputs["rows_2"] == "route:2"
+
+
+def test_rows_are_routed_by_what_the_first_teacher_answers_before_the_second_is_trained(project):
+    nodes = graph(project, SECOND, BY_LABEL)
+    ids = [node.id for node in in_order(list(nodes.values()))]
+    assert "route:1" not in nodes
+    assert nodes["teach:1"].inputs["data"] == "data"
+    assert nodes["route:2"].inputs == {"data": "data", "answers": "teach:1"}
+    assert ids.index("route:2") < ids.index("teacher:2")
+    assert nodes["teach:2"].inputs["data"] == "route:2"
+
+
+def test_rows_without_a_teacher_and_teachers_without_rows_are_refused_before_anything_runs(project):
+    with_sources(project, "mail", "fax", "")
+    with pytest.raises(BadInput, match=r"pool\.jsonl:2: `source` is 'fax'") as error:
+        nodes_for(load(project, SECOND, ROUTED))
+    assert "pool.jsonl:3: no `source`" in str(error.value)
+    with_sources(project, "mail")
+    with pytest.raises(BadInput, match=r"no row of .*pool\.jsonl to the teacher big"):
+        nodes_for(load(project, SECOND, ROUTED))
+    with pytest.raises(BadInput, match=r"rows of data\.sample have a text alone"):
+        nodes_for(load(project, SECOND, ROUTED, "data={sample: {}}"))
+
+
+def test_labels_that_an_answer_has_not_are_refused_before_anything_runs(project):
+    with pytest.raises(BadInput, match="an answer of this task has no label"):
+        nodes_for(load(project, SECOND, BY_LABEL, "task.label=null"))
+    labels = "task={kind: classification, labels: [refunds, other]}"
+    with pytest.raises(BadInput, match=r"teach\.combine\.routes\.refund is no label of the task") as error:
+        nodes_for(load(project, SECOND, BY_LABEL, labels))
+    assert error.value.hint == "did you mean `refunds`?"
+
+
+@pytest.mark.parametrize("term", ["{kind: jsd, logits: online}", "{kind: hidden}", "{kind: attention}"])
+def test_several_teachers_do_not_run_beside_the_student(project, term):
+    with pytest.raises(BadInput, match="runs the teacher beside the student, and there are 2") as error:
+        nodes_for(load(project, SECOND, f"train.objective={term}"))
+    assert "`logits: stored`" in (error.value.hint or "")
+
+
+def test_terms_that_need_probabilities_are_told_to_the_check_of_the_teachers(project):
+    assert graph(project, SECOND)["teachers:check"].settings.stored == ["forward_kl"]
+    assert graph(project, SECOND, "train.objective={kind: text}")["teachers:check"].settings.stored == []

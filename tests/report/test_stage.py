@@ -90,6 +90,18 @@ def test_what_a_run_does_not_have_is_left_out(inputs, story, tmp_path):
     assert "front" not in json.loads((run.out / "report.json").read_text())
 
 
+def test_several_teachers_are_told_by_name_and_each_has_a_curve(inputs, story, tmp_path):
+    (only,) = story.recipe["teachers"]
+    recipe = {**story.recipe, "teachers": [only, only | {"name": "big", "model": "acme/Big"}]}
+    both = {name: write(tmp_path / name, history=story.histories["student"]) for name in ("teacher", "teacher_2")}
+    run = context(tmp_path)
+    Report().run({**inputs, **both}, ReportSettings(recipe=recipe), run)
+    html = (run.out / "report.html").read_text()
+    assert "2 teachers (smollm2, big); the teacher of every table is smollm2" in html
+    assert list(json.loads((run.out / "report.json").read_text())["histories"]) == ["teacher", "teacher 2", "student"]
+    assert "teacher 2: " in html
+
+
 def test_the_card_is_written_before_the_bundle_is(inputs, story, tmp_path):
     run = context(tmp_path)
     before = {name: inputs[name] for name in ("data", "evaluate")}

@@ -12,13 +12,12 @@ import pytest
 from slmops.data.read import write_jsonl
 from slmops.errors import BadInput
 from slmops.models.source import count_parameters, load_model
-from slmops.models.tokenizer import Tokenizer
+from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.models.width import width_of
 from slmops.pipeline.stage import Context
 from slmops.recipe.training import Carve
 from slmops.tasks import Classification
 from slmops.teach.answers import Answer, save_answers
-from slmops.train.prepare import end_of_answer
 from slmops.train.stage import CarveStudent, CheckCut
 
 TASK = Classification(("refund", "other"), None, 8)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from slmops.data.read import write_jsonl
 from slmops.errors import BadInput
-from slmops.models.tokenizer import Tokenizer
+from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.pipeline.stage import Context
 from slmops.recipe.training import Optimisation, StopEarly
 from slmops.tasks import Classification
@@ -21,7 +21,6 @@ from slmops.teach.answers import Answer
 from slmops.train.examples import Example
 from slmops.train.prepare import (
     check_lengths,
-    end_of_answer,
     finished,
     fitting,
     reference_examples,
@@ -104,16 +103,6 @@ def test_an_answer_is_told_again_in_the_students_own_tokens(tiny_tokenizer):
 def test_an_answer_with_a_token_that_the_student_lacks_is_refused(tiny_tokenizer, lost):
     with pytest.raises(BadInput, match="answer to a1"):
         taught_examples([answer([5, lost], [[5], [5]])], TASK, tiny_tokenizer, [0, 2, 5, 9])
-
-
-def test_a_template_that_ends_no_answer_is_refused(tiny_tokenizer):
-    endless = Tokenizer(
-        tiny_tokenizer.backend,
-        template="{% for message in messages %}{{ message['content'] }} {% endfor %}",
-        special_tokens=tiny_tokenizer.special_tokens,
-    )
-    with pytest.raises(BadInput, match="no end token"):
-        end_of_answer(endless)
 
 
 def test_rows_that_do_not_fit_are_counted_and_the_longest_is_named(tiny, tiny_tokenizer):

@@ -1,8 +1,6 @@
 """The trainer on a real (tiny) model: it learns, it resumes to the bit, and it stops at nonsense."""
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +28,7 @@ from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW
 from slmops.train.trainer import collate, slope, train
 from slmops.train.watcher import WHOLE, last_checkpoint
+from tests.train.launch import together
 
 SETTINGS = Optimisation(epochs=6, learning_rate=5e-3, batch_tokens=64, precision="fp32", checkpoint_seconds=1e-6)
 
@@ -304,33 +303,15 @@ def test_two_processes_are_one_that_accumulates_twice_as_much(tiny, tmp_path):
     # Five batches a pass: every last step leaves one process without a batch.
     settings = changed(epochs=1, learning_rate=1e-3, stop_early=StopEarly(patience=9, every=0.5))
     work = tmp_path / "two"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [
-        *(sys.executable, "-c", TOGETHER, str(Path(__file__).parent)),
-        *(str(tiny.folder), str(work), settings.model_dump_json()),
-    ]
-    started = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=200)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0]
+    said = together(TOGETHER, tiny.folder, work, settings.model_dump_json())
     assert said[0] == said[1]
     alone = settings.model_copy(update={"accumulate": 2})
     one = train(tiny.folder, examples(), alone, work=tmp_path / "one", seed=1, validation=examples(seed=1))
     assert float(said[0].split()[0]) == pytest.approx(one.history[-1]["text"], rel=1e-5)
     for rank in range(2):
-        together = load_file(work / f"rank-{rank}.safetensors")
+        made = load_file(work / f"rank-{rank}.safetensors")
         for name, value in weights(one.model).items():
-            torch.testing.assert_close(together[name], value, rtol=1e-4, atol=1e-5, msg=name)
+            torch.testing.assert_close(made[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tiny, tmp_path):

@@ -16,7 +16,13 @@ Reader = Callable[[Any], str | ParseFailure]
 
 
 def read_rows(
-    path: Path, side: str, *, input: str = "input", output: str | None = "output", reader: Reader = plain_text
+    path: Path,
+    side: str,
+    *,
+    input: str = "input",
+    output: str | None = "output",
+    also: str | None = None,
+    reader: Reader = plain_text,
 ) -> Iterator[Placed]:
     """The rows of a JSONL, CSV or Parquet file and their places, read as they are asked for.
 
@@ -25,6 +31,7 @@ def read_rows(
         side: what the rows are for; begins the ids that are made for rows without one.
         input: column with the text.
         output: column with the answer; None when rows need none, and then an answer is not read.
+        also: a further column, which rows may have: it comes with them, under its own name.
         reader: makes the text of an input out of what stands in its column.
 
     Raises:
@@ -36,6 +43,8 @@ def read_rows(
         row = {"id": _id(record, place, f"{side}-{number}"), "input": _text(record, input, place, reader)}
         if output is not None:
             row["output"] = _column(record, output, place, "output")
+        if also is not None:
+            row.setdefault(also, record.get(also))
         if (first := places.setdefault(row["id"], place)) != place:
             raise BadInput(f"{place}: id {row['id']!r} was given before, at {first}", hint="ids must be unique")
         yield place, row

@@ -14,6 +14,8 @@ from slmops.errors import BadInput
 Finish = Literal["stop", "length"]
 Logits = npt.NDArray[np.float32]
 Prompts = Sequence[Sequence[int]]
+Top = tuple[npt.NDArray[np.int32], Logits]
+"""Ids and log-probabilities of the k most likely tokens, most likely first: [k] each, or [n, k] for n places."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,13 @@ class Token:
         request: index of the prompt in the batch.
         id: the token.
         finish: set on a request's last token: `stop` at an end token, `length` at `max_tokens` or a full context.
-        top: `(ids int32 [k], log-probabilities float32 [k])` of the k most likely tokens, most likely first, when
-            asked for.
+        top: the k most likely tokens, when asked for.
     """
 
     request: int
     id: int
     finish: Finish | None = None
-    top: tuple[npt.NDArray[np.int32], Logits] | None = None
+    top: Top | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,18 @@ class Engine(Protocol):
 
         Raises:
             BadInput: as `generate`, or a prompt with its continuation is longer than the context.
+        """
+
+    def score_top(self, prompts: Prompts, continuations: Prompts, *, top_logits: int) -> list[Top]:
+        """The most likely tokens at each place of each continuation, which need not be among them.
+
+        What `generate` gives with the tokens that it writes, up to rounding, for a text that is given.
+
+        Args:
+            top_logits: how many, at least 1.
+
+        Raises:
+            BadInput: as `score`.
         """
 
     def score_choices(self, prompts: Prompts, choices: Prompts) -> Logits:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from slmops.engines.base import Finish, Logits, Prompts, Sampling, Token
+from slmops.engines.base import Finish, Logits, Prompts, Sampling, Token, Top
 from slmops.engines.sampling import Sampler, top
 from slmops.errors import BadInput
 
@@ -86,25 +86,44 @@ def decode(
                 batch.advance(ids)
 
 
-def score(
-    forward: Callable[[Prompts], Logits], prompts: Prompts, continuations: Prompts, *, vocabulary: int
-) -> list[Logits]:
+Forward = Callable[[Prompts], Logits]
+"""Logits of whole sequences, padded on the right: [sequences, longest, vocabulary]."""
+
+
+def score(forward: Forward, prompts: Prompts, continuations: Prompts, *, vocabulary: int) -> list[Logits]:
     """Log-probability of each continuation token, one array per request.
 
     Args:
-        forward: logits of whole sequences, padded on the right: [sequences, longest, vocabulary].
         prompts, continuations: checked by `check`.
     """
+    places = _places(forward, prompts, continuations, vocabulary)
+    return [_log_probabilities(logits, ids) for logits, ids in zip(places, continuations, strict=True)]
+
+
+def score_top(
+    forward: Forward, prompts: Prompts, continuations: Prompts, *, vocabulary: int, top_logits: int
+) -> list[Top]:
+    """The most likely tokens at each place of the continuations; see `Engine.score_top`."""
+    return [_tops(logits, top_logits) for logits in _places(forward, prompts, continuations, vocabulary)]
+
+
+def _places(forward: Forward, prompts: Prompts, continuations: Prompts, vocabulary: int) -> Iterator[Logits]:
+    """The logits for each token of each continuation, [its tokens, vocabulary]."""
     sequences = [[*prompt, *continuation] for prompt, continuation in zip(prompts, continuations, strict=True)]
     rows = max(1, MAX_LOGITS // (vocabulary * max(map(len, sequences), default=1)))
-    scores: list[Logits] = []
     for begin in range(0, len(sequences), rows):
         logits = forward(sequences[begin : begin + rows])
         for row, request in enumerate(range(begin, min(begin + rows, len(sequences)))):
             # The logits at a place are for the token after it.
-            span = slice(len(prompts[request]) - 1, len(sequences[request]) - 1)
-            scores.append(_log_probabilities(logits[row, span], continuations[request]))
-    return scores
+            yield logits[row, len(prompts[request]) - 1 : len(sequences[request]) - 1]
+
+
+def _tops(logits: Logits, k: int) -> Top:
+    """Of every place of `logits` [n, vocabulary]."""
+    tops = [top(place, k) for place in logits]
+    shape = (len(tops), min(k, logits.shape[1]))
+    ids = np.array([ids for ids, _ in tops], dtype=np.int32).reshape(shape)
+    return ids, np.array([log_probs for _, log_probs in tops], dtype=np.float32).reshape(shape)
 
 
 def _log_probabilities(logits: Logits, ids: Sequence[int]) -> Logits:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token
+from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token, Top
 from slmops.engines.choices import check_choices, common_prefix, search, tree
-from slmops.engines.decoding import check, decode, score
+from slmops.engines.decoding import check, decode, score, score_top
 from slmops.engines.onnx_file import describe
 from slmops.errors import BadInput
 from slmops.models.tokenizer import configured_end_ids
@@ -78,6 +78,11 @@ class OnnxGenaiEngine:
         """See `Engine.score`."""
         check(prompts, vocabulary=self._vocabulary, context=self._context, continuations=continuations)
         return score(self._forward, prompts, continuations, vocabulary=self._vocabulary)
+
+    def score_top(self, prompts: Prompts, continuations: Prompts, *, top_logits: int) -> list[Top]:
+        """See `Engine.score_top`."""
+        check(prompts, vocabulary=self._vocabulary, context=self._context, continuations=continuations)
+        return score_top(self._forward, prompts, continuations, vocabulary=self._vocabulary, top_logits=top_logits)
 
     def score_choices(self, prompts: Prompts, choices: Prompts) -> Logits:
         """See `Engine.score_choices`. One request at a time: only such a cache can be wound back."""

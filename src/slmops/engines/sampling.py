@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from slmops.engines.base import Logits, Prompts, Sampling
+from slmops.engines.base import Logits, Prompts, Sampling, Top
 
 _WORTH_SORTING = np.float32(-12)
 """Logits this far below the largest are rarely among the first few."""
@@ -52,7 +52,7 @@ def nucleus(logits: Logits, temperature: float, top_p: float) -> tuple[npt.NDArr
     return ids, np.cumsum(mass[ids])
 
 
-def top(logits: Logits, k: int) -> tuple[npt.NDArray[np.int32], Logits]:
+def top(logits: Logits, k: int) -> Top:
     """Ids and log-probabilities of the `k` most likely of `logits` [vocabulary], the lower id first among equals.
 
     The log-probabilities are those of the whole softmax, so what the k leave over is known too.

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token
+from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token, Top
 from slmops.engines.choices import Node, check_choices, common_prefix, one_by_one, tree
-from slmops.engines.decoding import MAX_LOGITS, MAX_REQUESTS, check, decode, score
+from slmops.engines.decoding import MAX_LOGITS, MAX_REQUESTS, check, decode, score, score_top
 from slmops.errors import BadInput
 from slmops.models.tokenizer import configured_end_ids
 
@@ -60,6 +60,11 @@ class TransformersEngine:
         """See `Engine.score`."""
         check(prompts, vocabulary=self._vocabulary, context=self._context, continuations=continuations)
         return score(self._forward, prompts, continuations, vocabulary=self._vocabulary)
+
+    def score_top(self, prompts: Prompts, continuations: Prompts, *, top_logits: int) -> list[Top]:
+        """See `Engine.score_top`."""
+        check(prompts, vocabulary=self._vocabulary, context=self._context, continuations=continuations)
+        return score_top(self._forward, prompts, continuations, vocabulary=self._vocabulary, top_logits=top_logits)
 
     def score_choices(self, prompts: Prompts, choices: Prompts) -> Logits:
         """See `Engine.score_choices`. One pass per prompt over its own end and the tree of choices."""

@@ -18,7 +18,7 @@ import tokenizers
 from slmops.errors import BadInput
 from slmops.models.chat_template import CHATML, ChatTemplate
 
-__all__ = ["CHATML", "TextStream", "Tokenizer", "configured_end_ids"]
+__all__ = ["CHATML", "TextStream", "Tokenizer", "configured_end_ids", "end_of_answer"]
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _UNFINISHED = "\ufffd"
@@ -217,6 +217,21 @@ class TextStream:
         given = self._tokenizer.decode(self._ids[self._start : self._read])
         self._start, self._read = self._read, len(self._ids)
         return text[len(given) :]
+
+
+def end_of_answer(tokenizer: Tokenizer) -> int:
+    """The end token that the chat template writes behind an assistant's answer.
+
+    Raises:
+        BadInput: the template writes none of the tokenizer's end tokens there.
+    """
+    mark = "answer"
+    text = tokenizer.render([{"role": "user", "content": "question"}, {"role": "assistant", "content": mark}])
+    behind = tokenizer.encode(text.partition("question")[2].partition(mark)[2])
+    for token in behind:
+        if token in tokenizer.end_ids:
+            return token
+    raise BadInput("the chat template writes no end token behind an answer", hint="set chat_template: chatml")
 
 
 def configured_end_ids(folder: Path) -> frozenset[int]:

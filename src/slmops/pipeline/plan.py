@@ -3,6 +3,9 @@
 base ─ teacher ─ teacher:onnx ─ teach ─ student:carved ─ student ─ shipped ─┐
   │       └──────────────┴────────┘                         │               ├─ score:* ─ evaluate ─ bundle ─ report
   └─ baseline:carved ─ baseline ────────────────────────────┴───────────────┘
+
+Of several teachers the others have nodes of their own, numbered from 2 (`teacher:2`), each answers as `teach:N`, and
+`teach` makes one set of answers of all.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from slmops.bundle.manifest import read_manifest
 from slmops.bundle.stage import OpenBundle, WriteBundle, WriteBundleSettings
@@ -38,11 +41,23 @@ from slmops.recipe.evaluate import Running
 from slmops.recipe.models import CompressSettings, Recipe
 from slmops.recipe.objective import Layered, Objective, TextTerm, term_names
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Optimisation
+from slmops.recipe.task import ClassificationTask, ExtractionTask, NliTask
+from slmops.recipe.teaching import LABEL, Combine
+from slmops.recipe.training import Asking, Optimisation
 from slmops.report.stage import Card, CardSettings, Report, ReportSettings
 from slmops.tasks import figure_names
 from slmops.tasks.custom import load_metrics
-from slmops.teach.stage import Teach
+from slmops.teach.routing import Routes, by_field
+from slmops.teach.stage import (
+    CheckTeachers,
+    CheckTeachersSettings,
+    Join,
+    Mix,
+    MixSettings,
+    Route,
+    RouteSettings,
+    Teach,
+)
 from slmops.train.objectives.base import OF_TEACHER, STORED
 from slmops.train.objectives.layers import in_range
 from slmops.train.objectives.make import all_needs, custom_terms, needs_of
@@ -57,7 +72,7 @@ def nodes_for(recipe: Recipe) -> list[Node]:
             valid each by itself do not go together, or a metric or a term of the loss cannot be imported.
     """
     _check(recipe)
-    nodes = [prepare_data_node(recipe), *_checks(recipe), *_teacher(recipe), *_student(recipe)]
+    nodes = [prepare_data_node(recipe), *_checks(recipe), *_teachers(recipe), *_student(recipe)]
     nodes += _evaluation(recipe, {node.id for node in nodes})
     name, version, shared = recipe.bundle.name or recipe.name, recipe.bundle.version, recipe.shareable()
     card = CardSettings(name=name, version=version, recipe=shared)
@@ -74,17 +89,36 @@ def _check(recipe: Recipe) -> None:
     pool = recipe.data.sample.pool if recipe.data.sample else recipe.data.pool
     if not pool:
         raise BadInput("data.pool is missing: the teacher has nothing to answer", hint="give texts without answers")
+    _check_processes(recipe)
     _check_objective(recipe)
     _check_gates(recipe)
+    if combine := _routed(recipe):
+        _check_routes(recipe, combine)
+
+
+def _check_processes(recipe: Recipe) -> None:
+    """Refuse what takes several processes: a run is one."""
+    if recipe.train.fsdp:
+        raise BadInput(
+            "train.fsdp shares a model out over several processes, and a run is one",
+            hint="take it out; `slmops.train.trainer.train` takes it below torchrun (docs/guides/distil.md)",
+        )
 
 
 def _check_objective(recipe: Recipe) -> None:
     """Refuse terms of the loss that cannot be had; the user's own are imported and made."""
     for term, name in zip(recipe.train.objective, term_names(recipe.train.objective), strict=True):
-        if STORED in needs_of(term) and not recipe.teach.top_logits:
+        needs = needs_of(term)
+        if STORED in needs and not recipe.teach.top_logits:
             raise BadInput(
                 f"train.objective: {name} needs the teacher's probabilities, and teach.top_logits 0 keeps none",
                 hint="set `logits: online` for it, use the kind text, or set teach.top_logits above 0",
+            )
+        if needs & OF_TEACHER and len(recipe.teachers) > 1:
+            raise BadInput(
+                f"train.objective: {name} runs the teacher beside the student, and there are {len(recipe.teachers)}",
+                hint="several teachers are learned from by what they answered: the kind text, and divergences with "
+                "`logits: stored`",
             )
         if isinstance(term, Layered):
             in_range(term.student_layers or [], recipe.student.carve.layers, f"{name}.student_layers", "student")
@@ -109,30 +143,118 @@ def _checks(recipe: Recipe) -> list[Node]:
     return [Node("student:marks", CheckMarks, Settings(), inputs={"data": "data"})]
 
 
-def _teacher(recipe: Recipe) -> list[Node]:
-    """The teacher as it is, fitted to the labelled rows, exported, and its answers to the pool."""
-    teacher = recipe.teacher
-    nodes, fitted = [_fetched("base", teacher.model, teacher.chat_template)], "base"
+def _check_routes(recipe: Recipe, combine: Combine) -> None:
+    """Refuse rows of the pool that no teacher answers, and teachers that no row is for."""
+    task = recipe.task
+    if combine.by == LABEL:
+        labelled = task.label if isinstance(task, ExtractionTask) else isinstance(task, ClassificationTask | NliTask)
+        if not labelled:
+            raise BadInput("teach.combine.by: an answer of this task has no label", hint="route by a field of the rows")
+        known = getattr(task, "labels", None)
+        if known and (odd := [label for label in combine.routes if label not in known]):
+            near = get_close_matches(odd[0], known, n=1) or known
+            raise BadInput(f"teach.combine.routes.{odd[0]} is no label of the task", hint=f"did you mean `{near[0]}`?")
+    elif recipe.data.pool is None:
+        raise BadInput("teach.combine.by: rows of data.sample have a text alone", hint="give files, or `by: label`")
+    else:
+        found = by_field(recipe.data.pool, _routes(recipe, combine), input=recipe.data.input, kind=task.kind)
+        for number, teacher in enumerate(recipe.teachers, 1):
+            if number not in found.values():
+                raise BadInput(
+                    f"teach.combine routes no row of {recipe.data.pool} to the teacher {teacher.name}",
+                    hint="take it out of the recipe, or mend its routes",
+                )
+
+
+def _routed(recipe: Recipe) -> Combine | None:
+    combine = recipe.teach.combine
+    return combine if combine and combine.how == "routed" else None
+
+
+def _routes(recipe: Recipe, combine: Combine) -> Routes:
+    """The routes without names: what teachers are called shapes nothing."""
+    number = {teacher.name: n for n, teacher in enumerate(recipe.teachers, 1)}
+    routes = {value: number[name] for value, name in combine.routes.items()}
+    otherwise = None if combine.otherwise is None else number[combine.otherwise]
+    return Routes(by=combine.by or LABEL, routes=routes, otherwise=otherwise)
+
+
+def _teachers(recipe: Recipe) -> list[Node]:
+    """Every teacher as it is, fitted to the labelled rows, exported, and the answers of all to the pool."""
+    numbers = range(1, len(recipe.teachers) + 1)
+    nodes = [
+        _fetched(_nth("base", n), teacher.model, teacher.chat_template) for n, teacher in enumerate(recipe.teachers, 1)
+    ]
+    if len(recipe.teachers) > 1:
+        names = term_names(recipe.train.objective)
+        stored = [n for n, term in zip(names, recipe.train.objective, strict=True) if STORED in needs_of(term)]
+        check = CheckTeachersSettings(names=[teacher.name for teacher in recipe.teachers], stored=stored)
+        models = {f"model_{n}": _nth("base", n) for n in numbers}
+        nodes.append(Node("teachers:check", CheckTeachers, check, inputs=models))
     carve = recipe.student.cut
     if carve.heads is not None or carve.channels is not None:
         nodes.append(Node("student:check", CheckCut, carve, inputs={"model": "base"}))
-    if teacher.fit:
-        fitted = "teacher"
-        nodes.append(
-            Node(
-                fitted,
-                Fit,
-                FitSettings(optimisation=_optimisation(teacher.fit)),
-                inputs={"model": "base", "data": "data"},
-            )
-        )
+    for n in numbers:
+        nodes += _teacher(recipe, n)
+    return [*nodes, *_together(recipe)]
+
+
+def _teacher(recipe: Recipe, n: int) -> list[Node]:
+    """The teacher of number `n` fitted, exported, and its answers to its rows of the pool."""
+    pool, nodes = "data", list[Node]()
+    if (combine := _routed(recipe)) and (n > 1 or combine.by != LABEL):
+        pool = f"route:{n}"
+        nodes.append(_route(recipe, combine, n))
+    fit, fitted = recipe.teachers[n - 1].fit, _fitted(recipe, n)
+    if fit:
+        settings = FitSettings(optimisation=_part(Optimisation, fit))
+        nodes.append(Node(fitted, Fit, settings, inputs={"model": _nth("base", n), "data": "data"}))
     wanted = recipe.teach.precision
     exported = CompressSettings(precision=("int8" if multiplies_bytes() else "fp32") if wanted == "auto" else wanted)
-    nodes.append(Node("teacher:onnx", Convert, exported, inputs={"model": fitted}))
-    answers = {"data": "data", "engine": "teacher:onnx", "model": fitted}
-    teach = recipe.teach.model_copy(update={"precision": exported.precision})
-    nodes.append(Node("teach", Teach, teach, inputs=answers))
-    return nodes
+    onnx = _nth("teacher:onnx", n)
+    asking = _part(Asking, recipe.teach).model_copy(update={"precision": exported.precision})
+    answers = {"data": pool, "engine": onnx, "model": fitted}
+    return [
+        *nodes,
+        Node(onnx, Convert, exported, inputs={"model": fitted}),
+        Node("teach" if len(recipe.teachers) == 1 else f"teach:{n}", Teach, asking, inputs=answers),
+    ]
+
+
+def _route(recipe: Recipe, combine: Combine, n: int) -> Node:
+    """The rows of the pool that the teacher of number `n` answers."""
+    routes = _routes(recipe, combine).model_dump()
+    settings = RouteSettings(**routes, teacher_number=n, input=recipe.data.input)
+    if combine.by == LABEL or recipe.data.pool is None:
+        return Node(f"route:{n}", Route, settings, inputs={"data": "data", "answers": "teach:1"})
+    return Node(f"route:{n}", Route, settings, inputs={"data": "data"}, sources={"pool": recipe.data.pool})
+
+
+def _together(recipe: Recipe) -> list[Node]:
+    """The answers of several teachers as those of one; no node where there is one."""
+    if len(recipe.teachers) == 1:
+        return []
+    inputs = {"data": "data"}
+    for n in range(1, len(recipe.teachers) + 1):
+        inputs |= {f"answers_{n}": f"teach:{n}", f"engine_{n}": _nth("teacher:onnx", n)}
+        if n > 1 and _routed(recipe):
+            inputs[f"rows_{n}"] = f"route:{n}"
+    if _routed(recipe):
+        return [Node("teach", Join, Settings(), inputs=inputs)]
+    given = recipe.teach.combine.weights if recipe.teach.combine else {}
+    weights = [given.get(teacher.name, 1.0) for teacher in recipe.teachers]
+    mix = MixSettings(weights=weights, batch=recipe.teach.batch, top_logits=recipe.teach.top_logits)
+    return [Node("teach", Mix, mix, inputs=inputs)]
+
+
+def _nth(node: str, n: int) -> str:
+    """The node of the teacher of number `n`: the first's has none."""
+    return node if n == 1 else f"{node}:{n}"
+
+
+def _fitted(recipe: Recipe, n: int = 1) -> str:
+    """The node whose model answers for the teacher of number `n`."""
+    return _nth("teacher" if recipe.teachers[n - 1].fit else "base", n)
 
 
 def _fetched(node: str, model: str, chat_template: Literal["model", "chatml", "plain"]) -> Node:
@@ -145,12 +267,12 @@ def _fetched(node: str, model: str, chat_template: Literal["model", "chatml", "p
 
 def _student(recipe: Recipe) -> list[Node]:
     """The carved and distilled student, the same student without a teacher, and what ships."""
-    train, fitted = recipe.train, "teacher" if recipe.teacher.fit else "base"
+    train, fitted = recipe.train, _fitted(recipe)
     carve = recipe.student.cut
     head = recipe.student.head
     objective: Objective = train.objective if head == "language" else [TextTerm(kind="text", weight=1.0)]
     distil = DistilSettings(
-        optimisation=_optimisation(train),
+        optimisation=_part(Optimisation, train),
         objective=objective,
         normalise=train.normalise,
         round_to_int4=train.round_to_int4,
@@ -167,7 +289,7 @@ def _student(recipe: Recipe) -> list[Node]:
         Node("shipped", Convert, recipe.compress, inputs={"model": "student"}),
     ]
     if train.baseline:
-        moved = _optimisation(train).model_copy(update={"epochs": train.baseline_epochs})
+        moved = _part(Optimisation, train).model_copy(update={"epochs": train.baseline_epochs})
         alone = FitSettings(optimisation=moved, round_to_int4=train.round_to_int4, head=head)
         # Cut from the untouched base model: what the teacher learned must not reach the baseline by its weights.
         carved = {"model": "base", "like": "student:carved"}
@@ -179,7 +301,7 @@ def _student(recipe: Recipe) -> list[Node]:
 def _evaluation(recipe: Recipe, made: set[str]) -> list[Node]:
     """Each model measured on the test rows, and all of them compared."""
     settings = recipe.evaluate
-    fitted = "teacher" if recipe.teacher.fit else "base"
+    fitted = _fitted(recipe)
     pytorch = ScoreSettings(engine="transformers", latency_requests=settings.latency_requests, threads=settings.threads)
     onnx = pytorch.model_copy(update={"engine": recipe.compress.runtime})
     roles: Mapping[str, tuple[str, ScoreSettings]] = {
@@ -259,12 +381,27 @@ def _judge(recipe: Recipe, scored: Mapping[str, str]) -> list[Node]:
 def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     """The report reads every stage that has something to show, and the answers of every model."""
     made = {node.id for node in nodes}
-    wanted = ("data", "teacher", "teach", "student:carved", "student", "baseline", "front", "evaluate", "bundle")
+    others = [_nth("teacher", n) for n in range(2, len(recipe.teachers) + 1)]
+    wanted = (
+        "data",
+        "teacher",
+        *others,
+        "teach",
+        "student:carved",
+        "student",
+        "baseline",
+        "front",
+        "evaluate",
+        "bundle",
+    )
     shown = [name for name in wanted if name in made] + sorted(name for name in made if name.startswith("score:"))
     inputs = {name.replace(":", "_"): name for name in shown}
     return Node("report", Report, ReportSettings(recipe=recipe.shareable()), inputs=inputs)
 
 
-def _optimisation(settings: Optimisation) -> Optimisation:
-    """The part of `settings` that moves weights, without what a subclass adds: only that part enters the key."""
-    return Optimisation(**{name: getattr(settings, name) for name in Optimisation.model_fields})
+Part = TypeVar("Part", bound=Settings)
+
+
+def _part(of: type[Part], settings: Part) -> Part:
+    """The part of `settings` that `of` has, without what a subclass adds: only that part enters the key."""
+    return of(**{name: getattr(settings, name) for name in of.model_fields})

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
 from slmops.recipe.settings import FolderName, Settings
 from slmops.recipe.task import TaskSettings
-from slmops.recipe.training import StudentSettings, TeachSettings, TrainSettings, TransformersTeacher
+from slmops.recipe.teaching import TeachSettings
+from slmops.recipe.training import StudentSettings, TrainSettings, TransformersTeacher
 
 
 class CompressSettings(Settings):
@@ -49,7 +50,10 @@ class Recipe(Settings):
     seed: int = Field(7, ge=0, description="Of everything that is drawn by chance.")
     task: TaskSettings = Field(description="What the model does.")
     data: DataSettings = Field(description="Where rows come from.")
-    teachers: list[TransformersTeacher] = Field(min_length=1, max_length=1, description="Who the student learns from.")
+    teachers: list[TransformersTeacher] = Field(
+        min_length=1,
+        description="Who the student learns from. It is cut from the first, which is the teacher of every table.",
+    )
     teach: TeachSettings = Field(default_factory=TeachSettings, description="How the pool is answered.")
     student: StudentSettings = Field(default_factory=StudentSettings, description="What the student is made of.")
     train: TrainSettings = Field(default_factory=TrainSettings, description="How the student learns.")
@@ -63,6 +67,22 @@ class Recipe(Settings):
         from slmops.recipe.load import load_recipe
 
         return load_recipe(path, overrides)
+
+    @field_validator("teachers")
+    @classmethod
+    def _names(cls, teachers: list[TransformersTeacher]) -> list[TransformersTeacher]:
+        names = [teacher.name for teacher in teachers]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two are called `{twice[0]}`; give each a `name` of its own")
+        return teachers
+
+    @field_validator("teach")
+    @classmethod
+    def _combined(cls, teach: TeachSettings, info: ValidationInfo) -> TeachSettings:
+        # Where the teachers themselves are wrong, that is what is told.
+        if teach.combine and "teachers" in info.data:
+            teach.combine.check([teacher.name for teacher in info.data["teachers"]])
+        return teach
 
     @model_validator(mode="after")
     def _one_grid(self) -> Recipe:
@@ -93,6 +113,7 @@ class Recipe(Settings):
 
     @property
     def teacher(self) -> TransformersTeacher:
+        """The first: the student is cut from it, and tables compare with it."""
         return self.teachers[0]
 
     def shareable(self) -> dict[str, Any]:

@@ -73,8 +73,8 @@ class TransformersTeacher(Settings):
     )
 
 
-class TeachSettings(Settings):
-    """Stage one of distillation: the teacher answers the pool."""
+class Asking(Settings):
+    """How a teacher is asked."""
 
     precision: Literal["auto", "int8", "int4", "fp32"] = Field(
         "auto",
@@ -162,11 +162,26 @@ class Rounding(Settings):
     head: Literal["int4", "int8"] = Field("int8", description="int8 leaves the head and a tied embedding as they are.")
 
 
+class Fsdp(Settings):
+    """Share weights, gradients and the optimiser's state out over processes (fully sharded data parallel)."""
+
+    reshard_after_forward: bool = Field(
+        True,
+        description="Free a layer's gathered weights behind its forward pass and gather them again for the backward "
+        "one: less memory, more traffic.",
+    )
+
+
 class TrainSettings(Optimisation):
     """Stage two of distillation: the student learns from the teacher's answers."""
 
     round_to_int4: Rounding | None = Field(
         None, description="Quantisation-aware: the student computes with the int4 weights it will ship with."
+    )
+    fsdp: Fsdp | None = Field(
+        None,
+        description="For `slmops.train.trainer.train` below `torchrun`; a run is one process and refuses it. null: "
+        "each process holds the whole model.",
     )
 
     objective: Objective = Field(

@@ -193,6 +193,7 @@ def _made(story: Story) -> dict[str, Any]:
         "data": story.data,
         "balance": _balance((story.data or {}).get("labels", {})),
         "carved": story.carved,
+        "taught_by": _taught_by(story.recipe),
         "manifest": story.manifest,
         "lineage": lineage,
         "environment": _environment(lineage.get("environment", {})),
@@ -200,6 +201,14 @@ def _made(story: Story) -> dict[str, Any]:
         "command": story.command,
         "recipe_text": _yaml(story.recipe),
     }
+
+
+def _taught_by(recipe: Mapping[str, Any] | None) -> str:
+    """Inside a sentence; several teachers by name."""
+    names = [teacher["name"] for teacher in (recipe or {}).get("teachers", ())]
+    if len(names) < 2:
+        return "the teacher"
+    return f"{len(names)} teachers ({', '.join(names)}); the teacher of every table is {names[0]}"
 
 
 def _balance(labels: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int, int, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,9 +56,9 @@ class ReportSettings(Settings):
 class Report:
     """What a run made → `table.txt` for the terminal, `report.html` for people, `report.json` for machines.
 
-    Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `teacher`,
-    `student` and `baseline` (`history.json`), `teach` (what was dropped), `front` (`front.json`, see `Story.front`),
-    and `score_ROLE` for every role whose answers are to be shown beside the others'.
+    Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `teacher`, further
+    ones by number (`teacher_2`), `student` and `baseline` (`history.json`), `teach` (what was dropped), `front`
+    (`front.json`, see `Story.front`), and `score_ROLE` for every role whose answers are to be shown beside the others'.
     """
 
     name: ClassVar[str] = "report"
@@ -70,7 +71,8 @@ class Report:
         from slmops.report.write import write_report
 
         evidence, gates = _read(inputs["evaluate"] / "evidence.json"), _read(inputs["evaluate"] / "gates.json")
-        trained = [name for name in ("teacher", "student", "baseline") if name in inputs]
+        others = [name for name in inputs if re.fullmatch(r"teacher_\d+", name)]
+        trained = [name for name in ("teacher", *others, "student", "baseline") if name in inputs]
         data = _read(inputs["data"] / "data.json")
         story = Story(
             name=settings.recipe["name"],
@@ -81,7 +83,7 @@ class Report:
             data=data,
             teaching=_teaching(inputs["teach"], data) if "teach" in inputs else None,
             carved=_read(inputs["student_carved"] / "carve.json"),
-            histories={name: _read(inputs[name] / "history.json") for name in trained},
+            histories={name.replace("_", " "): _read(inputs[name] / "history.json") for name in trained},
             examples=_examples(inputs, evidence),
             regression=_read(inputs["evaluate"] / "regression.json"),
             front=_read(inputs["front"] / "front.json") if "front" in inputs else None,

@@ -1,16 +1,25 @@
-"""The teacher's answers as a stage of a run."""
+"""The teachers' answers as stages of a run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from slmops.errors import BadInput, SlmopsError
 from slmops.pipeline.stage import Context
-from slmops.recipe.training import TeachSettings
+from slmops.recipe.settings import Settings
+from slmops.recipe.training import Asking
+from slmops.teach.routing import Routes, by_field, by_label
+
+if TYPE_CHECKING:
+    from slmops.engines.base import Top
+    from slmops.models.tokenizer import Tokenizer
+    from slmops.tasks import Row, Task
+    from slmops.teach.answers import Answer
 
 AGREEMENT_ROWS = 32
 
@@ -25,16 +34,15 @@ class Teach:
     version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "tokenizers")
 
-    def run(self, inputs: Mapping[str, Path], settings: TeachSettings, context: Context) -> Mapping[str, float | str]:
+    def run(self, inputs: Mapping[str, Path], settings: Asking, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl, write_jsonl
         from slmops.engines import load_engine
         from slmops.models.tokenizer import Tokenizer
-        from slmops.tasks import from_description
         from slmops.tasks.base import ParseFailure
         from slmops.teach.answers import save_answers
         from slmops.teach.label import agreement, label_pool
 
-        task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
+        task = _task(inputs["data"])
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
         if not rows:
             raise BadInput("the pool has no rows for the teacher to answer", hint="give texts of its own as data.pool")
@@ -70,9 +78,212 @@ class Teach:
             raise SlmopsError(
                 f"none of the teacher's {len(answers)} answers has the form of the task; "
                 f"the first: {answers[0].text!r}",
-                hint="fit the teacher longer (teachers.0.fit.epochs)",
+                hint="fit the teacher longer (its `fit.epochs`)",
             )
         save_answers(context.out, kept)
         write_jsonl(context.out / "dropped.jsonl", dropped)
         tokens = sum(len(answer.tokens) for answer in answers)
         return {"rows": len(kept), "dropped": len(dropped), "answer_tokens": tokens, "agreement": agrees}
+
+
+class CheckTeachersSettings(Settings):
+    """The teachers' names in the order of the recipe, and the terms of the loss that need stored probabilities."""
+
+    names: list[str]
+    stored: list[str]
+
+
+class CheckTeachers:
+    """`model_1`, `model_2`, … (not yet fitted) → `vocabularies.json`, whether all have the first one's vocabulary.
+
+    Refuses terms of the loss for which they must; without it, that would come to light when all have answered.
+    """
+
+    name: ClassVar[str] = "check-teachers"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
+
+    def run(
+        self, inputs: Mapping[str, Path], settings: CheckTeachersSettings, context: Context
+    ) -> Mapping[str, float | str]:
+        from slmops.models.tokenizer import Tokenizer
+        from slmops.teach.combine import share_vocabulary
+
+        first, *others = [Tokenizer.load(inputs[f"model_{n}"] / "model") for n in _numbers(inputs, "model_")]
+        own = [name for name, one in zip(settings.names[1:], others, strict=True) if not share_vocabulary(first, one)]
+        if own and settings.stored:
+            raise BadInput(
+                f"the teacher {own[0]} has another vocabulary than {settings.names[0]}, or ends an answer otherwise: "
+                f"no probabilities can be kept that train.objective could learn from ({settings.stored[0]})",
+                hint="set train.objective: {kind: text}, or take teachers of one vocabulary and one chat_template",
+            )
+        (context.out / "vocabularies.json").write_text(json.dumps({"shared": not own}) + "\n", encoding="utf-8")
+        return {"teachers": len(settings.names), "other_vocabularies": len(own)}
+
+
+class RouteSettings(Routes):
+    """As `Routes`, the number of the teacher whose rows are wanted, and the column with the text."""
+
+    teacher_number: int
+    input: str
+
+
+class Route:
+    """`data`, and `pool` (the file) or `answers` (the first teacher's) → one teacher's rows of the pool.
+
+    Writes `pool.jsonl` and `task.json`, so that a teacher answers them as it would all.
+    """
+
+    name: ClassVar[str] = "route"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    def run(self, inputs: Mapping[str, Path], settings: RouteSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.data.read import read_jsonl, write_jsonl
+        from slmops.teach.answers import load_answers
+
+        task, rows = _task(inputs["data"]), read_jsonl(inputs["data"] / "pool.jsonl")
+        if "pool" in inputs:
+            kind = task.describe()["kind"]
+            teachers = by_field(inputs["pool"], settings, input=settings.input, kind=kind)
+        else:
+            teachers = by_label(rows, load_answers(inputs["answers"]), task, settings)
+        mine = [row for row in rows if teachers.get(row["id"]) == settings.teacher_number]
+        if not mine:
+            raise BadInput(
+                f"teach.combine routes no row of the pool to teacher {settings.teacher_number}",
+                hint="take it out of the recipe, or mend its routes",
+            )
+        (context.out / "task.json").write_bytes((inputs["data"] / "task.json").read_bytes())
+        return {"rows": write_jsonl(context.out / "pool.jsonl", mine)}
+
+
+class Join:
+    """`data`, and of each teacher N `answers_N`, `engine_N` and, from the second on, `rows_N` → answers as of one.
+
+    Each row has the answer of its own teacher; what is in no other's rows is the first's.
+    """
+
+    name: ClassVar[str] = "join"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
+
+    def run(
+        self,
+        inputs: Mapping[str, Path],
+        settings: Settings,  # noqa: ARG002 - there are none
+        context: Context,
+    ) -> Mapping[str, float | str]:
+        from slmops.data.read import read_jsonl
+        from slmops.teach.answers import load_answers
+
+        numbers = _numbers(inputs, "answers_")
+        owner = {row["id"]: n for n in numbers[1:] for row in read_jsonl(inputs[f"rows_{n}"] / "pool.jsonl")}
+        given: dict[str, tuple[int, Answer]] = {}
+        dropped: list[Row] = []
+        for n in numbers:
+            folder = inputs[f"answers_{n}"]
+            given |= {a.id: (n - 1, a) for a in load_answers(folder) if owner.get(a.id, 1) == n}
+            dropped += [row for row in read_jsonl(folder / "dropped.jsonl") if owner.get(row["id"], 1) == n]
+        pool = read_jsonl(inputs["data"] / "pool.jsonl")
+        chosen = [given[row["id"]] for row in pool if row["id"] in given]
+        texts, _ = _in_one_vocabulary(chosen, _tokenizers(inputs))
+        return _written(context.out, texts, dropped, [teacher for teacher, _ in chosen])
+
+
+class MixSettings(Settings):
+    """What each teacher counts, in the order of the recipe, and how they are asked."""
+
+    weights: list[float]
+    batch: int
+    top_logits: int
+
+
+class Mix:
+    """`data`, and of each teacher N `answers_N` and `engine_N` → answers as of one.
+
+    Of each row the text with most weight behind it, and where all have one vocabulary the mixture of their
+    probabilities at each of its tokens; see `slmops.teach.combine`.
+    """
+
+    name: ClassVar[str] = "mix"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "tokenizers")
+
+    def run(self, inputs: Mapping[str, Path], settings: MixSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.data.read import read_jsonl
+        from slmops.engines import load_engine
+        from slmops.teach.answers import load_answers
+        from slmops.teach.combine import elect, opinions, together
+
+        task, tokenizers = _task(inputs["data"]), _tokenizers(inputs)
+
+        def read(teacher: int, others: Sequence[Answer]) -> list[Top]:
+            if not others:
+                return []
+            return opinions(
+                load_engine("onnxruntime-genai", inputs[f"engine_{teacher + 1}"] / "model"),
+                tokenizers[teacher],
+                task,
+                others,
+                batch=settings.batch,
+                top_logits=settings.top_logits,
+                progress=context.progress,
+            )
+
+        given = [{a.id: a for a in load_answers(inputs[f"answers_{n}"])} for n in _numbers(inputs, "answers_")]
+        pool = read_jsonl(inputs["data"] / "pool.jsonl")
+        elected = [elect([answers.get(row["id"]) for answers in given], settings.weights, task) for row in pool]
+        chosen = [(t, given[t][row["id"]]) for row, t in zip(pool, elected, strict=True) if t is not None]
+        texts, shared = _in_one_vocabulary(chosen, tokenizers)
+        if shared and settings.top_logits:
+            texts = together(texts, given, settings.weights, read)
+        answered = {text.id for text in texts}
+        dropped = [row for row in read_jsonl(inputs["answers_1"] / "dropped.jsonl") if row["id"] not in answered]
+        return _written(context.out, texts, dropped, [teacher for teacher, _ in chosen])
+
+
+def _in_one_vocabulary(
+    chosen: Sequence[tuple[int, Answer]], tokenizers: Sequence[Tokenizer]
+) -> tuple[list[Answer], bool]:
+    """The answers in the first teacher's tokens, and whether these are everyone's.
+
+    Args:
+        chosen: the position of the teacher who wrote, and the answer.
+    """
+    from slmops.teach.combine import retold, share_vocabulary
+
+    first = tokenizers[0]
+    if all(share_vocabulary(first, other) for other in tokenizers[1:]):
+        return [answer for _, answer in chosen], True
+    return [retold(answer, tokenizers[teacher], first) for teacher, answer in chosen], False
+
+
+def _written(
+    out: Path, texts: Sequence[Answer], dropped: Sequence[Row], teachers: Sequence[int]
+) -> Mapping[str, float | str]:
+    """Write the artifact as `Teach` does; the figures say how many rows have the text of which teacher."""
+    from slmops.data.read import write_jsonl
+    from slmops.teach.answers import save_answers
+
+    save_answers(out, texts)
+    write_jsonl(out / "dropped.jsonl", dropped)
+    counts = {f"rows_of_{teacher + 1}": rows for teacher, rows in sorted(Counter(teachers).items())}
+    return {"rows": len(texts), "dropped": len(dropped), **counts}
+
+
+def _numbers(inputs: Mapping[str, Path], beginning: str) -> list[int]:
+    """The numbers of the teachers that have an input of this beginning."""
+    return sorted(int(name.removeprefix(beginning)) for name in inputs if name.startswith(beginning))
+
+
+def _tokenizers(inputs: Mapping[str, Path]) -> list[Tokenizer]:
+    from slmops.models.tokenizer import Tokenizer
+
+    return [Tokenizer.load(inputs[f"engine_{n}"] / "model") for n in _numbers(inputs, "engine_")]
+
+
+def _task(data: Path) -> Task:
+    from slmops.tasks import from_description
+
+    return from_description(json.loads((data / "task.json").read_text(encoding="utf-8")))

@@ -56,9 +56,18 @@ def available_bytes() -> int:
 
 
 def needed(
-    model: PreTrainedModel, batches: Sequence[Sequence[int]], examples: Sequence[Example], settings: Optimisation
+    model: PreTrainedModel,
+    batches: Sequence[Sequence[int]],
+    examples: Sequence[Example],
+    settings: Optimisation,
+    *,
+    parts: int = 1,
 ) -> Memory:
-    """What training `model` on `batches` of `examples` needs; still weights have no gradient and no master."""
+    """What training `model` on `batches` of `examples` needs; still weights have no gradient and no master.
+
+    Args:
+        parts: processes that weights, gradients and the optimiser's state are shared out over.
+    """
     itemsize = model.dtype.itemsize
     moving = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     in_step = 0 if itemsize == _FLOAT32 else _FLOAT32 * moving
@@ -73,9 +82,9 @@ def needed(
         for batch in batches
     )
     return Memory(
-        weights=sum(weight.numel() for weight in model.parameters()) * itemsize,
-        gradients=moving * itemsize + in_step,
-        optimiser=3 * _FLOAT32 * moving,
+        weights=sum(weight.numel() for weight in model.parameters()) * itemsize // parts,
+        gradients=(moving * itemsize + in_step) // parts,
+        optimiser=3 * _FLOAT32 * moving // parts,
         activations=max(activations),
         states=states_bytes(model, settings.freeze_layers, examples),
     )

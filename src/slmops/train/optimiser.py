@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
+from slmops.train.sharding import as_part_of
+
 
 class Round(Protocol):
     """Puts a float32 weight on a grid; into `out` where one of its shape and type is given."""
@@ -83,8 +85,13 @@ class MasterAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state; one with whole tensors serves an optimiser of shards too."""
         rest = {key: value for key, value in state_dict.items() if key != "masters"}
+        rest["state"] = {
+            number: {name: as_part_of(value, self.masters[number]) for name, value in of_one.items()}
+            for number, of_one in state_dict["state"].items()
+        }
         super().load_state_dict(rest)
         for master, saved in zip(self.masters, state_dict["masters"], strict=True):
-            master.copy_(saved)
+            master.copy_(as_part_of(saved, master))
         self.write_back()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slmops.errors import BadInput
-from slmops.models.tokenizer import Tokenizer
+from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.tasks.base import Row, Task
 from slmops.teach.answers import Answer
 from slmops.train.examples import Example, SoftTargets, certain
@@ -90,21 +90,6 @@ def retold_examples(answers: Iterable[Answer], task: Task, tokenizer: Tokenizer)
         prompt = tuple(tokenizer.prompt(task.render(answer.input)))
         examples.append(Example(prompt, (*tokens, end) if whole else tokens))
     return examples
-
-
-def end_of_answer(tokenizer: Tokenizer) -> int:
-    """The end token that the chat template writes behind an assistant's answer.
-
-    Raises:
-        BadInput: the template writes none of the tokenizer's end tokens there.
-    """
-    mark = "answer"
-    text = tokenizer.render([{"role": "user", "content": "question"}, {"role": "assistant", "content": mark}])
-    behind = tokenizer.encode(text.partition("question")[2].partition(mark)[2])
-    for token in behind:
-        if token in tokenizer.end_ids:
-            return token
-    raise BadInput("the chat template writes no end token behind an answer", hint="set chat_template: chatml")
 
 
 def check_lengths(examples: Sequence[Example], names: Sequence[str], model: Path) -> None:

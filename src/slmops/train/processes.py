@@ -52,7 +52,7 @@ class Processes:
         """The sum of each value over all processes, the same on each of them."""
         if self.count == 1:
             return list(values)
-        numbers = torch.tensor(values, dtype=torch.float64, device=_device())
+        numbers = torch.tensor(values, dtype=torch.float64, device=device_type())
         dist.all_reduce(numbers)
         return [float(number) for number in numbers]
 
@@ -66,5 +66,6 @@ class Processes:
             dist.barrier()
 
 
-def _device() -> str:
+def device_type() -> str:
+    """What a process computes on: `cuda` where there is a GPU, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -13,13 +13,14 @@ import torch
 import transformers
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, Trainer, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from slmops.errors import BadInput
 from slmops.models.source import load_model
 from slmops.models.tag_head import TagHead, attach, label_weights
 from slmops.progress import Progress, Silent
 from slmops.recipe.objective import Objective, TextTerm
-from slmops.recipe.training import Optimisation, Rounding
+from slmops.recipe.training import Fsdp, Optimisation, Rounding
 from slmops.train.events import FOLDER, check_tensorboard, event_files
 from slmops.train.examples import Example, in_steps, schedule
 from slmops.train.memory import available_bytes, check_memory, needed
@@ -31,6 +32,7 @@ from slmops.train.optimiser import MasterAdamW, Round
 from slmops.train.precision import Precision, resolve_precision
 from slmops.train.processes import Processes
 from slmops.train.rounding import to_int4_grid
+from slmops.train.sharding import check_sharding, gathered, shard, whole
 from slmops.train.trunk import freeze, only_layers, trunk_states
 from slmops.train.watcher import Watcher, kept_state, last_checkpoint, step_of
 
@@ -67,6 +69,7 @@ def train(
     teacher: TeacherModel | None = None,
     rounding: Rounding | None = None,
     head: TagHead | None = None,
+    fsdp: Fsdp | None = None,
     progress: Progress | None = None,
     title: str = "train",
 ) -> Trained:
@@ -84,6 +87,7 @@ def train(
         normalise: divide every term of the objective by a running mean of its own size.
         teacher: runs beside the student where the objective asks for more than its stored probabilities.
         head: takes the place of the model's own and is trained with it; the examples then have `labels`.
+        fsdp: share the model out over the processes; see `slmops.train.sharding`.
 
     Raises:
         BadInput: the objective does not go with the model, the teacher or the examples, or the settings cannot be
@@ -93,6 +97,9 @@ def train(
     processes = Processes.joined()
     told = (progress if processes.first else None) or Silent()
     _check(settings, validation)
+    objective = objective or [TextTerm()]
+    if fsdp:
+        check_sharding(processes, settings, objective, rounding=rounding, normalise=normalise)
     available, last = available_bytes(), last_checkpoint(work)
     transformers.set_seed(seed)
     precision = _precision(settings, folder, last, processes)
@@ -104,14 +111,17 @@ def train(
     grids = _grids(model, rounding)
     _freeze(model, settings.freeze_layers, grids)
     imitation = _imitation(
-        objective or [TextTerm()], model, examples, teacher=teacher, still=settings.freeze_layers, normalise=normalise
+        objective, model, examples, teacher=teacher, still=settings.freeze_layers, normalise=normalise
     )
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
     every = [*examples, *(validation if settings.stop_early else ())]
-    check_memory(needed(model, plan, every, settings), available, model, settings)
-    whole = imitation.reads_still_layers
-    states = None if whole else trunk_states(model, settings.freeze_layers, every, told)
+    parts = processes.count if fsdp else 1
+    check_memory(needed(model, plan, every, settings, parts=parts), available, model, settings)
+    from_below = imitation.reads_still_layers
+    states = None if from_below else trunk_states(model, settings.freeze_layers, every, told)
     imitation.attach(model)
+    if fsdp:
+        shard(model, fsdp, processes)
     steps = [[i for batch in step for i in batch] for step in in_steps(plan, settings.accumulate * processes.count)]
     tokens = [sum(len(examples[i]) for i in step) for step in steps]
     watcher = Watcher(tokens, settings, precision, work=work, processes=processes, progress=told)
@@ -125,6 +135,7 @@ def train(
         validation=_validation_batches(len(examples), validation, settings),
         grids=grids,
         states=states,
+        sharded=fsdp is not None,
         work=work,
         seed=seed,
         watcher=watcher,
@@ -138,14 +149,16 @@ def train(
         watcher.task = stack.enter_context(told.task(title, sum(tokens[step_of(last) :]), "tokens"))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     finished = watcher.result()
-    model.float()
+    made = load_model(folder, dtype=torch.float32) if fsdp else model.float()
     with torch.no_grad():
-        for weight, master in zip(trainer.trainable, finished, strict=True):
+        for weight, master in zip(_moving(made), finished, strict=True):
             weight.copy_(master)
     imitation.detach(model)
-    return Trained(
-        model.eval(), watcher.history, int(watcher.history[-1]["tokens"]), watcher.seconds, watcher.figures()
-    )
+    return Trained(made.eval(), watcher.history, int(watcher.history[-1]["tokens"]), watcher.seconds, watcher.figures())
+
+
+def _moving(model: transformers.PreTrainedModel) -> list[torch.nn.Parameter]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
 
 
 def _check(settings: Optimisation, validation: Sequence[Example]) -> None:
@@ -222,6 +235,7 @@ class _Trainer(Trainer):
         validation: list[list[int]],
         grids: dict[torch.Tensor, Round],
         states: list[torch.Tensor] | None,
+        sharded: bool,
         work: Path,
         seed: int,
         watcher: Watcher,
@@ -237,8 +251,8 @@ class _Trainer(Trainer):
         """
         self.examples, self.plan, self.settings, self.imitation = examples, plan, settings, imitation
         self.answers, self.validation, self.processes = answers, validation, processes
-        self.watcher, self.grids, self.states = watcher, grids, states
-        self.trainable = [weight for weight in model.parameters() if weight.requires_grad]
+        self.watcher, self.grids, self.states, self.sharded = watcher, grids, states, sharded
+        self.trainable = _moving(model)
         watcher.validate, watcher.weights = self.validation_loss, self.rounded_weights
         if settings.checkpoint_activations:
             _recompute_activations(model)
@@ -304,8 +318,9 @@ class _Trainer(Trainer):
         return 0.0 if "idle" in inputs else len(inputs["target"]) / self.answers[self.state.global_step]
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        self.processes.add_up([weight.grad for weight in self.trainable if weight.grad is not None])
-        norm = super()._clip_grad_norm(model)
+        if not self.sharded:
+            self.processes.add_up([weight.grad for weight in self.trainable if weight.grad is not None])
+        norm = whole(super()._clip_grad_norm(model))
         self.watcher.saw_gradient(float(norm))
         return norm
 
@@ -315,19 +330,38 @@ class _Trainer(Trainer):
         self.model.eval()
         nats, tokens = 0.0, 0
         for rows in self.processes.part(self.validation):
-            if rows:
-                inputs = self._prepare_inputs(self._collate(rows))
-                text = cross_entropy(answer_logits(self.model, inputs), inputs["target"], label_weights(self.model))
-                nats, tokens = nats + float(text) * len(inputs["target"]), tokens + len(inputs["target"])
+            # One that has no rows left runs along: the others may need its part of the weights.
+            inputs = self._prepare_inputs(self._collate(rows))
+            text = cross_entropy(answer_logits(self.model, inputs), inputs["target"], label_weights(self.model))
+            count = len(inputs["target"]) if rows else 0
+            nats, tokens = nats + float(text) * count, tokens + count
         self.model.train()
-        nats, count = self.processes.total([nats, tokens])
-        return nats / count
+        nats, every = self.processes.total([nats, tokens])
+        return nats / every
 
     def rounded_weights(self) -> list[torch.Tensor]:
         """What the optimiser's masters are in the model's eyes, float32, in the order of `trainable`."""
         optimiser = self.optimizer.optimizer if hasattr(self.optimizer, "optimizer") else self.optimizer
-        rounded: list[torch.Tensor] = optimiser.rounded()
-        return rounded
+        return [whole(weight) for weight in optimiser.rounded()]
+
+    def save_model(self, *arguments: Any, **named: Any) -> None:
+        # Of a model that is shared out, the masters in the optimiser's state are the weights.
+        if not self.sharded:
+            super().save_model(*arguments, **named)
+
+    def _load_from_checkpoint(self, *arguments: Any, **named: Any) -> None:
+        if not self.sharded:
+            super()._load_from_checkpoint(*arguments, **named)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = gathered(self.optimizer.state_dict(), keep=self.processes.first)
+        if self.processes.first:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            torch.save(state, Path(output_dir, OPTIMIZER_NAME))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
 
 
 def _recompute_activations(model: transformers.PreTrainedModel) -> None:

@@ -214,9 +214,10 @@ class Watcher(TrainerCallback):
 
     def _keep_best(self, step: int) -> None:
         """Write the weights of `step`; those that the last checkpoint knows as the best stay until the next one."""
+        weights = self.weights()  # of all processes, for each may hold a part of them
         if self.processes.first:
             part = self.work / f"best-{step}.part"
-            save_file({str(i): weight.contiguous() for i, weight in enumerate(self.weights())}, part)
+            save_file({str(i): weight.contiguous() for i, weight in enumerate(weights)}, part)
             _sync(part)
             part.replace(self._best_file())
 

@@ -24,8 +24,15 @@ Inputs = Mapping[str, torch.Tensor]
 def answer_logits(model: Any, inputs: Inputs) -> torch.Tensor:
     """The model's logits, float32 [answer tokens, vocabulary]: the head is computed at answer positions only.
 
-    Where `inputs` hold `states`, what the still layers below put out, the model is run from there.
+    Where `inputs` hold `states`, what the still layers below put out, the model is run from there. A model that is
+    shared out over processes has a method for it, which gathers its weights first (see `sharding.shard`).
     """
+    own = getattr(model, "answer_logits", None)
+    return run_to_answers(model, inputs) if own is None else own(inputs)
+
+
+def run_to_answers(model: Any, inputs: Inputs) -> torch.Tensor:
+    """As `answer_logits`, with weights that are there."""
     below = {"inputs_embeds": inputs["states"]} if "states" in inputs else {"input_ids": inputs["input_ids"]}
     hidden = model.base_model(**below, attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
     logits: torch.Tensor = model.get_output_embeddings()(hidden[inputs["predicts"]])

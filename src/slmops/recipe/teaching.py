@@ -1,0 +1,85 @@
+"""How the pool is answered: by one teacher, or by several together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from slmops.recipe.settings import Settings
+from slmops.recipe.training import Asking
+
+LABEL = "label"
+"""As `Combine.by`: rows are routed by what the first teacher answers, not by a field of theirs."""
+
+
+class Combine(Settings):
+    """How several teachers make one answer to each row of the pool."""
+
+    how: Literal["weighted", "routed"] = Field(
+        "weighted",
+        description="weighted: every teacher answers every row, the answer with the most weight behind it is learned, "
+        "and probabilities are mixed; routed: each row is answered by one teacher.",
+    )
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="weighted: what a teacher counts, by its name; one that is not named counts 1.",
+    )
+    by: str | None = Field(
+        None,
+        min_length=1,
+        description="routed: the field of the pool's rows that decides, such as `source`; or `label`: what the first "
+        "teacher answers.",
+    )
+    routes: dict[str, str] = Field(default_factory=dict, description="routed: the teacher's name for each value.")
+    otherwise: str | None = Field(None, description="routed: the teacher of all other rows; null refuses such rows.")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Combine:
+        if self.how == "weighted":
+            if odd := [name for name in ("by", "routes", "otherwise") if getattr(self, name)]:
+                raise ValueError(f"`{odd[0]}` is for `how: routed`")
+            return self
+        if self.weights:
+            raise ValueError("`weights` is for `how: weighted`; a routed row has one teacher")
+        if not self.by or not self.routes:
+            raise ValueError("`how: routed` needs `by`, the field that decides, and `routes`, a teacher for each value")
+        if self.by == LABEL and self.otherwise is None:
+            raise ValueError("`by: label` needs `otherwise`: what the first teacher will answer is not known before")
+        return self
+
+    def check(self, teachers: Sequence[str]) -> None:
+        """Refuse what does not go with the teachers of these names.
+
+        Raises:
+            ValueError: there is one teacher alone, a name is unknown, or a teacher has nothing to do.
+        """
+        if len(teachers) == 1:
+            raise ValueError("`combine` is for several teachers, and there is one")
+        for place, name in self._named():
+            if name not in teachers:
+                near = get_close_matches(name, teachers, n=1)
+                known = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(teachers)}"
+                raise ValueError(f"combine.{place}: there is no teacher `{name}`; {known}")
+        if self.how == "weighted":
+            return
+        routed = {name for _, name in self._named()} | ({teachers[0]} if self.by == LABEL else set())
+        if idle := [name for name in teachers if name not in routed]:
+            raise ValueError(f"combine: no route leads to the teacher `{idle[0]}`")
+
+    def _named(self) -> Iterator[tuple[str, str]]:
+        """Every name of a teacher and the key it stands at."""
+        yield from ((f"weights.{name}", name) for name in self.weights)
+        yield from ((f"routes.{value}", name) for value, name in self.routes.items())
+        if self.otherwise is not None:
+            yield "otherwise", self.otherwise
+
+
+class TeachSettings(Asking):
+    """Stage one of distillation: the teachers answer the pool."""
+
+    combine: Combine | None = Field(
+        None, description="How several teachers make one answer; null: weighted, and each counts 1."
+    )
