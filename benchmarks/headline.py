@@ -1,4 +1,4 @@
-"""The ladder of students on SNIPS and Banking77: what each keeps of a 135 M teacher, at which size and latency.
+"""The ladder of students on public data: what each keeps of a 135 M teacher, at which size and latency.
 
 The grid is filled over several runs. `--cells GLOB` runs the cells whose names match and that have no record yet, each
 by the pipeline in one home, so that a teacher is fitted and answers its pool once for every setting and seed. A cell
@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from _contract import RESULTS, missed, publish, put_between
-from _headline import banking77, figure, ladder, snips, table
+from _headline import banking77, dialogsum, figure, ladder, snips, table
 from _headline.cells import Cell, Student, grid
 from _headline.corpus import Corpus
 from _headline.records import Folder, Record, estimate_s, fresh
@@ -28,7 +28,11 @@ from slmops.console import duration, screen
 from slmops.errors import BadInput, Interrupted, SlmopsError
 
 ROOT = Path(__file__).parents[1]
-READERS: Mapping[str, Callable[[Path], Corpus]] = {"snips": snips.read, "banking77": banking77.read}
+READERS: Mapping[str, Callable[[Path], Corpus]] = {
+    "snips": snips.read,
+    "banking77": banking77.read,
+    "dialogsum": dialogsum.read,
+}
 Groups = Mapping[ladder.Group, Sequence[ladder.Rung]]
 README, PAGE, DRAWING = ROOT / "README.md", ROOT / "docs" / "headline.md", ROOT / "docs" / "headline.svg"
 

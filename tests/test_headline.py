@@ -17,10 +17,10 @@ import pytest
 from slmops.data.split import split
 from slmops.errors import BadInput
 from slmops.progress import Silent
-from slmops.recipe.training import StudentSettings
+from slmops.recipe.training import StudentSettings, TrainSettings
 from slmops.tasks import Extraction
 
-PARTS_TO_COME = {"head", "heal"}
+PARTS_TO_COME = {"student.head": StudentSettings, "student.heal": StudentSettings, "train.on_policy": TrainSettings}
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 WORDS = ["jazz", "rock", "soul", "funk", "blues", "swing", "house", "disco"]
 
@@ -131,6 +131,24 @@ def test_banking77_is_read_with_some_test_rows_of_each_intent(part, tmp_path) ->
         banking77.read(tmp_path)
 
 
+def test_dialogues_are_read_with_one_summary_or_three(part, tmp_path) -> None:
+    dialogsum, corpora = part("_headline.dialogsum"), part("_headline.corpus")
+    dev = [{"fname": f"dev_{n}", "dialogue": f"A: {n}?", "summary": f"They say {n}."} for n in range(200)]
+    three = {f"summary{n}": f"Way {n}." for n in (1, 2, 3)}
+    test = [{"fname": f"test_{n}", "dialogue": f"A: {n}!", **three} for n in range(210)]
+    for name, rows in (("dev", dev), ("test", test)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = dialogsum.read(tmp_path)
+    assert corpus.train[1] == {"id": "dev_1", "input": "A: 1?", "output": "They say 1."}
+    assert (len(corpus.test), corpus.test[0]["output"]) == (200, ["Way 1.", "Way 2.", "Way 3."])
+    files = corpora.write(corpus, "few", 1, tmp_path / "rows")
+    assert not any("schema" in told for told in files.overrides())
+    assert [len(path.read_text().splitlines()) for path in (files.train, files.pool, files.test)] == [180, 20, 200]
+    (tmp_path / "dev.jsonl").write_text('{"fname": "dev_0"}\n')
+    with pytest.raises(BadInput, match=r"dev\.jsonl: not a file of DialogSum: KeyError"):
+        dialogsum.read(tmp_path)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_few_labels_and_a_pool_of_the_rest(part, tmp_path, seed) -> None:
     corpora, corpus = part("_headline.corpus"), part("_headline.snips").read(write_snips(tmp_path / "raw"))
@@ -179,9 +197,10 @@ def test_cells_are_settings_of_the_recipe(part, tmp_path, tiny) -> None:
     different = {tuple(cell.overrides()): cell for cell in cells.grid() if cell.task == "snips" and cell.seed == 1}
     for cell in different.values():
         here = replace(cell, extra=(f"teachers.0.model={json.dumps(str(tiny.folder))}",))
-        absent = {key for key in PARTS_TO_COME if any(f"student.{key}=" in told for told in cell.overrides())}
-        if absent := absent - StudentSettings.model_fields.keys():
-            with pytest.raises(BadInput, match=f"student.{min(absent)}"):
+        wanted = {told.partition("=")[0] for told in cell.overrides()} & PARTS_TO_COME.keys()
+        absent = [key for key in wanted if key.partition(".")[2] not in PARTS_TO_COME[key].model_fields]
+        if absent:
+            with pytest.raises(BadInput, match=absent[0]):
                 work.of(here, corpus, tmp_path / "rows")
             continue
         recipe = work.of(here, corpus, tmp_path / "rows").recipe
@@ -227,7 +246,7 @@ def test_a_cell_runs_and_leaves_its_record(part, tmp_path, tiny) -> None:
     found = work.run(tmp_path / "home", Silent())
     assert found["rows"] == {"train": 8, "validation": 4, "pool": 8, "test": 6}
     assert found["test"].keys() >= {"teacher", "teacher_same", "baseline", "student", "shipped", "floor"}
-    assert {len(text) for text in found["right"]["test"].values()} == {6}
+    assert {len(text) for text in found["each"]["test"].values()} == {6}
     assert [len(column) for column in found["counts"]["validation"]["shipped"]] == [4, 4, 4]
     assert found["measured"]["shipped"]["latency_p50_ms"] > 0
     assert {"time_saving_torch", "weights_saving"} <= found["savings"].keys()
@@ -249,12 +268,13 @@ def record(rung: str, seed: int, shares: dict[str, dict[str, float]], *, ms: flo
     """A made-up record, from the shares of right answers by part and role; each row has one slot, right or wrong."""
     right = {part: {role: answers(ROWS[part], share, seed) for role, share in shares[part].items()} for part in ROWS}
     counts = {part: {role: slots(row) for role, row in roles.items()} for part, roles in right.items()}
-    figures = {part: {role: {"exact_match": x, "field_f1": x} for role, x in shares[part].items()} for part in ROWS}
+    names = ("rouge_l", "chrf") if rung.startswith("dialogsum") else ("exact_match", "field_f1")
+    figures = {part: {role: dict.fromkeys(names, x) for role, x in shares[part].items()} for part in ROWS}
     return {
         "cell": f"{rung}.s{seed}",
         "rung": rung,
         "rows": {"train": 280, "pool": 1600, **ROWS},
-        "right": right,
+        "each": right,
         "counts": counts,
         "measured": {
             "teacher": {"latency_p50_ms": 500.0, "weights_bytes": 538e6},
@@ -333,6 +353,19 @@ def test_the_figures_are_those_of_the_contract(part) -> None:
     assert missed == ["time_saving_same_engine", "exact_match_kept", "slot_f1_kept"]
 
 
+def test_summaries_are_compared_by_rouge(part) -> None:
+    name = "dialogsum.few.lm-20-imp-trim.default.unhealed.int8"
+    rung, group = rung_of(part, name, 0.3, 0.2), ("dialogsum", "few")
+    figures, spread = part("_headline.ladder").figures({group: rung})
+    assert figures["dialogsum_rouge_l_kept"] == figures["dialogsum_chrf_kept"] == pytest.approx(0.25)
+    assert "dialogsum_rouge_l_kept" in spread
+    assert "dialogsum_chrf_kept" not in spread
+    assert "R-L  chrF" in part("_headline.table").ladder({group: [rung]}, {group: rung})
+    encoded, numbers = (getattr(part("_headline.records"), name) for name in ("encoded", "numbers"))
+    for written in ([0.0, 1.0], [0.25, 1 / 3]):
+        assert numbers(encoded(written)).tolist() == pytest.approx(written, abs=1e-4)
+
+
 def test_rungs_are_cells_that_differ_by_seed_alone(part) -> None:
     ladder = part("_headline.ladder")
     rows = {"validation": roles(0.5), "test": roles(0.5)}
@@ -385,7 +418,14 @@ def test_estimates_come_from_cells_that_were_run(part) -> None:
 
 
 def arguments(tmp_path: Path, **given) -> argparse.Namespace:
-    known = {"snips": None, "banking77": None, "home": tmp_path / "home", "rows": tmp_path / "rows", "quick": False}
+    known = {
+        "snips": None,
+        "banking77": None,
+        "dialogsum": None,
+        "home": tmp_path / "home",
+        "rows": tmp_path / "rows",
+        "quick": False,
+    }
     return argparse.Namespace(**known, **{"minutes": 0.0, "cells": None, "readme": False, **given})
 
 

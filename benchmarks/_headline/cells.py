@@ -15,7 +15,7 @@ from _headline.corpus import Setting
 RECIPES = Path(__file__).parents[1] / "recipes"
 SEEDS = (1, 2, 3)
 PRECISIONS: tuple[Literal["int8", "int4"], ...] = ("int8", "int4")
-TASKS = {"snips": "SNIPS", "banking77": "Banking77"}
+TASKS = {"snips": "SNIPS", "banking77": "Banking77", "dialogsum": "DialogSum"}
 SETTINGS: tuple[Setting, ...] = ("few", "all")
 
 OBJECTIVES: Mapping[str, tuple[str, ...]] = {
@@ -33,6 +33,7 @@ OBJECTIVES: Mapping[str, tuple[str, ...]] = {
         "train.objective=[{kind: forward_kl}, {kind: text, weight: 0.3}, {kind: attention, weight: 0.3}]",
         "train.normalise=true",
     ),
+    "on-policy": ("train.objective={kind: jsd, logits: online}", "train.on_policy={fraction: 0.5}"),
 }
 """What the student imitates; `default` is the setting's own, forward KL and the text: on the stored probabilities with
 few labels, on those of a teacher that runs beside the student with all of them."""
@@ -170,6 +171,7 @@ def grid() -> list[Cell]:
         *(Cell("snips", "few", seed, COMPARED, objective) for seed in SEEDS for objective in compared),
         *_cells("snips", "few", second, SEEDS[1:]),
         *_cells("banking77", "all", CLASSIFIERS, SEEDS),
+        *_cells("dialogsum", "few", LANGUAGE[1:3], SEEDS),
     ]
 
 

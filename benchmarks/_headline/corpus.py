@@ -22,10 +22,10 @@ LABEL = "intent"
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rows `{"id", "input", "output"}` whose outputs are objects with an `intent`.
+    """Rows `{"id", "input", "output"}`; an intent below is that of outputs which are objects, and one for all others.
 
     Attributes:
-        schema: JSON Schema of the outputs.
+        schema: JSON Schema of the outputs, or None where they are texts.
         train: rows with texts that stand neither in `test` nor twice.
         test: rows that figures are of.
         left_out: rows of the source that are not in `train`, counted by reason.
@@ -36,7 +36,7 @@ class Corpus:
             for the teacher to answer.
     """
 
-    schema: dict[str, Any]
+    schema: dict[str, Any] | None
     train: Sequence[Row]
     test: Sequence[Row]
     left_out: Mapping[str, int]
@@ -58,13 +58,14 @@ class Files:
     train: Path
     pool: Path
     test: Path
-    schema: Path
+    schema: Path | None
     validation: float
 
     def overrides(self) -> list[str]:
         """What a recipe is to be told. Paths are quoted: YAML reads some of them as something else."""
         paths = {f"data.{side}": getattr(self, side) for side in ("train", "pool", "test")}
-        paths["task.schema"] = self.schema
+        if self.schema is not None:
+            paths["task.schema"] = self.schema
         return [f"{key}={json.dumps(str(path))}" for key, path in paths.items()] + [
             f"data.split.validation={self.validation!r}"
         ]
@@ -82,7 +83,8 @@ def by_intent(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """The rows of each intent, in order."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["output"][LABEL], []).append(row)
+        output = row["output"]
+        found.setdefault(output[LABEL] if isinstance(output, dict) else "any", []).append(row)
     return found
 
 
@@ -118,9 +120,11 @@ def write(corpus: Corpus, setting: Setting, seed: int, folder: Path) -> Files:
     labelled, pool = parted(corpus, setting, seed)
     folder.mkdir(parents=True, exist_ok=True)
     share = corpus.validation * len(by_intent(labelled)) / len(labelled)
-    files = Files(*(folder / f"{side}.jsonl" for side in ("train", "pool", "test")), folder / "schema.json", share)
+    schema = None if corpus.schema is None else folder / "schema.json"
+    files = Files(*(folder / f"{side}.jsonl" for side in ("train", "pool", "test")), schema, share)
     write_jsonl(files.train, labelled)
     write_jsonl(files.pool, pool)
     write_jsonl(files.test, corpus.test)
-    files.schema.write_text(json.dumps(corpus.schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if schema is not None:
+        schema.write_text(json.dumps(corpus.schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return files

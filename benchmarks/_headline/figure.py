@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from _headline.cells import TASKS
-from _headline.ladder import MAIN, Rung
+from _headline.ladder import Rung
 from _headline.table import SETTINGS
 from slmops.report.plane import padded
 from slmops.report.svg import CHARACTER, Drawing
@@ -49,7 +49,7 @@ def _panel(members: Sequence[Rung], chosen: Rung, measure: str, label: str, unit
     students = [(rung, at) for rung in members if (at := rung.measured("shipped", measure))]
     teacher = chosen.measured("teacher", measure)
     places = [at / unit for _, at in students] + ([teacher / unit] if teacher else [])
-    levels = {role: chosen.mean("test", role, MAIN[0]) for role in ("teacher", "floor")}
+    levels = {role: chosen.mean("test", role, chosen.main[0]) for role in ("teacher", "floor")}
     heights = [_height(rung) for rung, _ in students] + [level for level in levels.values() if level is not None]
     x, y = drawing.x_scale(min(places) / 1.3, max(places) * 1.3, log=True), drawing.y_scale(*padded(heights))
     drawing.y_axis(y, "exact match", lambda value: f"{value:.2g}")
@@ -70,7 +70,7 @@ def _panel(members: Sequence[Rung], chosen: Rung, measure: str, label: str, unit
 
 
 def _height(rung: Rung) -> float:
-    return rung.mean("test", "shipped", MAIN[0]) or 0.0
+    return rung.mean("test", "shipped", rung.main[0]) or 0.0
 
 
 def _kind(rung: Rung) -> str:

@@ -29,12 +29,19 @@ GOALS = {
     "teacher_worth_points": 5.0,
     "seeds": 3,
 }
-MAIN = ("exact_match", "field_f1")
+MAIN = {
+    "snips": ("exact_match", "field_f1"),
+    "banking77": ("exact_match", "field_f1"),
+    "dialogsum": ("rouge_l", "chrf"),
+}
+"""The headline of each task, and what else must be kept where the task has it."""
+
 PREFIXES = {
     ("snips", "few"): "",
     ("snips", "all"): "all_",
     ("banking77", "few"): "banking77_",
     ("banking77", "all"): "banking77_all_",
+    ("dialogsum", "few"): "dialogsum_",
 }
 """Of the figures of each setting. Few labels and a pool are what a teacher is for, so they bear the plain names."""
 
@@ -53,6 +60,10 @@ class Rung:
     def group(self) -> Group:
         task, setting, *_ = self.name.split(".")
         return task, setting
+
+    @property
+    def main(self) -> tuple[str, str]:
+        return MAIN[self.group[0]]
 
     @property
     def label(self) -> str:
@@ -75,12 +86,12 @@ class Rung:
 
     def kept(self, part: str) -> list[float]:
         """Shares of the teacher's main figures that the shipped model keeps; one of a teacher that has nothing is 0."""
-        pairs = [[self.mean(part, role, figure) for role in ("shipped", "teacher")] for figure in MAIN]
+        pairs = [[self.mean(part, role, figure) for role in ("shipped", "teacher")] for figure in self.main]
         return [ours / theirs if theirs else 0.0 for ours, theirs in pairs if ours is not None and theirs is not None]
 
-    def right(self, role: str) -> Array:
-        """How often each test row was answered rightly, over seeds, shape [rows]."""
-        return np.mean([numbers(record["right"]["test"][role]) for record in self.records], axis=0)
+    def each(self, role: str) -> Array:
+        """The headline of each test row, over seeds, shape [rows]; of right and wrong: how often it was right."""
+        return np.mean([numbers(record["each"]["test"][role]) for record in self.records], axis=0)
 
     def counts(self, role: str) -> Array:
         """Slots found, invented and missed in each test row, over seeds, shape [rows, 3]."""
@@ -88,10 +99,10 @@ class Rung:
         return np.mean(tables, axis=0).T
 
     def worth(self) -> Difference | None:
-        """What the student has over the same student without a teacher, in exact match; both in PyTorch."""
-        if any("baseline" not in record["right"]["test"] for record in self.records):
+        """What the student has over the same student without a teacher, in the headline; both in PyTorch."""
+        if any("baseline" not in record["each"]["test"] for record in self.records):
             return None
-        return paired_bootstrap(self.right("student"), self.right("baseline"), seed=0)
+        return paired_bootstrap(self.each("student"), self.each("baseline"), seed=0)
 
 
 def rungs(records: Iterable[Record]) -> list[Rung]:
@@ -138,7 +149,7 @@ def figures(chosen: Mapping[Group, Rung]) -> tuple[dict[str, float], dict[str, S
 
 def _called(group: Group) -> Callable[[str], str]:
     """The names of a group's figures: those of the one task have slots, and the other's exact match is accuracy."""
-    words = ("field_f1", "slot_f1") if group[0] == "snips" else ("exact_match", "accuracy")
+    words = ("exact_match", "accuracy") if group[0] == "banking77" else ("field_f1", "slot_f1")
     return lambda name: PREFIXES[group] + name.replace(*words)
 
 
@@ -149,12 +160,12 @@ def _figures(rung: Rung) -> tuple[dict[str, float], dict[str, Sequence[float]]]:
         each = [record["savings"][name] for record in rung.records if name in record["savings"]]
         if len(each) == len(rung.records):
             values[name], ends[name] = fmean(each), (min(each), max(each))
-    for figure in MAIN:
+    for figure in rung.main:
         for role in ROLES:
             if (value := rung.mean("test", role, figure)) is not None:
                 each = [record["test"][role][figure] for record in rung.records]
                 values[f"{figure}_{role}"], ends[f"{figure}_{role}"] = value, (min(each), max(each))
-    for figure, share in zip(MAIN, rung.kept("test"), strict=False):
+    for figure, share in zip(rung.main, rung.kept("test"), strict=False):
         if not rung.mean("test", "teacher", figure):
             continue
         values[f"{figure}_kept"] = share
@@ -167,6 +178,9 @@ def _figures(rung: Rung) -> tuple[dict[str, float], dict[str, Sequence[float]]]:
 
 
 def _kept_interval(rung: Rung, figure: str) -> Sequence[float] | None:
-    if figure == "exact_match":
-        return ratio_interval(rung.right("shipped"), rung.right("teacher"), seed=0)
+    """Of a figure whose rows are known: the headline, and slot F1."""
+    if figure == rung.main[0]:
+        return ratio_interval(rung.each("shipped"), rung.each("teacher"), seed=0)
+    if figure != "field_f1":
+        return None
     return ratio_interval(rung.counts("shipped"), rung.counts("teacher"), micro_f1, seed=0)

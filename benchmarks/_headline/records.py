@@ -19,7 +19,8 @@ Record = Mapping[str, Any]
     machine, commit     what it was measured on, and the code
     rows, left_out      rows of each part, and training rows of the source that were not used
     validation, test    by role, the figures of these rows
-    right, counts       by part and role, a digit per row: is the answer right; slots found, invented and missed
+    each                by part and role, the task's headline of each row: a digit, or a number where it is no 0 or 1
+    counts              by part and role, a digit for each row: slots found, invented and missed
     measured            by role: latency_p50_ms, weights_bytes, peak_rss_bytes
     savings             of the shipped model against the teacher
     kept_layers         of the teacher, by the student
@@ -33,14 +34,19 @@ GUESS_S = {"teacher": 900.0, "student": 600.0, "baseline": 240.0, "teach": 240.0
 """Of stages that take long, before any cell has shown what they take; all others are taken for a minute."""
 
 
+def encoded(values: Sequence[float]) -> str | list[float]:
+    """Rights and wrongs as digits, all else as numbers of four places."""
+    return digits(values) if {*values} <= {0, 1} else [round(float(value), 4) for value in values]
+
+
 def digits(values: Iterable[float]) -> str:
     """Small whole numbers, one character each."""
     return "".join(_DIGITS[round(value)] for value in values)
 
 
-def numbers(text: str) -> Array:
-    """What `digits` wrote, shape [rows]."""
-    return np.array([_DIGITS.index(digit) for digit in text], dtype=np.float64)
+def numbers(written: str | Sequence[float]) -> Array:
+    """What `digits` or `encoded` wrote, shape [rows]."""
+    return np.array([_DIGITS.index(one) if isinstance(one, str) else one for one in written], dtype=np.float64)
 
 
 @dataclass(frozen=True)

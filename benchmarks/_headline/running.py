@@ -14,7 +14,7 @@ from _contract import machine
 
 from _headline.cells import Cell
 from _headline.corpus import Corpus, Files, write
-from _headline.records import COUNTS, Record, digits
+from _headline.records import COUNTS, Record, digits, encoded
 from slmops import Recipe
 from slmops.data.read import read_jsonl
 from slmops.evaluate.predictions import read_scored
@@ -141,7 +141,7 @@ def record(cell: Cell, corpus: Corpus, result: RunResult) -> Record:
         "test": {role: one["figures"] for role, one in test.items()},
     }
     parts = {"validation": validation, "test": test}
-    for kind in ("right", "counts"):
+    for kind in ("each", "counts"):
         found[kind] = {part: {role: one[kind] for role, one in roles.items()} for part, roles in parts.items()}
     found |= {"measured": {}, "savings": {}, "kept_layers": cell.student.layers if cell.student else None}
     if cell.student:
@@ -156,19 +156,20 @@ def record(cell: Cell, corpus: Corpus, result: RunResult) -> Record:
 
 
 def _judged(made: Mapping[str, Path], data: str, prefix: str) -> dict[str, dict[str, Any]]:
-    """Of every model that answered the rows of the artifact `data`: its figures, and each row's."""
+    """Of every model that answered the rows of the artifact `data`: its figures, and what they are made of."""
     task = from_description(json.loads((made[data] / "task.json").read_text(encoding="utf-8")))
-    rows = read_jsonl(made[data] / "test.jsonl")
+    rows, (headline, *_) = read_jsonl(made[data] / "test.jsonl"), task.figures()
     found = {}
     for name, folder in made.items():
         if not name.startswith(prefix):
             continue
         judged = read_scored(task, rows, folder).judged
         if judged:
+            figures = metrics(task, judged)
             found[name.removeprefix(prefix)] = {
-                "figures": metrics(task, judged),
-                "right": digits(row["exact_match"] for row in judged),
-                "counts": [digits(row[column] for row in judged) for column in COUNTS],
+                "figures": figures,
+                "each": encoded(headline.of(headline.table(judged)).tolist()),
+                "counts": [digits(row[column] for row in judged) for column in COUNTS if "field_f1" in figures],
             }
     return found
 
