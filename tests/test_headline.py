@@ -80,7 +80,7 @@ def test_sentences_of_snips_become_rows(part, tmp_path, encoding) -> None:
 
 def test_slots_stand_in_the_order_of_the_sentences(part, tmp_path) -> None:
     properties = part("_headline.snips").read(write_snips(tmp_path)).schema["properties"]
-    assert [*properties] == ["intent", "title", "genre", "stars", "place"]
+    assert [*properties] == ["intent", "title", "genre", "place", "stars"]
     assert properties["intent"] == {"enum": ["PlayMusic", "RateBook"]}
 
 
@@ -90,7 +90,7 @@ def test_what_is_left_out_of_training_is_counted(part, tmp_path) -> None:
     twice = sentence("play ", ("jazz", "genre"), " or ", ("soul", "genre"))
     edit(tmp_path, "train_PlayMusic", [*plays(1000, 1), *plays(7, 1), twice])
     corpus = part("_headline.snips").read(tmp_path)
-    assert corpus.left_out == {"also in test": 1, "repeats an earlier row": 1, "a slot given twice": 1}
+    assert corpus.left_out == {"also in test": 1, "repeats an earlier row": 1, "fills a slot twice": 1}
     texts = [row["input"] for row in corpus.train]
     assert len(set(texts)) == len(texts) == 180
     assert not {*texts} & {row["input"] for row in corpus.test}
@@ -234,12 +234,15 @@ def test_a_cell_runs_and_leaves_its_record(part, tmp_path, tiny) -> None:
     corpus = part("_headline.snips").read(write_snips(tmp_path / "raw")).smaller()
     extra = (
         f"teachers.0.model={json.dumps(str(tiny.folder))}",
-        "task.max_answer_tokens=40",
+        "task.max_answer_tokens=64",
+        "teachers.0.fit.epochs=40",
+        "teachers.0.fit.learning_rate=3.0e-3",
         "teach.min_agreement=0",
         "teach.precision=fp32",
         "compress.precision=fp32",
         "evaluate.latency_requests=2",
         "teachers.0.fit.freeze_layers=0",
+        "train.max_cut_off=0.99",
     )
     cell = cells.Cell("snips", "few", 1, cells.Student("language", 1, "first", "keep"), "text", extra=extra)
     work = running.Work.of(cell, corpus, tmp_path / "rows")
@@ -463,11 +466,11 @@ def test_the_documents_have_a_place_for_the_table(part, tmp_path, monkeypatch) -
         copy.write_text(getattr(headline, name).read_text(encoding="utf-8"), encoding="utf-8")
         monkeypatch.setattr(headline, name, copy)
     monkeypatch.setattr(headline, "DRAWING", tmp_path / "headline.svg")
-    small, large = rung_of(part, SMALL, 0.8, 0.75, ms=5, mb=10), rung_of(part, LARGE, 0.82, 0.8, ms=200, mb=100)
+    small, large = rung_of(part, SMALL, 0.8, 0.7, ms=5, mb=10), rung_of(part, LARGE, 0.82, 0.8, ms=200, mb=100)
     groups, chosen = {("snips", "few"): [small, large]}, {("snips", "few"): small}
     figures = part("_headline.ladder").figures(chosen)[0] | {"cells_missing": 7}
     said = headline.missed_words(figures)
-    assert "exact_match_kept 0.938 (goal 0.97)" in said
+    assert "exact_match_kept 0.875 (goal 0.97)" in said
     assert "time_saving_same_engine not measured" in said
     whole = headline.ladder_text([small, large], groups, chosen)
     headline.write_documents(whole, groups, chosen, said)

@@ -51,5 +51,5 @@ def _rows(path: Path) -> list[Row]:
                 }
                 for number, row in enumerate(csv.DictReader(file), 1)
             ]
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, AttributeError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path}: not a file of Banking77: {error!r}", hint=__doc__.split("\n\n")[1]) from None

@@ -175,11 +175,11 @@ def _judged(made: Mapping[str, Path], data: str, prefix: str) -> dict[str, dict[
 
 
 def commit() -> str:
-    """Of the code that ran; with a mark where files differ from it."""
+    """Of the code that ran, with a mark where files differ from it; `unknown` outside of a repository."""
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/src", ":/benchmarks/_headline")
-    return _git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+    return (_git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+changes" if changed else "")
 
 
 def _git(*words: str) -> str:
     told = ["git", "-C", str(Path(__file__).parent), *words]
-    return subprocess.run(told, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return subprocess.run(told, capture_output=True, text=True, check=False).stdout.strip()

@@ -9,7 +9,7 @@ each: https://github.com/sonos/nlu-benchmark, folder 2017-06-custom-intent-engin
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +20,11 @@ from slmops.errors import BadInput
 from slmops.tasks import Row
 
 PARTS = "train", "validate"
-TWICE = "a slot given twice"
+_SOURCE = __doc__.split("\n\n")[1]
+
+
+Sentence = Sequence[Mapping[str, str]]
+"""Pieces with `text`, some of them with `entity`, the slot that the text is the value of."""
 
 
 def read(folder: Path) -> Corpus:
@@ -31,28 +35,30 @@ def read(folder: Path) -> Corpus:
     """
     intents = sorted(path.stem.removeprefix("validate_") for path in folder.rglob("validate_*.json"))
     if len(intents) < 2:
-        raise BadInput(f"{folder}: no validate_INTENT.json of several intents", hint=__doc__.split("\n\n")[1])
-    train, test = ([row for intent in intents for row in _rows(folder, part, intent)] for part in PARTS)
-    if any(row["output"] is None for row in test):
+        raise BadInput(f"{folder}: no validate_INTENT.json of several intents", hint=_SOURCE)
+    train, test = ({intent: _sentences(folder, part, intent) for intent in intents} for part in PARTS)
+    rows, test_rows = _rows(train), _rows(test)
+    if len(test_rows) < sum(map(len, test.values())):
         raise BadInput(f"{folder}: a test sentence fills a slot twice, which no flat object can say")
-    single = [row for row in train if row["output"] is not None]
-    kept, left_out = new_rows(single, test)
-    if len(single) < len(train):
-        left_out[TWICE] = len(train) - len(single)
-    schema = _schema(intents, kept, test)
-    return Corpus(schema, kept, test, left_out, few=40, validation=30, pool=None, given_up=10)
+    kept, left_out = new_rows(rows, test_rows)
+    if twice := sum(map(len, train.values())) - len(rows):
+        left_out["fills a slot twice"] = twice
+    schema = _schema(intents, [one for of_one in train.values() for one in of_one], test_rows)
+    return Corpus(schema, kept, test_rows, left_out, few=40, validation=30, pool=None, given_up=10)
 
 
-def _rows(folder: Path, part: str, intent: str) -> list[Row]:
+def _sentences(folder: Path, part: str, intent: str) -> list[Sentence]:
     name = f"{part}_{intent}.json"
     path = next(iter(sorted(folder.rglob(name))), None)
     if path is None:
-        raise BadInput(f"{folder}: there is no {name}", hint=__doc__.split("\n\n")[1])
+        raise BadInput(f"{folder}: there is no {name}", hint=_SOURCE)
     try:
-        sentences = json.loads(_decoded(path.read_bytes()))[intent]
-        return [_row(f"{intent}-{number}", intent, one["data"]) for number, one in enumerate(sentences, 1)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{path}: not a file of SNIPS: {error!r}", hint=__doc__.split("\n\n")[1]) from None
+        sentences = [one["data"] for one in json.loads(_decoded(path.read_bytes()))[intent]]
+        if not all(isinstance(piece["text"], str) for one in sentences for piece in one):
+            raise TypeError("a text is none")
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: not a file of SNIPS: {error!r}", hint=_SOURCE) from None
+    return sentences
 
 
 def _decoded(content: bytes) -> str:
@@ -63,28 +69,39 @@ def _decoded(content: bytes) -> str:
         return content.decode("latin-1")
 
 
-def _row(name: str, intent: str, pieces: Sequence[Mapping[str, str]]) -> Row:
-    """Blanks are single, in texts and values alike, so that a value is a part of its text; None if a slot has two."""
-    slots = [(piece["entity"], _single(piece["text"])) for piece in pieces if "entity" in piece]
-    twice = any(count > 1 for count in Counter(slot for slot, _ in slots).values())
-    text = _single("".join(piece["text"] for piece in pieces))
-    return {"id": name, "input": text, "output": None if twice else {LABEL: intent, **dict(slots)}}
+def _rows(sentences: Mapping[str, Sequence[Sentence]]) -> list[Row]:
+    """A row for each sentence, but of those that fill a slot twice.
+
+    Blanks are single, in texts and values alike, so that a value is a part of its text.
+    """
+    rows = []
+    for intent, of_one in sentences.items():
+        for number, pieces in enumerate(of_one, 1):
+            slots = [(piece["entity"], _single(piece["text"])) for piece in pieces if "entity" in piece]
+            if len(dict(slots)) == len(slots):
+                text = _single("".join(piece["text"] for piece in pieces))
+                rows.append({"id": f"{intent}-{number}", "input": text, "output": {LABEL: intent, **dict(slots)}})
+    return rows
 
 
 def _single(text: str) -> str:
     return " ".join(text.split())
 
 
-def _schema(intents: Sequence[str], train: Sequence[Row], test: Sequence[Row]) -> dict[str, Any]:
+def _schema(intents: Sequence[str], train: Sequence[Sentence], test: Sequence[Row]) -> dict[str, Any]:
     """The intent, then every slot as an optional text.
 
     Answers are written in this order, so slots stand in the order in which training sentences tend to have their
     values: a model that copies then reads on instead of jumping back.
     """
     places: defaultdict[str, list[float]] = defaultdict(list)
-    for row in train:
-        for slot in row["output"].keys() - {LABEL}:
-            places[slot].append(row["input"].find(row["output"][slot]) / len(row["input"]))
+    for pieces in train:
+        before = 0
+        whole = sum(len(piece["text"]) for piece in pieces)
+        for piece in pieces:
+            if "entity" in piece:
+                places[piece["entity"]].append(before / whole)
+            before += len(piece["text"])
     slots = sorted(places, key=lambda slot: (fmean(places[slot]), slot))
     slots += sorted({slot for row in test for slot in row["output"]} - {LABEL, *slots})
     return {
