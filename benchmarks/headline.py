@@ -45,6 +45,7 @@ QUICK = Cell(
     "text",
     extra=(
         "task.max_answer_tokens=64",
+        "teachers.0.fit.epochs=2",
         "teachers.0.fit.batch_tokens=128",
         "teachers.0.fit.freeze_layers=20",
         "teach.min_agreement=0",
