@@ -63,6 +63,13 @@ def publish(
     print(json.dumps(result))
 
 
+def put_between(document: str, name: str, block: str) -> str:
+    """`document` with `block` between its marks `<!-- NAME:begin -->` and `<!-- NAME:end -->`, each on its own line."""
+    begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+    before, rest = document.split(begin)
+    return f"{before}{begin}{block}{end}{rest.split(end, 1)[1]}"
+
+
 def _verdict(figure: str, value: float, goals: Mapping[str, float]) -> str:
     if figure not in goals:
         return ""

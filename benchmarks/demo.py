@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from _contract import publish
+from _contract import publish, put_between
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "support.yaml"
@@ -29,7 +29,6 @@ GOALS = {
 }
 GATE_FAILED = 3
 README = ROOT / "README.md"
-BEGIN, END = "<!-- demo:begin -->\n", "<!-- demo:end -->"
 
 # Too little for a good model, enough to see every figure. Teacher and shipped model share a format, and so an export.
 QUICK = (
@@ -57,7 +56,8 @@ def main() -> None:
         parser.error("the table of a quick run is none to show")
     evidence, table = run(arguments.home, QUICK if arguments.quick else ())
     if arguments.readme:
-        README.write_text(with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8")
+        block = f"```text\n{table.rstrip()}\n```\n"
+        README.write_text(put_between(README.read_text(encoding="utf-8"), "demo", block), encoding="utf-8")
     publish("demo", figures(evidence), goals=GOALS, spread=spread(evidence), keep=not arguments.quick)
 
 
@@ -71,12 +71,6 @@ def run(home: Path, overrides: tuple[str, ...]) -> tuple[dict[str, Any], str]:
     folders = {name: Path(step["path"]) for name, step in json.loads(done.stdout)["steps"].items()}
     evidence: dict[str, Any] = json.loads((folders["evaluate"] / "evidence.json").read_text(encoding="utf-8"))
     return evidence, (folders["report"] / "table.txt").read_text(encoding="utf-8")
-
-
-def with_table(readme: str, table: str) -> str:
-    """`readme` with `table` between its marks."""
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}```text\n{table.rstrip()}\n```\n{END}{rest.split(END, 1)[1]}"
 
 
 def figures(evidence: Mapping[str, Any]) -> dict[str, float]:

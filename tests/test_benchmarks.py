@@ -95,12 +95,13 @@ def test_both_sides_of_the_evaluation_get_the_same_rows(benchmark, tmp_path) -> 
 
 
 def test_the_readme_shows_the_table_of_one_run_between_its_marks(benchmark) -> None:
-    demo: ModuleType = benchmark("demo")
-    readme = demo.README.read_text(encoding="utf-8")
-    shown = demo.with_table(demo.with_table(readme, "an older table\n"), "        teacher\nexact match 0.5\n")
+    contract: ModuleType = benchmark("_contract")
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    older = contract.put_between(readme, "demo", "an older table\n")
+    shown = contract.put_between(older, "demo", "```text\n        teacher\nexact match 0.5\n```\n")
     begin, end = shown.index("<!-- demo:begin -->"), shown.index("<!-- demo:end -->")
     assert shown[begin:end] == "<!-- demo:begin -->\n```text\n        teacher\nexact match 0.5\n```\n"
-    outside = [text.partition(demo.BEGIN)[0] + text.partition(demo.END)[2] for text in (readme, shown)]
+    outside = [text.partition("<!-- demo:begin")[0] + text.partition("demo:end -->")[2] for text in (readme, shown)]
     assert outside[0] == outside[1]
 
 

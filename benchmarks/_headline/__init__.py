@@ -1,0 +1,1 @@
+"""The parts of the headline benchmark: data, cells, records, and what they come to."""
