@@ -27,7 +27,7 @@ class CardSettings(Settings):
 
 
 class Card:
-    """`data` and `evaluate` → `MODEL_CARD.md`, which travels with the bundle."""
+    """`data`, `evaluate` and perhaps `healed` (`heal.json`) → `MODEL_CARD.md`, which travels with the bundle."""
 
     name: ClassVar[str] = "card"
     version: ClassVar[int] = 1
@@ -43,6 +43,7 @@ class Card:
             version=settings.version,
             recipe=settings.recipe,
             data=_read(inputs["data"] / "data.json"),
+            healed=_read(inputs["healed"] / "heal.json") if "healed" in inputs else None,
         )
         (context.out / CARD).write_text(text, encoding="utf-8")
         return {"bytes": len(text.encode())}
@@ -56,8 +57,8 @@ class Report:
     """What a run made → `table.txt` for the terminal, `report.html` for people, `report.json` for machines.
 
     Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `teacher`,
-    `student` and `baseline` (`history.json`), `teach` (what was dropped), `front` (`front.json`, see `Story.front`),
-    and `score_ROLE` for every role whose answers are to be shown beside the others'.
+    `student` and `baseline` (`history.json`), `teach` (what was dropped), `student_healed` (`heal.json`), `front`
+    (`front.json`, see `Story.front`), and `score_ROLE` for every role whose answers are to be shown beside the others'.
     """
 
     name: ClassVar[str] = "report"
@@ -81,6 +82,7 @@ class Report:
             data=data,
             teaching=_teaching(inputs["teach"], data) if "teach" in inputs else None,
             carved=_read(inputs["student_carved"] / "carve.json"),
+            healed=_read(inputs["student_healed"] / "heal.json") if "student_healed" in inputs else None,
             histories={name: _read(inputs[name] / "history.json") for name in trained},
             examples=_examples(inputs, evidence),
             regression=_read(inputs["evaluate"] / "regression.json"),
