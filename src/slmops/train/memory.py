@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,6 @@ class Memory:
         optimiser: float32 masters and two moments of each moving weight.
         activations: what the backward pass of the largest batch reads, and the logits of its answers.
         states: what the still layers put out, where it is kept for every example.
-        teacher: the model that runs beside the student, and what it puts out.
     """
 
     weights: int
@@ -40,7 +39,6 @@ class Memory:
     optimiser: int
     activations: int
     states: int = 0
-    teacher: int = 0
 
     @property
     def total(self) -> int:
@@ -58,30 +56,21 @@ def available_bytes() -> int:
 
 
 def needed(
-    model: PreTrainedModel,
-    batches: Sequence[Sequence[int]],
-    examples: Sequence[Example],
-    settings: Optimisation,
-    teacher_bytes: Callable[[int], int] | None = None,
+    model: PreTrainedModel, batches: Sequence[Sequence[int]], examples: Sequence[Example], settings: Optimisation
 ) -> Memory:
-    """What training `model` on `batches` of `examples` needs; still weights have no gradient and no master.
-
-    Args:
-        teacher_bytes: what the teacher beside it needs for a batch of so many answer tokens.
-    """
+    """What training `model` on `batches` of `examples` needs; still weights have no gradient and no master."""
     itemsize = model.dtype.itemsize
     moving = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     in_step = 0 if itemsize == _FLOAT32 else _FLOAT32 * moving
-    answer_tokens = [sum(len(examples[i].answer) for i in batch) for batch in batches]
     activations = (
         activation_bytes(
             model,
             rows=len(batch),
             length=max(len(examples[i]) for i in batch),
-            answer_tokens=count,
+            answer_tokens=sum(len(examples[i].answer) for i in batch),
             settings=settings,
         )
-        for batch, count in zip(batches, answer_tokens, strict=True)
+        for batch in batches
     )
     return Memory(
         weights=sum(weight.numel() for weight in model.parameters()) * itemsize,
@@ -89,7 +78,6 @@ def needed(
         optimiser=3 * _FLOAT32 * moving,
         activations=max(activations),
         states=states_bytes(model, settings.freeze_layers, examples),
-        teacher=teacher_bytes(max(answer_tokens)) if teacher_bytes else 0,
     )
 
 

@@ -103,8 +103,7 @@ def train(
     )
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
     every = [*examples, *(validation if settings.stop_early else ())]
-    memory = needed(model, plan, every, settings, imitation.teacher_bytes)
-    check_memory(memory, available, model, settings)
+    check_memory(needed(model, plan, every, settings), available, model, settings)
     whole = imitation.reads_still_layers
     states = None if whole else trunk_states(model, settings.freeze_layers, every, told)
     imitation.attach(model)

@@ -94,13 +94,6 @@ class Imitation:
         """Whether a term looks at layers that do not move: then the student must be run as a whole."""
         return any(ours < self.still for pairs in self._layers.values() for _, ours in pairs)
 
-    def teacher_bytes(self, positions: int) -> int:
-        """Memory for the teacher: its weights; of each position of a batch its logits, logarithms and probabilities."""
-        if self._teacher is None:
-            return 0
-        weights = sum(weight.nbytes for weight in self._teacher.model.parameters())
-        return weights + (3 * 4 * positions * self._teacher.model.config.vocab_size if self._teacher.logits else 0)
-
     def attach(self, student: PreTrainedModel) -> None:
         """Make what the terms learn a part of the student, and listen to its layers."""
         student.add_module(ATTACHED, self.mixture)
