@@ -215,6 +215,7 @@ def _reading(heal: HealRecipe, node: str, stage: type[Heal | CheckHeal], inputs:
         column=heal.column,
         tokens=heal.tokens,
         length=heal.length,
+        every=heal.every,
     )
     sources = {f"{TEXT}{i}": path for i, path in enumerate(heal.text or [])}
     return Node(node, stage, settings, {**inputs, "data": "data"}, sources | _own_terms(heal.objective))

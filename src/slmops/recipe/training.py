@@ -132,6 +132,9 @@ class Heal(Optimisation):
     tokens: int = Field(200_000, ge=1, description="Tokens to train on, in as many passes over the text as that takes.")
     epochs: float = Field(4, gt=0, description="Passes over the text at most.")
     length: int = Field(128, ge=2, description="Tokens of a block: the text is cut into blocks that leave nothing out.")
+    every: int = Field(
+        1, ge=1, description="Compare the two models at every n-th token only: cheaper steps that say less each."
+    )
     objective: Objective = Field(
         default_factory=return_to_the_uncut_model,
         description="What is imitated of the uncut model; terms of stored probabilities or of answers have no meaning "

@@ -165,6 +165,7 @@ class HealSettings(FitSettings):
     column: str
     tokens: int
     length: int
+    every: int
 
 
 class CheckHeal:
@@ -225,7 +226,9 @@ class Heal:
             context,
             objective=settings.objective,
             normalise=settings.normalise,
+            every=settings.every,
             teacher=teacher,
+            teacher_reads_once=True,
             rounding=settings.round_to_int4,
             validation=blocks.held_out if moved.stop_early else (),
             title=f"heal on {len(blocks.train)} blocks of text",
@@ -356,7 +359,9 @@ def _train(
     *,
     objective: Objective | None = None,
     normalise: bool = False,
+    every: int = 1,
     teacher: TeacherModel | None = None,
+    teacher_reads_once: bool = False,
     rounding: Rounding | None,
     validation: Sequence[Example],
     left_out: Mapping[str, int] | None = None,
@@ -378,7 +383,9 @@ def _train(
         validation=validation,
         objective=objective,
         normalise=normalise,
+        every=every,
         teacher=teacher,
+        teacher_reads_once=teacher_reads_once,
         rounding=rounding,
         work=context.work,
         seed=context.seed,

@@ -63,7 +63,9 @@ def train(
     validation: Sequence[Example] = (),
     objective: Objective | None = None,
     normalise: bool = False,
+    every: int = 1,
     teacher: TeacherModel | None = None,
+    teacher_reads_once: bool = False,
     rounding: Rounding | None = None,
     progress: Progress | None = None,
     title: str = "train",
@@ -80,7 +82,9 @@ def train(
 
     Args:
         normalise: divide every term of the objective by a running mean of its own size.
+        every: the objective is taken at every n-th answer token alone.
         teacher: runs beside the student where the objective asks for more than its stored probabilities.
+        teacher_reads_once: before several passes it is run over the examples, and what it makes of them is kept.
 
     Raises:
         BadInput: the objective does not go with the model, the teacher or the examples, or the settings cannot be
@@ -99,11 +103,19 @@ def train(
     grids = _grids(model, rounding)
     _freeze(model, settings.freeze_layers, grids)
     imitation = _imitation(
-        objective or [TextTerm()], model, examples, teacher=teacher, still=settings.freeze_layers, normalise=normalise
+        objective or [TextTerm()],
+        model,
+        examples,
+        teacher=teacher,
+        still=settings.freeze_layers,
+        normalise=normalise,
+        every=every,
     )
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
     every = [*examples, *(validation if settings.stop_early else ())]
     check_memory(needed(model, plan, every, settings), available, model, settings)
+    if teacher_reads_once and settings.epochs > 1:
+        imitation.read(examples, told)
     whole = imitation.reads_still_layers
     states = None if whole else trunk_states(model, settings.freeze_layers, every, told)
     imitation.attach(model)
