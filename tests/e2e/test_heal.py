@@ -12,6 +12,9 @@ pytestmark = pytest.mark.timeout(600)
 
 HEAL = "student.heal={tokens: 6000, length: 32, learning_rate: 3.0e-3, batch_tokens: 512, precision: fp32}"
 BRIEFLY = (
+    "data.sample.test=8",
+    "teachers.0.fit.epochs=20",
+    "evaluate.gates={}",
     "evaluate.latency_requests=1",
     "evaluate.quantised_teacher=false",
     "train.epochs=1",
