@@ -29,6 +29,7 @@ from slmops.recipe.training import Optimisation, StopEarly
 from slmops.samples.tickets import tickets
 from slmops.tasks import Classification
 from slmops.train.cut import Kept, read_kept, size_of, write_kept
+from slmops.train.examples import Example
 from slmops.train.heal import choose_blocks, distance, packed, text_blocks
 from slmops.train.objectives.observe import TeacherModel
 from slmops.train.prepare import end_of_answer
@@ -151,8 +152,25 @@ def test_a_model_is_no_distance_from_itself(inputs):
     )
     folder = inputs["teacher"] / "model"
     apart = distance(load_model(folder), TeacherModel(folder), blocks.held_out, batch_tokens=64)
-    assert apart["kl"] == pytest.approx(0, abs=1e-5)
-    assert apart["perplexity"] > 1
+    assert apart.kl == pytest.approx(0, abs=1e-5)
+    assert apart.perplexity == pytest.approx(apart.uncut_perplexity)
+
+
+def test_the_distance_is_that_of_the_probabilities(inputs):
+    blocks = [Example((5,), (6, 7, 8)), Example((9,), (10, 11))]
+    student, teacher = (load_model(inputs[name] / "model") for name in ("student", "teacher"))
+    told = distance(student, TeacherModel(inputs["teacher"] / "model"), blocks, batch_tokens=4)
+    nats = {"kl": [], "ours": [], "theirs": []}
+    for block in blocks:
+        ids = torch.tensor([[*block.prompt, *block.answer]])
+        with torch.no_grad():
+            ours, theirs = (torch.log_softmax(model(ids).logits[0, :-1], -1) for model in (student, teacher))
+        nats["kl"] += (theirs.exp() * (theirs - ours)).sum(-1).tolist()
+        for name, log_probs in (("ours", ours), ("theirs", theirs)):
+            nats[name] += (-log_probs.gather(1, ids[0, 1:, None])).flatten().tolist()
+    assert told.kl == pytest.approx(np.mean(nats["kl"]), rel=1e-4)
+    assert told.perplexity == pytest.approx(np.exp(np.mean(nats["ours"])), rel=1e-4)
+    assert told.uncut_perplexity == pytest.approx(np.exp(np.mean(nats["theirs"])), rel=1e-4)
 
 
 def test_without_files_the_prompts_of_the_rows_are_the_text(inputs, tiny_tokenizer):

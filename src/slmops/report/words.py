@@ -132,7 +132,7 @@ def healing(told: Mapping[str, Any]) -> str:
         f"{told['train_tokens']:,} tokens of text without answers to predict what the uncut model does. On text kept "
         f"apart, its divergence from the uncut model went from {three(told['kl_before'])} to "
         f"{three(told['kl_after'])} nats per token, its perplexity from {three(told['perplexity_before'])} to "
-        f"{three(told['perplexity_after'])}."
+        f"{three(told['perplexity_after'])}, where that of the uncut model is {three(told['perplexity_uncut'])}."
     )
 
 

@@ -18,7 +18,7 @@ from slmops.data.text import read_texts
 from slmops.errors import BadInput
 from slmops.models.tokenizer import Tokenizer
 from slmops.progress import Progress
-from slmops.recipe.objective import ForwardKl, TextTerm
+from slmops.recipe.objective import ForwardKl
 from slmops.tasks.base import Task
 from slmops.train.examples import Example
 from slmops.train.prepare import end_of_answer
@@ -152,27 +152,43 @@ def check_length(model: Path, length: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Distance:
+    """How far a student is from the uncut model on a text.
+
+    Attributes:
+        kl: KL(uncut ‖ student), the mean over positions, in nats.
+        perplexity: of the text itself, under the student.
+        uncut_perplexity: under the uncut model, which is what the student is led to.
+    """
+
+    kl: float
+    perplexity: float
+    uncut_perplexity: float
+
+
 def distance(
     student: PreTrainedModel, teacher: TeacherModel, blocks: Sequence[Example], *, batch_tokens: int
-) -> dict[str, float]:
-    """How far `student` is from the uncut model on `blocks`, which it was not trained on.
-
-    Returns:
-        `kl`: KL(uncut ‖ student), the mean over positions, in nats; `perplexity`: the student's, of the text itself.
-    """
+) -> Distance:
+    """How far `student` is from the uncut model on `blocks`."""
     import torch
 
+    from slmops.train.objectives.divergences import kl
     from slmops.train.objectives.imitate import Imitation
+    from slmops.train.objectives.outcomes import full
     from slmops.train.trainer import collate
 
-    imitation = Imitation([ForwardKl(logits="online"), TextTerm()], student, teacher=teacher)
+    imitation = Imitation([ForwardKl(logits="online")], student, teacher=teacher)
     rows = max(1, batch_tokens // max(map(len, blocks)))
-    sums, count = {"forward_kl": 0.0, "text": 0.0}, 0
+    nats, positions = np.zeros(3), 0
     with torch.inference_mode():
         for start in range(0, len(blocks), rows):
-            batch = collate(blocks[start : start + rows], pad=0)
-            positions = len(batch["target"])
-            for name, (_, value) in imitation.terms(student, batch).items():
-                sums[name] += float(value) * positions
-            count += positions
-    return {"kl": sums["forward_kl"] / count, "perplexity": math.exp(sums["text"] / count)}
+            view = imitation.view(student, collate(blocks[start : start + rows], pad=0))
+            assert view.teacher_logits is not None  # noqa: S101
+            uncut, ours = full(view.logits, view.teacher_logits, view.kept)
+            written = view.target[:, None]
+            parts = kl(uncut, ours), -ours.gather(1, written), -uncut.gather(1, written)
+            nats += [float(part.sum()) for part in parts]
+            positions += len(written)
+    divergence, own, theirs = (float(mean) for mean in nats / positions)
+    return Distance(divergence, math.exp(own), math.exp(theirs))

@@ -239,8 +239,11 @@ class Heal:
         figures |= {
             "text_tokens": blocks.text_tokens,
             "passes": blocks.passes,
-            **{f"{name}_before": value for name, value in before.items()},
-            **{f"{name}_after": value for name, value in after.items()},
+            "kl_before": before.kl,
+            "kl_after": after.kl,
+            "perplexity_before": before.perplexity,
+            "perplexity_after": after.perplexity,
+            "perplexity_uncut": after.uncut_perplexity,
         }
         (context.out / "heal.json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
         return figures
