@@ -119,6 +119,65 @@ def test_a_width_is_checked_on_the_model_before_it_is_fitted(project, override):
     assert before["student:carved"] != after["student:carved"]
 
 
+HEALED = {"student:text", "student:healed", "baseline:healed"}
+
+
+def test_what_is_healed_stands_between_carved_and_taught(project):
+    (project / "wiki.txt").write_text("Some text.")
+    nodes = in_order(nodes_for(load(project, "student.heal={text: wiki.txt}")))
+    ids, reads = [node.id for node in nodes], {node.id: node.inputs for node in nodes}
+    assert {*ids} - {*NODES} == HEALED
+    assert ids.index("student:text") < ids.index("teacher")
+    assert reads["student:text"] == {"model": "base", "data": "data"}
+    assert reads["student:healed"] == {"student": "student:carved", "teacher": "teacher", "data": "data"}
+    assert reads["student"] == {"student": "student:healed", "data": "data", "answers": "teach"}
+    # What the teacher learned must not reach the baseline: it is healed by the model that nobody taught.
+    assert reads["baseline:healed"] == {"student": "baseline:carved", "teacher": "base", "data": "data"}
+    assert reads["baseline"] == {"model": "baseline:healed", "data": "data"}
+    assert reads["card"]["healed"] == reads["report"]["student_healed"] == "student:healed"
+    assert all(node.sources == {"text:0": project / "wiki.txt"} for node in nodes if node.id in HEALED)
+
+
+def test_healing_makes_nothing_anew_that_stands_before_it(project):
+    before, after = keys(load(project)), keys(load(project, "student.heal={}"))
+    changed = {node for node in before if before[node] != after[node]}
+    taught = {"student", "shipped", "baseline", "score:student", "score:shipped", "score:baseline"}
+    assert changed == taught | {"evaluate", "card", "bundle", "report"}
+
+
+def test_the_content_of_the_text_counts_and_where_it_lies_does_not(project):
+    def made(name: str, text: str) -> dict[str, str]:
+        (project / name).write_text(text)
+        return keys(load(project, f"student.heal={{text: {name}}}"))
+
+    one, renamed, other = made("one.txt", "One."), made("same.txt", "One."), made("one.txt", "Another.")
+    told = {"card", "bundle", "report"}
+    assert {node for node in one if one[node] != renamed[node]} == told
+    assert {node for node in one if one[node] != other[node]} >= HEALED
+    assert one["student:carved"] == other["student:carved"]
+
+
+def test_without_a_baseline_or_a_fitted_teacher_the_student_is_healed_by_what_it_was_cut_from(project):
+    nodes = graph(project, "student.heal={}", "train.baseline=false", "teachers.0.fit=null")
+    assert "baseline:healed" not in nodes
+    assert nodes["student:healed"].inputs["teacher"] == "base"
+
+
+def test_terms_that_a_text_without_answers_cannot_have_are_refused_before_anything_runs(project, monkeypatch):
+    (project / "losses_of_text.py").write_text(
+        "class Stored:\n    needs = frozenset({'stored'})\n\n"
+        "    def loss(self, view):\n        return view.logits.sum()\n"
+    )
+    monkeypatch.syspath_prepend(project)
+    with pytest.raises(BadInput, match=r"student\.heal\.objective: Stored needs stored probabilities"):
+        graph(project, "student.heal.objective={custom: 'losses_of_text:Stored'}")
+    objective = "student.heal.objective={kind: hidden, student_layers: [12]}"
+    with pytest.raises(
+        BadInput, match=r"student\.heal\.objective: hidden\.student_layers: the student has no layer 12"
+    ):
+        graph(project, objective, "student.carve.layers=12")
+
+
 def test_both_sides_of_a_same_engine_comparison_are_made_alike(project):
     nodes = {node.id: node for node in nodes_for(load(project))}
     assert nodes["teacher:same"].settings == nodes["shipped"].settings
@@ -176,7 +235,8 @@ def test_the_content_of_the_teachers_folder_counts(project):
 
 
 def test_no_setting_holds_a_path_of_this_machine(project):
-    recipe = load(project)
+    (project / "wiki.txt").write_text("Some text.")
+    recipe = load(project, "student.heal={text: wiki.txt}")
     for step in address(nodes_for(recipe), recipe.seed):
         text = json.dumps(step.provenance.settings)
         assert str(project) not in text, step.node.id

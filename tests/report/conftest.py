@@ -310,6 +310,10 @@ def story(evidence, passing) -> Story:
                 "parameters": 30004416,
             },
         },
+        healed={
+            "train_tokens": 200_064, "train_seconds": 1234.5, "kl_before": 2.034, "kl_after": 1.1,
+            "perplexity_before": 88.13, "perplexity_after": 30.9, "perplexity_uncut": 17.25,
+        },
         histories={
             "teacher": history(2.2, ("text",)),
             "student": history(1.1, ("forward_kl", "text")),

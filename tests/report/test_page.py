@@ -161,6 +161,8 @@ def test_it_tells_the_story_of_the_run(story):
         "1,024 of 1,536 channels",
         "2,903 of 49,152 tokens: 30,004,416 of 134,515,008 weights",
         "1,578 answers of the teacher",
+        "healed: in 20 min 34 s it learned on 200,064 tokens of text without answers",
+        "from 2.03 to 1.10 nats per token, its perplexity from 88.1 to 30.9, where that of the uncut model is 17.2.",
         "pool: repeats an earlier row",
         "teacher’s answer: not JSON: Expecting value at character 31",
         "Energy, estimated: processor time × 15 W per core",

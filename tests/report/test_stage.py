@@ -31,6 +31,7 @@ def inputs(story, evidence, verdicts, tmp_path) -> dict[str, Path]:
         "evaluate": write(tmp_path / "evaluate", evidence=evidence, gates=verdicts, regression=[]),
         "student_carved": write(tmp_path / "carved", carve=story.carved),
         "bundle": write(tmp_path / "bundle", manifest=story.manifest),
+        "student_healed": write(tmp_path / "healed", heal=story.healed),
         "student": write(tmp_path / "student", history=story.histories["student"]),
         "teach": write(tmp_path / "teach"),
         "front": write(tmp_path / "front", front=story.front),
@@ -73,6 +74,7 @@ def test_the_record_holds_everything_for_machines(inputs, story, evidence, verdi
     assert record["evidence"] == evidence
     assert record["gates"] == verdicts
     assert record["data"] == story.data
+    assert record["healed"] == story.healed
     assert record["teaching"] == {"rows": 1599, "dropped": {"no label": 1}}
     assert record["lineage"]["files"] == story.manifest["files"]
     assert record["lineage"]["inputs"] == story.manifest["lineage"]["inputs"]
@@ -87,6 +89,7 @@ def test_what_a_run_does_not_have_is_left_out(inputs, story, tmp_path):
     html = (run.out / "report.html").read_text()
     assert 'id="compression"' not in html
     assert "Lost:" not in html
+    assert "healed" not in html
     assert "front" not in json.loads((run.out / "report.json").read_text())
 
 
@@ -104,8 +107,9 @@ def test_several_teachers_are_told_by_name_and_each_has_a_curve(inputs, story, t
 
 def test_the_card_is_written_before_the_bundle_is(inputs, story, tmp_path):
     run = context(tmp_path)
-    before = {name: inputs[name] for name in ("data", "evaluate")}
+    before = {"healed": inputs["student_healed"]} | {name: inputs[name] for name in ("data", "evaluate")}
     Card().run(before, CardSettings(name="support", version="2.0.0", recipe=story.recipe), run)
     text = (run.out / "MODEL_CARD.md").read_text()
     assert "# support 2.0.0" in text
+    assert "the cut model was healed" in text
     assert "Do not ship" in text

@@ -34,7 +34,7 @@ def records(path: Path) -> Iterator[Placed]:
 
 
 def _jsonl(path: Path) -> Iterator[Placed]:
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines_of(path), 1):
         if not line.strip():
             continue
         place = f"{path}:{number}"
@@ -48,7 +48,7 @@ def _jsonl(path: Path) -> Iterator[Placed]:
 
 
 def _csv(path: Path) -> Iterator[Placed]:
-    reader = csv.reader(_lines(path), strict=True)
+    reader = csv.reader(lines_of(path), strict=True)
     try:
         header = next(reader, None)
         if header is None:
@@ -90,7 +90,13 @@ def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _lines(path: Path) -> Iterator[str]:
+def lines_of(path: Path) -> Iterator[str]:
+    """The lines of a text file, read as they are asked for.
+
+    Raises:
+        BadInput: a line is not UTF-8 or too long; says which.
+        OSError: the file cannot be read.
+    """
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
             if len(line) > MAX_LINE_BYTES:

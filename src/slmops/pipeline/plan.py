@@ -6,11 +6,12 @@ base ─ teacher ─ teacher:onnx ─ teach ─ student:carved ─ student ─ s
 
 Of several teachers the others have nodes of their own, numbered from 2 (`teacher:2`), each answers as `teach:N`, and
 `teach` makes one set of answers of all.
+Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -39,11 +40,12 @@ from slmops.pipeline.environment import multiplies_bytes
 from slmops.pipeline.stage import Node
 from slmops.recipe.evaluate import Running
 from slmops.recipe.models import CompressSettings, Recipe
-from slmops.recipe.objective import Layered, Objective, TextTerm, term_names
+from slmops.recipe.objective import Layered, Objective, Term, TextTerm, term_names
 from slmops.recipe.settings import Settings
 from slmops.recipe.task import ClassificationTask, ExtractionTask, NliTask
 from slmops.recipe.teaching import LABEL, Combine
 from slmops.recipe.training import Asking, Optimisation
+from slmops.recipe.training import Heal as HealRecipe
 from slmops.report.stage import Card, CardSettings, Report, ReportSettings
 from slmops.tasks import figure_names
 from slmops.tasks.custom import load_metrics
@@ -61,7 +63,20 @@ from slmops.teach.stage import (
 from slmops.train.objectives.base import OF_TEACHER, STORED
 from slmops.train.objectives.layers import in_range
 from slmops.train.objectives.make import all_needs, custom_terms, needs_of
-from slmops.train.stage import OBJECTIVE, CarveStudent, CheckCut, CheckMarks, Distil, DistilSettings, Fit, FitSettings
+from slmops.train.stage import (
+    OBJECTIVE,
+    TEXT,
+    CarveStudent,
+    CheckCut,
+    CheckHeal,
+    CheckMarks,
+    Distil,
+    DistilSettings,
+    Fit,
+    FitSettings,
+    Heal,
+    HealSettings,
+)
 
 
 def nodes_for(recipe: Recipe) -> list[Node]:
@@ -76,7 +91,8 @@ def nodes_for(recipe: Recipe) -> list[Node]:
     nodes += _evaluation(recipe, {node.id for node in nodes})
     name, version, shared = recipe.bundle.name or recipe.name, recipe.bundle.version, recipe.shareable()
     card = CardSettings(name=name, version=version, recipe=shared)
-    nodes.append(Node("card", Card, card, inputs={"data": "data", "evaluate": "evaluate"}))
+    told = {"data": "data", "evaluate": "evaluate"} | ({"healed": "student:healed"} if recipe.student.heal else {})
+    nodes.append(Node("card", Card, card, inputs=told))
     bundle = WriteBundleSettings(name=name, version=version, engine=recipe.compress.runtime, recipe=shared)
     parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
     nodes.append(Node("bundle", WriteBundle, bundle, inputs=parts))
@@ -107,7 +123,7 @@ def _check_processes(recipe: Recipe) -> None:
 
 def _check_objective(recipe: Recipe) -> None:
     """Refuse terms of the loss that cannot be had; the user's own are imported and made."""
-    for term, name in zip(recipe.train.objective, term_names(recipe.train.objective), strict=True):
+    for term, name in _named(recipe.train.objective):
         needs = needs_of(term)
         if STORED in needs and not recipe.teach.top_logits:
             raise BadInput(
@@ -120,8 +136,24 @@ def _check_objective(recipe: Recipe) -> None:
                 hint="several teachers are learned from by what they answered: the kind text, and divergences with "
                 "`logits: stored`",
             )
-        if isinstance(term, Layered):
-            in_range(term.student_layers or [], recipe.student.carve.layers, f"{name}.student_layers", "student")
+        _check_student_layers(recipe, term, f"train.objective: {name}")
+    for term, name in _named(recipe.student.heal.objective if recipe.student.heal else []):
+        if STORED in needs_of(term):
+            raise BadInput(
+                f"student.heal.objective: {name} needs stored probabilities, and for this text none are stored",
+                hint="a term here may need the teacher online, its hidden states or its attention",
+            )
+        _check_student_layers(recipe, term, f"student.heal.objective: {name}")
+
+
+def _named(objective: Sequence[Term]) -> Iterator[tuple[Term, str]]:
+    return zip(objective, term_names(objective), strict=True)
+
+
+def _check_student_layers(recipe: Recipe, term: Term, place: str) -> None:
+    """Refuse layers that the student will not have."""
+    if isinstance(term, Layered):
+        in_range(term.student_layers or [], recipe.student.carve.layers, f"{place}.student_layers", "student")
 
 
 def _check_gates(recipe: Recipe) -> None:
@@ -194,6 +226,8 @@ def _teachers(recipe: Recipe) -> list[Node]:
     carve = recipe.student.cut
     if carve.heads is not None or carve.channels is not None:
         nodes.append(Node("student:check", CheckCut, carve, inputs={"model": "base"}))
+    if heal := recipe.student.heal:
+        nodes.append(_reading(heal, "student:text", CheckHeal, {"model": "base"}))
     for n in numbers:
         nodes += _teacher(recipe, n)
     return [*nodes, *_together(recipe)]
@@ -279,13 +313,15 @@ def _student(recipe: Recipe) -> list[Node]:
         head=head,
         max_cut_off=train.max_cut_off,
     )
-    learns = {"student": "student:carved", "data": "data", "answers": "teach"}
+    heal = recipe.student.heal
+    learns = {"student": "student:healed" if heal else "student:carved", "data": "data", "answers": "teach"}
     if all_needs(objective) & OF_TEACHER:
         learns["teacher"] = fitted
-    own = {OBJECTIVE + term.path: term.source for term in custom_terms(objective)}
-    nodes = [
-        Node("student:carved", CarveStudent, carve, inputs={"model": fitted, "data": "data", "answers": "teach"}),
-        Node("student", Distil, distil, inputs=learns, sources=own),
+    nodes = [Node("student:carved", CarveStudent, carve, inputs={"model": fitted, "data": "data", "answers": "teach"})]
+    if heal:
+        nodes.append(_reading(heal, "student:healed", Heal, {"student": "student:carved", "teacher": fitted}))
+    nodes += [
+        Node("student", Distil, distil, inputs=learns, sources=_own_terms(objective)),
         Node("shipped", Convert, recipe.compress, inputs={"model": "student"}),
     ]
     if train.baseline:
@@ -294,8 +330,32 @@ def _student(recipe: Recipe) -> list[Node]:
         # Cut from the untouched base model: what the teacher learned must not reach the baseline by its weights.
         carved = {"model": "base", "like": "student:carved"}
         nodes.append(Node("baseline:carved", CarveStudent, carve, inputs=carved))
-        nodes.append(Node("baseline", Fit, alone, inputs={"model": "baseline:carved", "data": "data"}))
+        if heal:
+            back = {"student": "baseline:carved", "teacher": "base"}
+            nodes.append(_reading(heal, "baseline:healed", Heal, back))
+        begins = "baseline:healed" if heal else "baseline:carved"
+        nodes.append(Node("baseline", Fit, alone, inputs={"model": begins, "data": "data"}))
     return nodes
+
+
+def _reading(heal: HealRecipe, node: str, stage: type[Heal | CheckHeal], inputs: Mapping[str, str]) -> Node:
+    """A node that reads the text to heal on: that of the files, or of the rows in `data`."""
+    settings = HealSettings(
+        optimisation=_part(Optimisation, heal),
+        objective=heal.objective,
+        normalise=heal.normalise,
+        column=heal.column,
+        tokens=heal.tokens,
+        length=heal.length,
+        every=heal.every,
+    )
+    sources = {f"{TEXT}{i}": path for i, path in enumerate(heal.text or [])}
+    return Node(node, stage, settings, {**inputs, "data": "data"}, sources | _own_terms(heal.objective))
+
+
+def _own_terms(objective: Objective) -> dict[str, Path]:
+    """The sources of the user's own terms, which shape what is trained with them."""
+    return {OBJECTIVE + term.path: term.source for term in custom_terms(objective)}
 
 
 def _evaluation(recipe: Recipe, made: set[str]) -> list[Node]:
@@ -382,18 +442,8 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     """The report reads every stage that has something to show, and the answers of every model."""
     made = {node.id for node in nodes}
     others = [_nth("teacher", n) for n in range(2, len(recipe.teachers) + 1)]
-    wanted = (
-        "data",
-        "teacher",
-        *others,
-        "teach",
-        "student:carved",
-        "student",
-        "baseline",
-        "front",
-        "evaluate",
-        "bundle",
-    )
+    wanted = ("data", "teacher", *others, "teach", "student:carved", "student:healed", "student", "baseline", "front")
+    wanted += ("evaluate", "bundle")
     shown = [name for name in wanted if name in made] + sorted(name for name in made if name.startswith("score:"))
     inputs = {name.replace(":", "_"): name for name in shown}
     return Node("report", Report, ReportSettings(recipe=recipe.shareable()), inputs=inputs)

@@ -124,6 +124,8 @@ class Recipe(Settings):
         recipe = self.resolved()
         for part, keys in _PATHS:
             recipe[part] |= {key: Path(recipe[part][key]).name for key in keys if recipe[part].get(key)}
+        if (heal := recipe["student"]["heal"]) and heal["text"]:
+            heal["text"] = [Path(path).name for path in heal["text"]]
         for model in (*recipe["teachers"], *filter(None, [recipe["evaluate"]["judge"]])):
             if Path(model["model"]).is_absolute():
                 model["model"] = Path(model["model"]).name

@@ -159,6 +159,14 @@ def imitate_words_and_probabilities() -> list[Term]:
     return [ForwardKl(kind="forward_kl", weight=1.0), TextTerm(kind="text", weight=0.3)]
 
 
+def return_to_the_uncut_model() -> list[Term]:
+    """The default of healing: all that the uncut model would say next, and what its layers made of it."""
+    return [
+        ForwardKl(kind="forward_kl", weight=1.0, logits="online"),
+        HiddenTerm(kind="hidden", weight=1.0, distance="cosine"),
+    ]
+
+
 def term_names(objective: Sequence[Term]) -> list[str]:
     """What each term is called in logs and figures: its kind or its class, numbered from the second of a name on."""
     names: list[str] = []

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
@@ -58,22 +58,46 @@ _STEPS = {list: ".N", dict: ".NAME"}
 _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
+class _Place(NamedTuple):
+    """A model at one of the places where a recipe may have it; those of one `path` are told apart by their `title`."""
+
+    path: str
+    title: str
+    model: type[Settings]
+
+
 def reference() -> str:
-    """The whole document."""
-    return INTRODUCTION + "".join(_sections("", Recipe))
+    """The whole document. A model that may stand in several places is explained at the one nearest to the top."""
+    places = list(_places("", "Top level", Recipe))
+    home: dict[type[Settings], _Place] = {}
+    for place in sorted(places, key=lambda place: place.path.count(".")):
+        home.setdefault(place.model, place)
+    sections = [
+        _section(place) if home[place.model] == place else f"\n## `{place.path}`\n\nAs `{home[place.model].path}`.\n"
+        for place in places
+    ]
+    return INTRODUCTION + "".join(dict.fromkeys(sections))
 
 
-def _sections(path: str, model: type[Settings], title: str = "Top level") -> Iterator[str]:
-    """A table of one model's keys, then the tables of the models inside it."""
-    yield f"\n## {title}\n\n{inspect.getdoc(model)}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
-    for key, field in fields(model).items():
-        yield f"| `{key}` | {_type(field)} | {_default(field)} | {field.description} |\n"
+def _places(path: str, title: str, model: type[Settings]) -> Iterator[_Place]:
+    """A model, and the models inside it."""
+    yield _Place(path, title, model)
     for key, field in fields(model).items():
         inner = models(field.annotation)
-        below = path + key + _STEPS.get(get_origin(members(field.annotation)[0]), "")
+        below = ".".join(filter(None, [path, key])) + _STEPS.get(get_origin(members(field.annotation)[0]), "")
         for choice in inner:
             which = f" with `kind: {kind(choice)}`" if len(inner) > 1 else ""
-            yield from _sections(f"{below}.", choice, f"`{below}`{which}")
+            yield from _places(below, f"`{below}`{which}", choice)
+
+
+def _section(place: _Place) -> str:
+    """What the model is, and a table of its keys."""
+    lines = [f"\n## {place.title}", "", inspect.getdoc(place.model) or "", "", "| key | type | default | meaning |"]
+    rows = [
+        f"| `{key}` | {_type(field)} | {_default(field)} | {field.description} |"
+        for key, field in fields(place.model).items()
+    ]
+    return "\n".join([*lines, "| --- | --- | --- | --- |", *rows, ""])
 
 
 def _type(field: FieldInfo) -> str:

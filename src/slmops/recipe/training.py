@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from slmops.recipe.evaluate import Price
-from slmops.recipe.objective import Objective, imitate_words_and_probabilities
-from slmops.recipe.settings import Settings, Share, local_model
+from slmops.recipe.objective import (
+    Divergence,
+    Objective,
+    Term,
+    TextTerm,
+    imitate_words_and_probabilities,
+    return_to_the_uncut_model,
+    term_names,
+)
+from slmops.recipe.settings import File, Settings, Share, local_model
 
 
 class StopEarly(Settings):
@@ -116,6 +125,50 @@ class Carve(Settings):
 Head = Literal["language", "tags"]
 
 
+def _one_or_more(given: Any) -> Any:
+    return given if isinstance(given, list) else [given]
+
+
+class Heal(Optimisation):
+    """Between cut and task: the student finds its way back to the uncut model, on text that nobody has answered."""
+
+    text: Annotated[list[File], Field(min_length=1), BeforeValidator(_one_or_more)] | None = Field(
+        None,
+        description="One file or several: plain text (`.txt`, `.md`), parted by blank lines, or rows with a column of "
+        "text. null takes the inputs of pool and train, as the model is asked them.",
+    )
+    column: str = Field("text", description="Column with the text, in files of rows.")
+    tokens: int = Field(200_000, ge=1, description="Tokens to train on, in as many passes over the text as that takes.")
+    epochs: float = Field(4, gt=0, description="Passes over the text at most.")
+    length: int = Field(128, ge=2, description="Tokens of a block: the text is cut into blocks that leave nothing out.")
+    every: int = Field(
+        1, ge=1, description="Compare the two models at every n-th token only: cheaper steps that say less each."
+    )
+    objective: Objective = Field(
+        default_factory=return_to_the_uncut_model,
+        description="What is imitated of the uncut model; terms of stored probabilities or of answers have no meaning "
+        "here.",
+    )
+    normalise: bool = Field(
+        False, description="Divide every term by a running mean of its own size, so that weights are shares."
+    )
+
+    @model_validator(mode="after")
+    def _nothing_but_text(self) -> Heal:
+        _something_to_learn(self.objective)
+        for term, name in zip(self.objective, term_names(self.objective), strict=True):
+            if isinstance(term, TextTerm):
+                raise ValueError(f"`objective`: {name} goes by the words of answers, and this text has none")
+            if isinstance(term, Divergence) and term.logits == "stored":
+                raise ValueError(
+                    f"`objective`: {name} goes by stored probabilities, and for this text none are stored; "
+                    "write `logits: online`"
+                )
+        if self.max_too_long:
+            raise ValueError("`max_too_long`: no block is longer than `length`, so there is nothing to leave out")
+        return self
+
+
 class StudentSettings(Settings):
     """The model that is shipped."""
 
@@ -125,6 +178,18 @@ class StudentSettings(Settings):
         "(extraction of values that stand in the text as they are).",
     )
     carve: Carve = Field(default_factory=Carve, description="How it is cut from the teacher.")
+    heal: Heal | None = Field(
+        None, description="General distillation from the uncut model before the task; null goes without."
+    )
+
+    @model_validator(mode="after")
+    def _something_moves(self) -> StudentSettings:
+        if self.heal and self.heal.freeze_layers >= self.carve.layers:
+            raise ValueError(
+                f"`heal.freeze_layers` {self.heal.freeze_layers} leaves nothing to heal: `carve.layers` keeps "
+                f"{self.carve.layers}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cut_for_its_head(self) -> StudentSettings:
@@ -199,7 +264,11 @@ class TrainSettings(Optimisation):
     baseline_epochs: float = Field(8, gt=0, description="Passes of that baseline over the labelled rows.")
 
     @model_validator(mode="after")
-    def _something_to_learn(self) -> TrainSettings:
-        if not any(term.weight for term in self.objective):
-            raise ValueError("every term of `objective` has weight 0, so there is nothing to learn")
+    def _objective_has_weight(self) -> TrainSettings:
+        _something_to_learn(self.objective)
         return self
+
+
+def _something_to_learn(objective: Sequence[Term]) -> None:
+    if not any(term.weight for term in objective):
+        raise ValueError("every term of `objective` has weight 0, so there is nothing to learn")

@@ -8,7 +8,7 @@ from typing import Any
 
 from slmops.report.costs import measured
 from slmops.report.verdict import judge, reference_of
-from slmops.report.words import figure_name, full, in_order, percent, shown, visible
+from slmops.report.words import figure_name, full, healing, in_order, percent, shown, visible
 
 _PIPELINES = {
     "classification": "text-classification",
@@ -29,6 +29,7 @@ def card(
     version: str | None = None,
     recipe: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
+    healed: Mapping[str, Any] | None = None,
 ) -> str:
     """`MODEL_CARD.md` of the model that the evidence is about.
 
@@ -36,12 +37,13 @@ def card(
         name: of the bundle.
         recipe: as resolved, without paths.
         data: `data.json`.
+        healed: `heal.json`.
     """
     verdict = judge(evidence, gates)
     title = f"# {name}{f' {version}' if version else ''}"
     parts = [title, *_purpose(evidence), *_figures(evidence, verdict.subject), "## Verdict", f"**{verdict.title}.**"]
     parts += [_list([*verdict.reasons, *(f"Gate {gate['state']}: {gate['message']}" for gate in gates)])]
-    parts += [*_measured(evidence), *_made(recipe, data), *_limits(evidence), *_run(name)]
+    parts += [*_measured(evidence), *_made(recipe, data, healed), *_limits(evidence), *_run(name)]
     return f"---\n{metadata(name, evidence, verdict.subject, recipe)}---\n\n" + "\n\n".join(parts) + "\n"
 
 
@@ -128,7 +130,9 @@ def _measured(evidence: Mapping[str, Any]) -> Iterator[str]:
     yield f"Machine: {_plain(str(machine['processor']))}, {_plain(str(machine['system']))}."
 
 
-def _made(recipe: Mapping[str, Any] | None, data: Mapping[str, Any] | None) -> Iterator[str]:
+def _made(
+    recipe: Mapping[str, Any] | None, data: Mapping[str, Any] | None, told: Mapping[str, Any] | None
+) -> Iterator[str]:
     if recipe is None and data is None:
         return
     yield "## How it was made"
@@ -138,6 +142,8 @@ def _made(recipe: Mapping[str, Any] | None, data: Mapping[str, Any] | None) -> I
     if recipe:
         teachers = ", ".join(f"`{_plain(str(t['model']))}`" for t in recipe["teachers"])
         yield f"Distilled from {teachers} by slmops; seed {recipe['seed']}."
+    if told:
+        yield healing(told)
 
 
 def _limits(evidence: Mapping[str, Any]) -> Iterator[str]:

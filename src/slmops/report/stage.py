@@ -28,7 +28,7 @@ class CardSettings(Settings):
 
 
 class Card:
-    """`data` and `evaluate` → `MODEL_CARD.md`, which travels with the bundle."""
+    """`data`, `evaluate` and perhaps `healed` (`heal.json`) → `MODEL_CARD.md`, which travels with the bundle."""
 
     name: ClassVar[str] = "card"
     version: ClassVar[int] = 1
@@ -44,6 +44,7 @@ class Card:
             version=settings.version,
             recipe=settings.recipe,
             data=_read(inputs["data"] / "data.json"),
+            healed=_read(inputs["healed"] / "heal.json") if "healed" in inputs else None,
         )
         (context.out / CARD).write_text(text, encoding="utf-8")
         return {"bytes": len(text.encode())}
@@ -57,8 +58,9 @@ class Report:
     """What a run made → `table.txt` for the terminal, `report.html` for people, `report.json` for machines.
 
     Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `teacher`, further
-    ones by number (`teacher_2`), `student` and `baseline` (`history.json`), `teach` (what was dropped), `front`
-    (`front.json`, see `Story.front`), and `score_ROLE` for every role whose answers are to be shown beside the others'.
+    ones by number (`teacher_2`), `student` and `baseline` (`history.json`), `teach` (what was dropped),
+    `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE` for every role whose
+    answers are to be shown beside the others'.
     """
 
     name: ClassVar[str] = "report"
@@ -83,6 +85,7 @@ class Report:
             data=data,
             teaching=_teaching(inputs["teach"], data) if "teach" in inputs else None,
             carved=_read(inputs["student_carved"] / "carve.json"),
+            healed=_read(inputs["student_healed"] / "heal.json") if "student_healed" in inputs else None,
             histories={name.replace("_", " "): _read(inputs[name] / "history.json") for name in trained},
             examples=_examples(inputs, evidence),
             regression=_read(inputs["evaluate"] / "regression.json"),

@@ -27,6 +27,7 @@ class Story:
         data: `data.json`.
         teaching: rows the teacher answered (`rows`) and reasons why others were dropped (`dropped`).
         carved: `carve.json`.
+        healed: `heal.json` of the student.
         histories: trained model to its `history.json`.
         examples: rows beside the models' answers.
         regression: `regression.json`, the rows that once failed with what the shipped model answers now.
@@ -44,6 +45,7 @@ class Story:
     data: Mapping[str, Any] | None = None
     teaching: Mapping[str, Any] | None = None
     carved: Mapping[str, Any] | None = None
+    healed: Mapping[str, Any] | None = None
     histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     examples: Sequence[Group] = ()
     regression: Sequence[Mapping[str, Any]] = ()
@@ -61,6 +63,7 @@ class Story:
             "data": self.data,
             "teaching": self.teaching,
             "carved": self.carved,
+            "healed": self.healed,
             "histories": dict(self.histories) or None,
             "examples": [asdict(group) for group in self.examples] or None,
             "regression": list(self.regression) or None,

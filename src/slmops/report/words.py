@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from slmops.console import duration
+
 ROLES = {
     "teacher": "teacher",
     "teacher_same": "quantised",
@@ -121,6 +123,17 @@ def change(share: float) -> str:
 
 def p_value(p: float) -> str:
     return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.2g}"
+
+
+def healing(told: Mapping[str, Any]) -> str:
+    """`heal.json` in two sentences."""
+    return (
+        f"Before the task the cut model was healed: in {duration(told['train_seconds'])} it learned on "
+        f"{told['train_tokens']:,} tokens of text without answers to predict what the uncut model does. On text kept "
+        f"apart, its divergence from the uncut model went from {three(told['kl_before'])} to "
+        f"{three(told['kl_after'])} nats per token, its perplexity from {three(told['perplexity_before'])} to "
+        f"{three(told['perplexity_after'])}, where that of the uncut model is {three(told['perplexity_uncut'])}."
+    )
 
 
 def visible(text: str) -> str:

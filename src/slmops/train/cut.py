@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -101,6 +102,11 @@ def read_kept(folder: Path) -> Kept:
     """What the student in the artifact `folder` kept."""
     record = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     return Kept(**{field.name: record[field.name] for field in fields(Kept)})
+
+
+def carry_kept(folder: Path, out: Path) -> None:
+    """Put what the student in the artifact `folder` kept beside a model that was made of it, to `out`."""
+    shutil.copyfile(folder / _FILE, out / _FILE)
 
 
 def write_kept(folder: Path, kept: Kept, before: Mapping[str, int], after: Mapping[str, int]) -> None:

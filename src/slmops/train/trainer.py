@@ -66,7 +66,9 @@ def train(
     validation: Sequence[Example] = (),
     objective: Objective | None = None,
     normalise: bool = False,
+    every: int = 1,
     teacher: TeacherModel | None = None,
+    teacher_reads_once: bool = False,
     rounding: Rounding | None = None,
     head: TagHead | None = None,
     fsdp: Fsdp | None = None,
@@ -85,9 +87,11 @@ def train(
 
     Args:
         normalise: divide every term of the objective by a running mean of its own size.
+        every: the objective is taken at every n-th answer token alone.
         teacher: runs beside the student where the objective asks for more than its stored probabilities.
         head: takes the place of the model's own and is trained with it; the examples then have `labels`.
         fsdp: share the model out over the processes; see `slmops.train.sharding`.
+        teacher_reads_once: before several passes it is run over the examples, and what it makes of them is kept.
 
     Raises:
         BadInput: the objective does not go with the model, the teacher or the examples, or the settings cannot be
@@ -111,14 +115,22 @@ def train(
     grids = _grids(model, rounding)
     _freeze(model, settings.freeze_layers, grids)
     imitation = _imitation(
-        objective, model, examples, teacher=teacher, still=settings.freeze_layers, normalise=normalise
+        objective,
+        model,
+        examples,
+        teacher=teacher,
+        still=settings.freeze_layers,
+        normalise=normalise,
+        every=every,
     )
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
-    every = [*examples, *(validation if settings.stop_early else ())]
+    read = [*examples, *(validation if settings.stop_early else ())]
     parts = processes.count if fsdp else 1
-    check_memory(needed(model, plan, every, settings, parts=parts), available, model, settings)
+    check_memory(needed(model, plan, read, settings, parts=parts), available, model, settings)
+    if teacher_reads_once and settings.epochs > 1:
+        imitation.read(examples, told)
     from_below = imitation.reads_still_layers
-    states = None if from_below else trunk_states(model, settings.freeze_layers, every, told)
+    states = None if from_below else trunk_states(model, settings.freeze_layers, read, told)
     imitation.attach(model)
     if fsdp:
         shard(model, fsdp, processes)
@@ -127,7 +139,7 @@ def train(
     watcher = Watcher(tokens, settings, precision, work=work, processes=processes, progress=told)
     trainer = _Trainer(
         model,
-        every,
+        read,
         processes.part(plan),
         settings,
         imitation,

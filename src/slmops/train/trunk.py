@@ -74,7 +74,7 @@ def trunk_states(
             only_layers(model, slice(0, layers)),
             (progress or Silent()).task(f"run the {layers} still layers", tokens, "tokens") as task,
         ):
-            for batch in _batches(examples):
+            for batch in batches(examples):
                 longest = len(examples[batch[-1]])
                 ids = torch.zeros(len(batch), longest, dtype=torch.long)
                 for row, i in enumerate(batch):
@@ -88,7 +88,7 @@ def trunk_states(
     return [states[i] for i in range(len(examples))]
 
 
-def _batches(examples: Sequence[Example]) -> Iterator[list[int]]:
+def batches(examples: Sequence[Example]) -> Iterator[list[int]]:
     """Rows of like length together, shortest first, at most `_BATCH_TOKENS` tokens with padding."""
     batch: list[int] = []
     for i in sorted(range(len(examples)), key=lambda i: len(examples[i])):

@@ -6,23 +6,28 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from slmops.errors import BadInput
 from slmops.models.carve import keep_tokens
 from slmops.models.source import load_model, save_model
+from slmops.progress import Silent
 from slmops.recipe import objective as recipe
 from slmops.recipe.objective import Objective
 from slmops.recipe.training import Optimisation, TrainSettings
 from slmops.train.examples import Example, SoftTargets
 from slmops.train.objectives.base import View
 from slmops.train.objectives.imitate import Imitation
-from slmops.train.objectives.observe import TeacherModel
+from slmops.train.objectives.observe import TeacherModel, every_nth
+from slmops.train.objectives.recall import Recall
 from slmops.train.trainer import Trained, collate, last_checkpoint, train
 
 SETTINGS = Optimisation(epochs=8, learning_rate=1e-2, batch_tokens=64, precision="fp32", checkpoint_seconds=1e6)
@@ -101,6 +106,60 @@ TERMS = [
 
 def called(term: recipe.Term) -> str:
     return f"{term.kind}-{getattr(term, 'logits', getattr(term, 'distance', ''))}"
+
+
+class Counting(Silent):
+    """Progress that keeps what was begun."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    def task(self, title: str, total: float | None, unit: str):
+        self.titles.append(title)
+        return super().task(title, total, unit)
+
+
+@pytest.mark.parametrize(
+    ("term", "kept"),
+    [(recipe.ForwardKl(logits="online"), True), (recipe.HiddenTerm(), True), (recipe.AttentionTerm(), False)],
+    ids=["online", "hidden", "attention"],
+)
+def test_a_teacher_that_reads_once_teaches_the_same(pair, tmp_path, term, kept):
+    def run(name: str, progress: Silent, **how: bool) -> Trained:
+        where = {"work": tmp_path / name, "seed": 1, "progress": progress}
+        moved = SETTINGS.model_copy(update={"learning_rate": 1e-3})  # last bits do not grow
+        return train(pair.student, pair.examples, moved, objective=[term], teacher=pair.teacher, **where, **how)
+
+    every, once = Counting(), Counting()
+    always, read = run("always", every), run("once", once, teacher_reads_once=True)
+    losses = ([entry[term.kind] for entry in found.history] for found in (always, read))
+    assert next(losses) == pytest.approx(next(losses), rel=1e-3)
+    assert [title for title in once.titles if title not in every.titles] == ["run the uncut model"] * kept
+
+
+def test_what_is_known_of_two_examples_of_the_same_tokens_is_what_the_longer_answer_needs():
+    recall, states = Recall(), torch.arange(12.0).view(6, 2)
+    short, long = Example((1, 2, 3, 4), (5, 6)), Example((1, 2), (3, 4, 5, 6))
+    for example in (short, long, short):
+        recall.keep(example, states[len(example.prompt) - 1 : -1], {})
+    batch = collate([long, short], pad=0)
+    found = recall.find(batch)
+    assert found is not None
+    assert torch.equal(found[0], torch.cat([states[1:5], states[3:5]]))
+    assert recall.find(collate([Example((1,), (2,))], pad=0)) is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9)), min_size=1, max_size=5), st.integers(1, 6))
+def test_every_nth_position_of_a_batch_is_one_of_its_own(sizes, n):
+    made = iter(range(3, 10**6))
+    rows = [Example(tuple(islice(made, prompt)), tuple(islice(made, answer))) for prompt, answer in sizes]
+    batch = collate(rows, pad=0)
+    thin = every_nth(batch, n)
+    count, kept = len(batch["target"]), thin["target"].tolist()
+    assert kept == batch["target"].tolist()[batch["target"].tolist().index(kept[0]) :: n]
+    assert count // n <= len(kept) <= -(-count // n)
+    # A position predicts the token behind it.
+    assert torch.equal(batch["input_ids"][thin["predicts"].roll(1, dims=1)], thin["target"])
 
 
 def first_and_last(found: Trained, name: str) -> tuple[float, float]:

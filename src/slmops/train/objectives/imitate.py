@@ -9,7 +9,9 @@ import torch
 
 from slmops.errors import BadInput
 from slmops.models.tag_head import label_weights
+from slmops.progress import Progress
 from slmops.recipe.objective import Term as TermSettings
+from slmops.train.examples import Example
 from slmops.train.objectives.base import (
     ATTENTION,
     HIDDEN,
@@ -26,7 +28,7 @@ from slmops.train.objectives.base import (
 from slmops.train.objectives.custom import Custom
 from slmops.train.objectives.make import make_terms
 from slmops.train.objectives.mixture import Mixture
-from slmops.train.objectives.observe import Inputs, Taps, Teacher, TeacherModel, answer_logits, shape_of
+from slmops.train.objectives.observe import Inputs, Taps, Teacher, TeacherModel, answer_logits, every_nth, shape_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,6 +51,7 @@ class Imitation:
         teacher: TeacherModel | None = None,
         still: int = 0,
         normalise: bool = False,
+        every: int = 1,
     ) -> None:
         """Bind the terms.
 
@@ -57,6 +60,7 @@ class Imitation:
             student: the whole model.
             still: lowest layers that do not move.
             normalise: see `Mixture`.
+            every: compare the models at every n-th predicted position alone; see `every_nth`.
 
         Raises:
             BadInput: a term needs a teacher and there is none, or does not fit the two models.
@@ -70,7 +74,7 @@ class Imitation:
                 raise BadInput(f"train.objective: {wanting[0]} needs the teacher's model beside the student")
             self._bind(terms, student, teacher, still)
         self.mixture = Mixture(terms, [term.weight for term in objective], normalise=normalise)
-        self.still = still
+        self.still, self.every = still, every
         self._taps: Taps | None = None
         self._attention_before: str | None = None
 
@@ -94,6 +98,11 @@ class Imitation:
     def reads_still_layers(self) -> bool:
         """Whether a term looks at layers that do not move: then the student must be run as a whole."""
         return any(ours < self.still for pairs in self._layers.values() for _, ours in pairs)
+
+    def read(self, examples: Sequence[Example], progress: Progress) -> None:
+        """Let the teacher read the examples once, before several passes over them; see `Teacher.read`."""
+        if self._teacher:
+            self._teacher.read(examples, progress)
 
     def attach(self, student: PreTrainedModel) -> None:
         """Make what the terms learn a part of the student, and listen to its layers."""
@@ -120,6 +129,7 @@ class Imitation:
 
     def view(self, student: Any, inputs: Inputs) -> View:
         """Run the student, and the teacher where one is needed, over a batch."""
+        inputs = every_nth(inputs, self.every)
         logits, at = answer_logits(student, inputs), inputs["predicts"]
         shown: dict[str, Any] = {"weights": label_weights(student)}
         if STORED in self.needs:

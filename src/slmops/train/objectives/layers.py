@@ -33,9 +33,9 @@ def chosen(
         BadInput: a layer is out of range.
     """
     ours = list(range(models.still, models.student.layers)) if student is None else list(student)
-    in_range(ours, models.student.layers, f"{name}.student_layers", "student")
+    in_range(ours, models.student.layers, f"train.objective: {name}.student_layers", "student")
     theirs = [matched(models)[layer] for layer in ours] if teacher is None else list(teacher)
-    in_range(theirs, models.teacher.layers, f"{name}.teacher_layers", "teacher")
+    in_range(theirs, models.teacher.layers, f"train.objective: {name}.teacher_layers", "teacher")
     return list(zip(theirs, ours, strict=True))
 
 
@@ -43,10 +43,10 @@ def in_range(layers: Sequence[int], count: int, place: str, whose: str) -> None:
     """Refuse layer numbers that a model lacks.
 
     Raises:
-        BadInput: one is not in 0..count - 1.
+        BadInput: one is not in 0..count - 1; `place` says where it was asked for.
     """
     if odd := [layer for layer in layers if not 0 <= layer < count]:
         raise BadInput(
-            f"train.objective: {place}: the {whose} has no layer {odd[0]}: it has {count} layers",
+            f"{place}: the {whose} has no layer {odd[0]}: it has {count} layers",
             hint=f"its layers are 0 to {count - 1}",
         )

@@ -12,7 +12,11 @@ import torch
 
 from slmops.errors import BadInput
 from slmops.models.source import load_model
+from slmops.progress import Progress
+from slmops.train.examples import Example
 from slmops.train.objectives.base import Shape
+from slmops.train.objectives.recall import Recall
+from slmops.train.trunk import MAX_STATES_BYTES, batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,6 +41,20 @@ def run_to_answers(model: Any, inputs: Inputs) -> torch.Tensor:
     hidden = model.base_model(**below, attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
     logits: torch.Tensor = model.get_output_embeddings()(hidden[inputs["predicts"]])
     return logits.float()
+
+
+def every_nth(inputs: Inputs, n: int) -> Inputs:
+    """The batch with every n-th of its predicted positions alone; which of them, follows from its tokens."""
+    if n == 1:
+        return inputs
+    count = len(inputs["target"])
+    first = int(inputs["input_ids"].sum()) % min(n, count)
+    chosen = torch.arange(count, device=inputs["target"].device)[first::n]
+    rows, places = inputs["predicts"].nonzero(as_tuple=True)
+    predicts = torch.zeros_like(inputs["predicts"])
+    predicts[rows[chosen], places[chosen]] = True
+    by_position = {name: inputs[name][chosen] for name in ("target", "soft_ids", "soft_log_probs") if name in inputs}
+    return {**inputs, "predicts": predicts, **by_position}
 
 
 def shape_of(model: PreTrainedModel) -> Shape:
@@ -117,22 +135,63 @@ class Teacher:
         self.kept = None if teacher.kept_tokens is None else torch.tensor(list(teacher.kept_tokens))
         self.cut_from, self.logits = teacher.cut_from, logits
         self.taps: Taps | None = None
+        self.recall, self.layers, self.maps = Recall(), 0, False
 
-    def tap(self, *, hidden: Iterable[int], attention: Sequence[int]) -> None:
+    def tap(self, *, hidden: Sequence[int], attention: Sequence[int]) -> None:
+        self.layers, self.maps = len(hidden), bool(attention)
         if attention:
             self.model.set_attn_implementation("eager")
         self.taps = Taps(self.model, hidden=hidden, attention=attention)
 
     @torch.no_grad()
     def run(self, inputs: Inputs) -> tuple[torch.Tensor | None, dict[int, torch.Tensor], dict[int, torch.Tensor]]:
-        """Logits at answer positions, float32 [n, its vocabulary], if wanted; hidden states and attention maps."""
+        """Logits at answer positions, float32 [n, its vocabulary], if wanted; hidden states and attention maps.
+
+        The layers are run where the states of an example are not known yet.
+        """
+        maps: dict[int, torch.Tensor] = {}
+        if known := self.recall.find(inputs):
+            final, hidden = known
+            self._go_to(final.device)
+        else:
+            final, hidden, maps = self._states(inputs)
+        logits = self.model.get_output_embeddings()(final).float() if self.logits else None
+        return logits, hidden, maps
+
+    @torch.no_grad()
+    def read(self, examples: Sequence[Example], progress: Progress) -> None:
+        """Run the layers over the examples once and keep what comes out, so that no pass has to.
+
+        Nothing is kept where that would need more than `MAX_STATES_BYTES`, or where attention maps are wanted. The
+        batches depend on the examples alone, so a resumed training computes the same bits.
+        """
+        from slmops.train.trainer import collate
+
+        answers = sum(len(example.answer) for example in examples)
+        width, dtype = self.model.config.hidden_size, self.model.dtype
+        if self.maps or answers * (1 + self.layers) * width * dtype.itemsize > MAX_STATES_BYTES:
+            return
+        with progress.task("run the uncut model", sum(map(len, examples)), "tokens") as task:
+            for batch in batches(examples):
+                taken = [examples[i] for i in batch]
+                final, hidden, _ = self._states(collate(taken, pad=0))
+                sizes = [len(example.answer) for example in taken]
+                parts = {layer: states.to(dtype).split(sizes) for layer, states in hidden.items()}
+                for row, (example, own) in enumerate(zip(taken, final.split(sizes), strict=True)):
+                    self.recall.keep(example, own.clone(), {layer: part[row].clone() for layer, part in parts.items()})
+                task.advance(sum(map(len, taken)))
+
+    def _go_to(self, device: torch.device) -> None:
+        if self.model.device != device:
+            self.model.to(device)
+
+    def _states(self, inputs: Inputs) -> tuple[torch.Tensor, dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+        """What goes into the head, [n, width]; hidden states and attention maps: all at answer positions."""
         ids, at = inputs["input_ids"], inputs["predicts"]
-        if self.model.device != ids.device:
-            self.model.to(ids.device)
+        self._go_to(ids.device)
         if self.kept is not None:
             self.kept = self.kept.to(ids.device)
             ids = self.kept[ids]
         mask = inputs["attention_mask"]
         states = self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        logits = self.model.get_output_embeddings()(states[at]).float() if self.logits else None
-        return logits, *(self.taps.take(at) if self.taps else ({}, {}))
+        return states[at], *(self.taps.take(at) if self.taps else ({}, {}))

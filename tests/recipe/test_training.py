@@ -1,0 +1,60 @@
+"""What a recipe may say of healing, and what is refused when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slmops.errors import BadInput
+from slmops.recipe import Recipe, parse_recipe
+from slmops.recipe.objective import ForwardKl, HiddenTerm
+
+
+def recipe(folder: Path, heal: Any, **student: Any) -> Recipe:
+    for name in ("train.jsonl", "test.jsonl", "wiki.txt", "more.jsonl"):
+        (folder / name).touch()
+    data = {"train": "train.jsonl", "test": "test.jsonl"}
+    teachers = [{"model": "wheel:none"}]
+    written = {"name": "a", "task": {"kind": "classification"}, "data": data, "teachers": teachers}
+    return parse_recipe({**written, "student": {"heal": heal, **student}}, folder=folder)
+
+
+def test_nothing_is_healed_unless_it_is_asked_for(tmp_path):
+    assert recipe(tmp_path, None).student.heal is None
+
+
+def test_by_default_probabilities_and_states_are_imitated_and_no_words(tmp_path):
+    heal = recipe(tmp_path, {}).student.heal
+    assert heal is not None
+    assert heal.objective == [ForwardKl(logits="online"), HiddenTerm(distance="cosine")]
+    assert heal.text is None
+
+
+@pytest.mark.parametrize(("text", "names"), [("wiki.txt", ["wiki.txt"]), (["more.jsonl", "wiki.txt"],) * 2])
+def test_one_file_or_several_and_none_is_shared_with_its_folder(tmp_path, text, names):
+    read = recipe(tmp_path, {"text": text})
+    assert read.student.heal is not None
+    assert read.student.heal.text == [tmp_path / name for name in names]
+    assert read.shareable()["student"]["heal"]["text"] == names
+    assert str(tmp_path) not in str(read.shareable())
+
+
+@pytest.mark.parametrize(
+    ("heal", "said"),
+    [
+        ({"text": "nowhere.txt"}, "student.heal.text.0: there is no file"),
+        ({"text": []}, "student.heal.text is []"),
+        ({"objective": {"kind": "text"}}, "text goes by the words of answers, and this text has none"),
+        ({"objective": {"kind": "reverse_kl"}}, "reverse_kl goes by stored probabilities"),
+        ({"objective": {"kind": "hidden", "weight": 0.0}}, "there is nothing to learn"),
+        ({"max_too_long": 0.1}, "`max_too_long`: no block is longer than `length`"),
+        ({"length": 1}, "student.heal.length is 1"),
+        ({"freeze_layers": 12}, "`heal.freeze_layers` 12 leaves nothing to heal: `carve.layers` keeps 12"),
+    ],
+)
+def test_what_could_not_be_healed_by_is_refused(tmp_path, heal, said):
+    with pytest.raises(BadInput) as error:
+        recipe(tmp_path, heal)
+    assert said in str(error.value)
