@@ -33,6 +33,13 @@ def test_a_loss_that_climbs_and_stays_is_said_once_with_what_to_change():
     assert 30 + DIVERGED_STEPS <= alarms.given["divergence"] <= 30 + 2 * DIVERGED_STEPS
 
 
+def test_a_step_whose_loss_compares_with_none_says_nothing_of_it():
+    alarms = Alarms()
+    for step in range(1, 200):
+        assert alarms.step(step, None if step % 2 else 1.0, 1.0) == []
+    assert alarms.loss == alarms.lowest == 1.0
+
+
 def test_a_hill_that_is_crossed_at_once_is_not():
     assert steps(Alarms(), [1.0] * 30 + [5.0] * 2 + [1.0] * 60) == []
 

@@ -45,7 +45,7 @@ from slmops.tasks.custom import load_metrics
 from slmops.teach.stage import Teach
 from slmops.train.objectives.base import OF_TEACHER, STORED
 from slmops.train.objectives.layers import in_range
-from slmops.train.objectives.make import all_needs, custom_terms, needs_of
+from slmops.train.objectives.make import all_needs, check_on_policy, custom_terms, needs_of
 from slmops.train.stage import OBJECTIVE, CarveStudent, CheckCut, Distil, DistilSettings, Fit, FitSettings
 
 
@@ -88,6 +88,8 @@ def _check_objective(recipe: Recipe) -> None:
             )
         if isinstance(term, Layered):
             in_range(term.student_layers or [], recipe.student.carve.layers, f"{name}.student_layers", "student")
+    if recipe.train.on_policy:
+        check_on_policy(recipe.train.objective, recipe.train.on_policy.fraction)
 
 
 def _check_gates(recipe: Recipe) -> None:
@@ -144,6 +146,7 @@ def _student(recipe: Recipe) -> list[Node]:
         optimisation=_optimisation(train),
         objective=train.objective,
         normalise=train.normalise,
+        on_policy=train.on_policy,
         round_to_int4=train.round_to_int4,
         max_cut_off=train.max_cut_off,
     )
