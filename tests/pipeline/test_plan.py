@@ -313,7 +313,7 @@ def test_own_answers_that_no_term_can_judge_are_refused_before_anything_runs(pro
     with pytest.raises(BadInput, match=r"train\.on_policy: no term of train\.objective"):
         nodes_for(load(project, "train.on_policy={}"))
     objective = "train.objective=[{kind: reverse_kl, logits: online}, {kind: text}]"
-    with pytest.raises(BadInput, match="fraction 1 leaves no given answers, which text of train.objective need"):
+    with pytest.raises(BadInput, match=r"fraction 1 leaves no given answers, which text of train\.objective need"):
         nodes_for(load(project, "train.on_policy={fraction: 1}", objective))
     nodes = graph(project, "train.on_policy={temperature: 0.7}", objective)
     assert nodes["student"].settings.on_policy == OnPolicy(fraction=0.5, temperature=0.7)

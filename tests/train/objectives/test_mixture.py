@@ -58,7 +58,7 @@ def test_of_the_students_own_answers_only_what_a_teacher_judges_is_measured():
     mixture = Mixture(terms, [1.0, 0.3, 0.0], normalise=True)
     ((name, (factor, value)),) = mixture(view(), own=True).items()
     assert (name, float(factor), value.item()) == ("a", pytest.approx(1 / 2), 2.0)
-    assert mixture.magnitudes.tolist() == [2.0, 0.0, 0.0]
+    assert mixture.magnitudes.tolist() == pytest.approx([2.0, 0.0, 0.0])
     given = mixture(view())
     assert [value.item() for _, value in given.values()] == [4.0, 5.0, 8.0]
     assert float(given["b"][0]) == pytest.approx(0.3 / 5)
