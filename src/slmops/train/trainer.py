@@ -98,12 +98,10 @@ def train(
     told = (progress if processes.first else None) or Silent()
     objective = objective or [TextTerm()]
     _check(settings, validation)
-    check_on_policy(objective, on_policy.fraction if on_policy else 0)
+    check_on_policy(objective, on_policy.fraction if on_policy else 0.0)
     available, last = available_bytes(), last_checkpoint(work)
     transformers.set_seed(seed)
-    precision = _precision(settings, folder, last, processes)
-    if precision.fp32_gflops is not None:
-        told.note(precision.said())
+    precision = _precision(settings, folder, last, processes, told)
     model = load_model(folder, dtype=precision.dtype)
     grids = _grids(model, rounding)
     _freeze(model, settings.freeze_layers, grids)
@@ -131,10 +129,8 @@ def train(
         validation=_validation_batches(len(examples), validation, settings),
         grids=grids,
         states=states,
-        work=work,
         seed=seed,
         watcher=Watcher(tokens, imitation.names, settings, precision, work=work, processes=processes, progress=told),
-        processes=processes,
     )
     _run(trainer, model, last, told, title)
     return _finished(trainer, model)
@@ -188,10 +184,21 @@ def _imitation(
     return imitation
 
 
-def _precision(settings: Optimisation, folder: Path, last: Path | None, processes: Processes) -> Precision:
-    """What a checkpoint was trained in goes on in the same; else what the first process finds."""
-    if settings.precision == "auto" and last:
-        return Precision(**kept_state(last)["precision"])
+def _precision(
+    settings: Optimisation, folder: Path, last: Path | None, processes: Processes, progress: Progress
+) -> Precision:
+    """What a checkpoint was trained in goes on in the same; else what the first process finds. Told where measured."""
+    precision = _kept_precision(settings, last) or _found_precision(settings, folder, processes)
+    if precision.fp32_gflops is not None:
+        progress.note(precision.said())
+    return precision
+
+
+def _kept_precision(settings: Optimisation, last: Path | None) -> Precision | None:
+    return Precision(**kept_state(last)["precision"]) if settings.precision == "auto" and last else None
+
+
+def _found_precision(settings: Optimisation, folder: Path, processes: Processes) -> Precision:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     found = resolve_precision(settings.precision, config)
     name = "bf16" if processes.first_says(found.name == "bf16") else "fp32"
@@ -242,10 +249,8 @@ class _Trainer(Trainer):
         validation: list[list[int]],
         grids: dict[torch.Tensor, Round],
         states: list[torch.Tensor] | None,
-        work: Path,
         seed: int,
         watcher: Watcher,
-        processes: Processes,
     ) -> None:
         """A trainer of this process's batches.
 
@@ -256,7 +261,7 @@ class _Trainer(Trainer):
             validation: batches of all processes together.
         """
         self.examples, self.plan, self.settings, self.imitation = examples, plan, settings, imitation
-        self.writer, self.validation, self.processes = writer, validation, processes
+        self.writer, self.validation, self.processes = writer, validation, watcher.processes
         self.watcher, self.grids, self.states = watcher, grids, states
         self.answer_tokens = 0.0
         self.trainable = [weight for weight in model.parameters() if weight.requires_grad]
@@ -264,7 +269,7 @@ class _Trainer(Trainer):
         if settings.checkpoint_activations:
             _recompute_activations(model)
         arguments = TrainingArguments(
-            output_dir=str(work),
+            output_dir=str(watcher.work),
             max_steps=len(watcher.tokens),
             gradient_accumulation_steps=settings.accumulate,
             seed=seed,
