@@ -127,7 +127,7 @@ class OnPolicy(Settings):
     """
 
     fraction: float = Field(
-        0.5, ge=0, le=1, description="Share of the batches whose answers the student writes, with its weights of then."
+        0.5, ge=0, le=1, description="Share of the batches whose answers the student writes when their turn comes."
     )
     temperature: float = Field(1.0, gt=0, le=100, description="Of its sampling; 1 is its own distribution.")
     max_tokens: int | None = Field(
