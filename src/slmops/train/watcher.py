@@ -93,7 +93,8 @@ class Watcher(TrainerCallback):
         self.taken, self.own_tokens, self.own_seconds = 0, 0, 0.0
         self.alarms, self.lowest = Alarms(), Lowest()
         self._done, self._norm = 0, 0.0
-        self._begin_step()
+        self._loss = self._share = 0.0
+        self._sums, self._shares = dict.fromkeys(terms, 0.0), dict.fromkeys(terms, 0.0)
         self._recent: list[dict[str, float]] = []
         self._since = self._saved = time.monotonic()
 
@@ -181,15 +182,12 @@ class Watcher(TrainerCallback):
             control.should_save = due and not control.should_training_stop and not last
         self._since = time.monotonic()
 
-    def _begin_step(self) -> None:
-        self._loss, self._share = 0.0, 0.0
-        self._sums, self._shares = dict.fromkeys(self.terms, 0.0), dict.fromkeys(self.terms, 0.0)
-
     def _whole_step(self) -> tuple[float | None, dict[str, float]]:
         """The comparable loss of the step, and each term, over those batches of all processes that have it."""
         loss, *sums = self.processes.total([self._loss, *self._sums.values()])
         share, *shares = self.processes.total([self._share, *self._shares.values()])
-        self._begin_step()
+        self._loss = self._share = 0.0
+        self._sums, self._shares = dict.fromkeys(self.terms, 0.0), dict.fromkeys(self.terms, 0.0)
         parts = zip(self.terms, sums, shares, strict=True)
         return loss / share if share else None, {name: total / part for name, total, part in parts if part}
 
