@@ -18,6 +18,7 @@ from slmops.pipeline.keys import address, in_order
 from slmops.pipeline.plan import nodes_for
 from slmops.pipeline.stage import Node
 from slmops.recipe import Recipe
+from slmops.recipe.training import OnPolicy
 from slmops.samples.project import write_project
 from slmops.tasks import make_task
 
@@ -366,6 +367,22 @@ def test_the_teacher_runs_beside_the_student_where_a_term_needs_it(project, obje
     unfitted = load(project, f"train.objective={objective}", "teachers.0.fit=null")
     taken = {node.id: node.inputs for node in nodes_for(unfitted)}
     assert taken["student"].get("teacher") == ("base" if runs else None)
+
+
+def test_own_answers_that_no_term_can_judge_are_refused_before_anything_runs(project):
+    with pytest.raises(BadInput, match=r"train\.on_policy: no term of train\.objective"):
+        nodes_for(load(project, "train.on_policy={}"))
+    objective = "train.objective=[{kind: reverse_kl, logits: online}, {kind: text}]"
+    with pytest.raises(BadInput, match=r"fraction 1 leaves no given answers, which text of train\.objective need"):
+        nodes_for(load(project, "train.on_policy={fraction: 1}", objective))
+    nodes = graph(project, "train.on_policy={temperature: 0.7}", objective)
+    assert nodes["student"].settings.on_policy == OnPolicy(fraction=0.5, temperature=0.7)
+    assert nodes["student"].inputs["teacher"] == "teacher"
+    assert changed(project, "train.on_policy={fraction: 0}") == {
+        "student",
+        "score:student",
+        *(AFTER_COMPRESS - {"teacher:same", "score:teacher_same"}),
+    }
 
 
 def test_a_layer_that_the_student_will_not_have_is_refused_before_anything_runs(project):

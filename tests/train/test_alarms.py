@@ -3,6 +3,7 @@
 import json
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,13 @@ def test_a_loss_that_climbs_and_stays_is_said_once_with_what_to_change():
     assert said.startswith("the loss diverges: at step")
     assert "lower learning_rate" in said
     assert 30 + DIVERGED_STEPS <= alarms.given["divergence"] <= 30 + 2 * DIVERGED_STEPS
+
+
+def test_a_step_whose_loss_compares_with_none_says_nothing_of_it():
+    alarms = Alarms()
+    for step in range(1, 200):
+        assert alarms.step(step, None if step % 2 else 1.0, 1.0) == []
+    assert alarms.loss == pytest.approx(1)
 
 
 def test_a_hill_that_is_crossed_at_once_is_not():

@@ -10,11 +10,14 @@ import pytest
 
 from slmops.data.read import write_jsonl
 from slmops.errors import BadInput
+from slmops.models.tokenizer import Tokenizer
 from slmops.pipeline.stage import Context
 from slmops.recipe.objective import AttentionTerm, ForwardKl, HiddenTerm, Objective, TextTerm
-from slmops.recipe.training import Optimisation
+from slmops.recipe.training import OnPolicy, Optimisation
 from slmops.tasks import Classification
 from slmops.teach.answers import Answer, save_answers
+from slmops.train import trainer
+from slmops.train.on_policy import OwnAnswers, Writer
 from slmops.train.stage import Distil, DistilSettings
 
 TASK = Classification(("refund", "other"), None, 8)
@@ -43,8 +46,12 @@ def answer(folder: Path, tokens: list[int], text: str) -> None:
     save_answers(folder, [Answer(f"p{i}", "hello", text, np.array(tokens), top, log_probs) for i in range(4)])
 
 
-def distil(inputs: dict[str, Path], folder: Path, objective: Objective) -> dict[str, float | str]:
-    settings = DistilSettings(optimisation=MOVED, objective=objective, normalise=False, max_cut_off=0.5)
+def distil(
+    inputs: dict[str, Path], folder: Path, objective: Objective, on_policy: OnPolicy | None = None
+) -> dict[str, float | str]:
+    settings = DistilSettings(
+        optimisation=MOVED, objective=objective, normalise=False, on_policy=on_policy, max_cut_off=0.5
+    )
     (folder / "out").mkdir()
     return dict(Distil().run(inputs, settings, Context(out=folder / "out", work=folder / "work", seed=7)))
 
@@ -61,6 +68,25 @@ def test_every_term_is_a_figure(inputs, tmp_path, objective, figures):
     found = distil(inputs, tmp_path, objective)
     assert {name for name in found if name.startswith("loss_")} == figures
     assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("limit", "longest"), [(None, TASK.max_answer_tokens), (3, 3)])
+def test_the_student_writes_as_much_as_the_task_or_the_recipe_allows(inputs, tmp_path, monkeypatch, limit, longest):
+    told = []
+
+    class Telling(Writer):
+        def __init__(self, how, batches, seed):
+            told.append(how)
+            super().__init__(how, batches, seed)
+
+    monkeypatch.setattr(trainer, "Writer", Telling)
+    own = OnPolicy(fraction=1.0, temperature=0.5, max_tokens=limit)
+    found = distil(inputs, tmp_path, [ForwardKl(logits="online")], own)
+    (how,) = told
+    assert how == OwnAnswers(1.0, 0.5, longest, Tokenizer.load(inputs["student"] / "model").end_ids)
+    assert 6 <= float(found["on_policy_tokens"]) <= 6 * longest
+    assert 0 < float(found["on_policy_time_share"]) < 1
+    assert "loss_forward_kl" in found
 
 
 def test_an_unmoved_student_of_itself_is_no_distance_away(inputs, tmp_path):

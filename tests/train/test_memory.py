@@ -10,6 +10,7 @@ from slmops.train.examples import Example
 from slmops.train.memory import activation_bytes, available_bytes, needed
 from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
+from slmops.train.on_policy import OwnAnswers, Writer
 from slmops.train.optimiser import MasterAdamW
 from slmops.train.trainer import collate
 
@@ -74,6 +75,21 @@ def test_the_largest_batch_counts(tiny):
     model = load_model(tiny.folder)
     one, two = (needed(model, batches, ROWS, Optimisation()).activations for batches in ([[0]], [[0], [1, 2], [3]]))
     assert two == 2 * one
+
+
+def test_answers_that_are_not_yet_written_count_as_the_longest(tiny):
+    model, batches = load_model(tiny.folder), [[0, 1], [2, 3], [4]]
+    writer = Writer(OwnAnswers(1.0, 1.0, 60, frozenset()), len(batches), seed=0)
+    long = [Example(row.prompt, (5,) * 60) for row in ROWS]
+    settings = Optimisation(freeze_layers=1)
+    planned = needed(model, batches, ROWS, settings)
+    found = needed(model, batches, ROWS, settings, writer=writer, whole=True, teacher_bytes=7)
+    assert found.activations == needed(model, batches, long, settings).activations > planned.activations
+    # Still layers are run again in every pass then.
+    assert planned.states > found.states == 0
+    assert found.total - found.activations == planned.total - planned.activations - planned.states + 7
+    writer.batches = frozenset()
+    assert needed(model, batches, ROWS, settings, writer=writer).activations == planned.activations
 
 
 def test_processes_share_what_is_available(monkeypatch):

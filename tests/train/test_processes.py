@@ -18,6 +18,14 @@ def test_the_processes_of_a_step_take_just_its_batches(batches, count, accumulat
         assert len({len(share) for share in shares}) == 1
 
 
+@given(BATCHES, st.integers(1, 4))
+def test_a_batch_of_a_process_has_a_number_among_all(batches, count):
+    for processes in (Processes(rank, count) for rank in range(count)):
+        for place, batch in enumerate(processes.part(batches)):
+            number = processes.number(place)
+            assert batch == (batches[number] if number < len(batches) else [])
+
+
 def test_alone_everything_is_as_it_is(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     alone = Processes.joined()

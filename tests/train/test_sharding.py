@@ -124,12 +124,12 @@ def test_one_process_has_nobody_to_share_with(tiny, tmp_path):
 def test_what_needs_whole_weights_is_refused(changed, objective, rounding, normalise, refused):
     settings = SETTINGS.model_copy(update=changed)
     with pytest.raises(BadInput, match=f"fsdp does not go with {refused}"):
-        check_sharding(Processes(0, 2), settings, objective, rounding=rounding, normalise=normalise)
+        check_sharding(Processes(0, 2), settings, objective, rounding=rounding, normalise=normalise, head=None)
 
 
 def test_what_goes_by_stored_probabilities_and_words_is_taken():
     settings = Optimisation(accumulate=4, checkpoint_activations=True, stop_early=StopEarly())
-    check_sharding(Processes(1, 2), settings, [ForwardKl(), TextTerm()], rounding=None, normalise=False)
+    check_sharding(Processes(1, 2), settings, [ForwardKl(), TextTerm()], rounding=None, normalise=False, head=None)
 
 
 def test_a_tensor_that_is_not_shared_out_is_whole_already():

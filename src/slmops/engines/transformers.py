@@ -16,6 +16,7 @@ from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token, To
 from slmops.engines.choices import Node, check_choices, common_prefix, one_by_one, tree
 from slmops.engines.decoding import MAX_LOGITS, MAX_REQUESTS, check, decode, score, score_top
 from slmops.errors import BadInput
+from slmops.models.cached import CachedBatch
 from slmops.models.tokenizer import configured_end_ids
 
 if TYPE_CHECKING:
@@ -167,49 +168,21 @@ def _info(model: PreTrainedModel, folder: Path, threads: int) -> EngineInfo:
 
 
 class _Batch:
-    """Prompts padded on the left, so that all answers begin in the same column of the cache."""
+    """A batch in flight, as the decoding loop wants it."""
 
     def __init__(self, model: PreTrainedModel, prompts: Prompts) -> None:
-        import torch
-
-        self._model = model
-        length = max(map(len, prompts))
-        ids = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts])
-        self._mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        self._cache: Any = None
-        self._run(ids, (self._mask.cumsum(-1) - 1).clamp(min=0))
+        self._rows = CachedBatch(model, prompts)
 
     def logits(self) -> Logits:
-        return self._logits
+        logits: Logits = self._rows.logits.float().numpy()
+        return logits
 
     def advance(self, ids: Sequence[int]) -> None:
-        import torch
-
-        self._mask = torch.cat([self._mask, torch.ones(len(ids), 1, dtype=torch.long)], dim=1)
-        self._run(torch.tensor(ids)[:, None], self._mask.sum(-1, keepdim=True) - 1)
+        self._rows.advance(ids)
 
     def keep(self, rows: Sequence[int]) -> bool:
-        import torch
-
-        chosen = torch.tensor(rows)
-        self._mask = self._mask[chosen]
-        self._cache.batch_select_indices(chosen)
+        self._rows.keep(rows)
         return True
-
-    def _run(self, ids: torch.Tensor, positions: torch.Tensor) -> None:
-        import torch
-
-        with torch.inference_mode():
-            output = self._model(
-                input_ids=ids,
-                attention_mask=self._mask,
-                position_ids=positions,
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        self._cache = output.past_key_values
-        self._logits: Logits = output.logits[:, -1].float().numpy()
 
 
 def _attends_to_all(model: PreTrainedModel) -> bool:

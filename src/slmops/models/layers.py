@@ -38,7 +38,7 @@ def layers_of(model: PreTrainedModel) -> list[Layer]:
     decoder = model.get_decoder()
     if decoder.config is not model.config or not hasattr(decoder, "layers"):
         raise BadInput(
-            f"{type(model).__name__} cannot be cut: it is no plain stack of layers for text alone",
+            f"{type(model).__name__} cannot be cut or looked into: it is no plain stack of layers for text alone",
             hint="give the text model alone, such as Gemma3ForCausalLM",
         )
     lists = {name: found for name in PER_LAYER if (found := getattr(model.config, name, None))}

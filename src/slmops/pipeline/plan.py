@@ -62,7 +62,7 @@ from slmops.teach.stage import (
 )
 from slmops.train.objectives.base import OF_TEACHER, STORED
 from slmops.train.objectives.layers import in_range
-from slmops.train.objectives.make import all_needs, custom_terms, needs_of
+from slmops.train.objectives.make import all_needs, check_on_policy, custom_terms, needs_of
 from slmops.train.stage import (
     OBJECTIVE,
     TEXT,
@@ -137,6 +137,8 @@ def _check_objective(recipe: Recipe) -> None:
                 "`logits: stored`",
             )
         _check_student_layers(recipe, term, f"train.objective: {name}")
+    if recipe.train.on_policy:
+        check_on_policy(recipe.train.objective, recipe.train.on_policy.fraction)
     for term, name in _named(recipe.student.heal.objective if recipe.student.heal else []):
         if STORED in needs_of(term):
             raise BadInput(
@@ -309,6 +311,7 @@ def _student(recipe: Recipe) -> list[Node]:
         optimisation=_part(Optimisation, train),
         objective=objective,
         normalise=train.normalise,
+        on_policy=train.on_policy,
         round_to_int4=train.round_to_int4,
         head=head,
         max_cut_off=train.max_cut_off,

@@ -237,6 +237,21 @@ class Fsdp(Settings):
     )
 
 
+class OnPolicy(Settings):
+    """Answers that the student writes itself while it learns, for the teacher to judge (Agarwal et al. 2024, GKD).
+
+    Divergences with `logits: online`, `hidden` and `attention` learn from them; other terms go by given answers alone.
+    """
+
+    fraction: float = Field(
+        0.5, ge=0, le=1, description="Share of the batches whose answers the student writes when their turn comes."
+    )
+    temperature: float = Field(1.0, gt=0, le=100, description="Of its sampling; 1 is its own distribution.")
+    max_tokens: int | None = Field(
+        None, ge=1, description="Of an answer of its own; null takes the task's `max_answer_tokens`."
+    )
+
+
 class TrainSettings(Optimisation):
     """Stage two of distillation: the student learns from the teacher's answers."""
 
@@ -255,6 +270,9 @@ class TrainSettings(Optimisation):
     )
     normalise: bool = Field(
         False, description="Divide every term by a running mean of its own size, so that weights are shares."
+    )
+    on_policy: OnPolicy | None = Field(
+        None, description="The student writes some answers itself; null learns from given answers alone."
     )
     max_cut_off: Share = Field(
         0.5,

@@ -8,6 +8,9 @@ from typing import Any
 from slmops.report.svg import CHARACTER, Drawing, both, spread
 from slmops.report.words import full, in_order, slot, three
 
+_NO_LOSS = frozenset({"step", "tokens", "seconds", "on_policy_tokens", "on_policy_seconds"})
+"""What else an entry of a training's history holds."""
+
 
 def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> str | None:
     """Loss against tokens seen, one line per trained model and loss term; `validation` has fewer points."""
@@ -15,7 +18,7 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> str | None
         (role, term, [(entry["tokens"], entry[term]) for entry in history if entry.get(term, 0) > 0])
         for role, history in histories.items()
         for term in dict.fromkeys(name for entry in history for name in entry)
-        if term not in ("step", "tokens", "seconds")
+        if term not in _NO_LOSS
     ]
     lines = [line for line in lines if len(line[2]) > 1]
     return both(lambda width: _curves(lines, width)) if lines else None

@@ -40,14 +40,15 @@ class Alarms:
         """Everything, as JSON data: `Alarms(**state)` goes on where this one is."""
         return asdict(self)
 
-    def step(self, step: int, loss: float, norm: float) -> list[str]:
+    def step(self, step: int, loss: float | None, norm: float) -> list[str]:
         """Take in one optimiser step; what has to be said about it.
 
         Args:
-            loss: in nats per answer token.
+            loss: in nats per answer token; None where the step had none that can be compared with others.
             norm: of the gradient before it is clipped.
         """
-        return [said for said in (self._diverging(step, loss), self._spiking(step, norm)) if said]
+        diverging = None if loss is None else self._diverging(step, loss)
+        return [said for said in (diverging, self._spiking(step, norm)) if said]
 
     def evaluated(self, step: int, validation: float) -> list[str]:
         """Take in one evaluation on the validation rows; what has to be said about it."""

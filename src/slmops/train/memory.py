@@ -14,6 +14,7 @@ from slmops.console import size
 from slmops.errors import BadInput
 from slmops.recipe.training import Optimisation
 from slmops.train.examples import Example
+from slmops.train.on_policy import Writer
 from slmops.train.trunk import states_bytes
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Memory:
         optimiser: float32 masters and two moments of each moving weight.
         activations: what the backward pass of the largest batch reads, and the logits of its answers.
         states: what the still layers put out, where it is kept for every example.
+        teacher: weights of the teacher that runs beside the student.
     """
 
     weights: int
@@ -39,6 +41,7 @@ class Memory:
     optimiser: int
     activations: int
     states: int = 0
+    teacher: int = 0
 
     @property
     def total(self) -> int:
@@ -62,31 +65,36 @@ def needed(
     settings: Optimisation,
     *,
     parts: int = 1,
+    writer: Writer | None = None,
+    whole: bool = False,
+    teacher_bytes: int = 0,
 ) -> Memory:
     """What training `model` on `batches` of `examples` needs; still weights have no gradient and no master.
 
     Args:
         parts: processes that weights, gradients and the optimiser's state are shared out over.
+        writer: the answers of its batches count as the longest that it may write. The cache that they are written with
+            is gone before the backward pass, which keeps several times as much of every token.
+        whole: still layers are run again in every pass, and nothing of them is kept.
     """
     itemsize = model.dtype.itemsize
     moving = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     in_step = 0 if itemsize == _FLOAT32 else _FLOAT32 * moving
-    activations = (
-        activation_bytes(
-            model,
-            rows=len(batch),
-            length=max(len(examples[i]) for i in batch),
-            answer_tokens=sum(len(examples[i].answer) for i in batch),
-            settings=settings,
+    activations = []
+    for number, batch in enumerate(batches):
+        longest = writer.how.max_tokens if writer and number in writer.batches else None
+        answers = [longest or len(examples[i].answer) for i in batch]
+        length = max(len(examples[i].prompt) + answer for i, answer in zip(batch, answers, strict=True))
+        activations.append(
+            activation_bytes(model, rows=len(batch), length=length, answer_tokens=sum(answers), settings=settings)
         )
-        for batch in batches
-    )
     return Memory(
         weights=sum(weight.numel() for weight in model.parameters()) * itemsize // parts,
         gradients=(moving * itemsize + in_step) // parts,
         optimiser=3 * _FLOAT32 * moving // parts,
         activations=max(activations),
-        states=states_bytes(model, settings.freeze_layers, examples),
+        states=0 if whole else states_bytes(model, settings.freeze_layers, examples),
+        teacher=teacher_bytes,
     )
 
 

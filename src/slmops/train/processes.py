@@ -42,6 +42,10 @@ class Processes:
         rounds = -(-len(batches) // self.count)
         return mine + [[] for _ in range(rounds - len(mine))]
 
+    def number(self, place: int) -> int:
+        """The number, among all batches, of the one at `place` of this process's part."""
+        return self.rank + place * self.count
+
     def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
         if self.count > 1:

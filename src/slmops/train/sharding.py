@@ -26,9 +26,17 @@ from slmops.train.processes import Processes, device_type
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from slmops.models.tag_head import TagHead
+
 
 def check_sharding(
-    processes: Processes, settings: Optimisation, objective: Objective, *, rounding: Rounding | None, normalise: bool
+    processes: Processes,
+    settings: Optimisation,
+    objective: Objective,
+    *,
+    rounding: Rounding | None,
+    normalise: bool,
+    head: TagHead | None,
 ) -> None:
     """Refuse what needs whole weights, or more processes than there are.
 
@@ -45,6 +53,7 @@ def check_sharding(
         "freeze_layers": settings.freeze_layers > 0,
         "round_to_int4": rounding is not None,
         "normalise": normalise,
+        "a head that labels": head is not None,
         "terms of one's own": bool(own),
         "terms that run the teacher beside the student": bool(
             all_needs([term for term in objective if term not in own]) & OF_TEACHER

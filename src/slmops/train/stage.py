@@ -14,7 +14,7 @@ from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe.objective import Layered, Objective, term_names
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Carve, Head, Optimisation, Rounding
+from slmops.recipe.training import Carve, Head, OnPolicy, Optimisation, Rounding
 
 if TYPE_CHECKING:
     from slmops.models.tag_head import TagHead
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slmops.train.examples import Example
     from slmops.train.heal import Blocks
     from slmops.train.objectives.observe import TeacherModel
+    from slmops.train.on_policy import OwnAnswers
     from slmops.train.trainer import Trained
 
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
@@ -175,6 +176,7 @@ class DistilSettings(FitSettings):
 
     objective: Objective
     normalise: bool
+    on_policy: OnPolicy | None = None
     max_cut_off: float
 
 
@@ -339,6 +341,7 @@ class Distil:
             context,
             objective=settings.objective,
             normalise=settings.normalise,
+            on_policy=_own_answers(settings.on_policy, task, tokenizer),
             teacher=teacher,
             rounding=settings.round_to_int4,
             head=_head(settings.head, task, tokenizer, folder),
@@ -386,6 +389,16 @@ def _validation(
     return examples
 
 
+def _own_answers(settings: OnPolicy | None, task: Task, tokenizer: Tokenizer) -> OwnAnswers | None:
+    """How the student writes, where it is to."""
+    from slmops.train.on_policy import OwnAnswers
+
+    if settings is None:
+        return None
+    longest = settings.max_tokens or task.max_answer_tokens
+    return OwnAnswers(settings.fraction, settings.temperature, longest, tokenizer.end_ids)
+
+
 def _answered(
     answers: Sequence[Answer],
     task: Task,
@@ -431,6 +444,7 @@ def _train(
     objective: Objective | None = None,
     normalise: bool = False,
     every: int = 1,
+    on_policy: OwnAnswers | None = None,
     teacher: TeacherModel | None = None,
     teacher_reads_once: bool = False,
     rounding: Rounding | None,
@@ -456,6 +470,7 @@ def _train(
         objective=objective,
         normalise=normalise,
         every=every,
+        on_policy=on_policy,
         teacher=teacher,
         teacher_reads_once=teacher_reads_once,
         rounding=rounding,
@@ -469,9 +484,11 @@ def _train(
     (context.out / "history.json").write_text(json.dumps(trained.history) + "\n", encoding="utf-8")
     if settings.tensorboard:
         shutil.copytree(context.work / FOLDER, context.out / FOLDER)
-    last, names = trained.history[-1], term_names(objective) if objective else ["text"]
+    names = term_names(objective) if objective else ["text"]
+    # Of each the last that is known: the last entry may be of the student's own answers alone, and lack some.
+    last = {name: entry[name] for entry in trained.history for name in names if name in entry}
     return {
-        **{f"loss_{name}": last[name] for name in names},
+        **{f"loss_{name}": value for name, value in last.items()},
         "train_tokens": trained.tokens,
         "train_seconds": trained.seconds,
         "tokens_per_s": trained.tokens / max(trained.seconds, 1e-9),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,8 +27,10 @@ from slmops.train.examples import Example, in_steps, schedule
 from slmops.train.memory import available_bytes, check_memory, needed
 from slmops.train.objectives.base import STORED
 from slmops.train.objectives.imitate import Imitation
+from slmops.train.objectives.make import check_on_policy
 from slmops.train.objectives.observe import TeacherModel, answer_logits
 from slmops.train.objectives.text import cross_entropy
+from slmops.train.on_policy import OwnAnswers, Writer
 from slmops.train.optimiser import MasterAdamW, Round
 from slmops.train.precision import Precision, resolve_precision
 from slmops.train.processes import Processes
@@ -43,10 +46,11 @@ class Trained:
 
     Attributes:
         history: one entry per logged step: `step`, `tokens`, `seconds`, the mean of each loss term since the last, and
-            `validation` (nats per answer token) where the validation examples were evaluated.
+            `validation` (nats per answer token) where the validation examples were evaluated; see `Watcher`.
         seconds: of training alone: evaluation and checkpoints are not counted.
         figures: `precision` and the rates it was chosen by; with early stopping `validation_loss`, `best_step` and
-            `steps`; and the step of each warning that was given (`overfitting_at_step`, ...).
+            `steps`; with answers of the student's own `on_policy_tokens`, `on_policy_tokens_per_s` and the share of the
+            time that went into writing them; and the step of each warning that was given (`overfitting_at_step`, ...).
     """
 
     model: transformers.PreTrainedModel
@@ -67,6 +71,7 @@ def train(
     objective: Objective | None = None,
     normalise: bool = False,
     every: int = 1,
+    on_policy: OwnAnswers | None = None,
     teacher: TeacherModel | None = None,
     teacher_reads_once: bool = False,
     rounding: Rounding | None = None,
@@ -88,6 +93,8 @@ def train(
     Args:
         normalise: divide every term of the objective by a running mean of its own size.
         every: the objective is taken at every n-th answer token alone.
+        on_policy: the student itself writes the answers of some batches; the terms that need given answers are left out
+            there, and the others keep their weights.
         teacher: runs beside the student where the objective asks for more than its stored probabilities.
         head: takes the place of the model's own and is trained with it; the examples then have `labels`.
         fsdp: share the model out over the processes; see `slmops.train.sharding`.
@@ -100,15 +107,14 @@ def train(
     """
     processes = Processes.joined()
     told = (progress if processes.first else None) or Silent()
-    _check(settings, validation)
     objective = objective or [TextTerm()]
+    _check(settings, validation)
+    check_on_policy(objective, on_policy.fraction if on_policy else 0.0)
     if fsdp:
-        check_sharding(processes, settings, objective, rounding=rounding, normalise=normalise)
+        check_sharding(processes, settings, objective, rounding=rounding, normalise=normalise, head=head)
     available, last = available_bytes(), last_checkpoint(work)
     transformers.set_seed(seed)
-    precision = _precision(settings, folder, last, processes)
-    if precision.fp32_gflops is not None:
-        told.note(precision.said())
+    precision = _precision(settings, folder, last, processes, told)
     model = load_model(folder, dtype=precision.dtype)
     if head is not None:
         attach(model, head)
@@ -124,48 +130,70 @@ def train(
         every=every,
     )
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
+    writer = Writer(on_policy, len(plan), seed) if on_policy and on_policy.fraction else None
     read = [*examples, *(validation if settings.stop_early else ())]
-    parts = processes.count if fsdp else 1
-    check_memory(needed(model, plan, read, settings, parts=parts), available, model, settings)
+    # What the still layers make of answers that do not exist yet cannot be kept.
+    from_below = writer is not None or imitation.reads_still_layers
+    memory = needed(
+        model,
+        plan,
+        read,
+        settings,
+        parts=processes.count if fsdp else 1,
+        writer=writer,
+        whole=from_below,
+        teacher_bytes=imitation.teacher_bytes,
+    )
+    check_memory(memory, available, model, settings)
     if teacher_reads_once and settings.epochs > 1:
         imitation.read(examples, told)
-    from_below = imitation.reads_still_layers
     states = None if from_below else trunk_states(model, settings.freeze_layers, read, told)
     imitation.attach(model)
     if fsdp:
         shard(model, fsdp, processes)
-    steps = [[i for batch in step for i in batch] for step in in_steps(plan, settings.accumulate * processes.count)]
-    tokens = [sum(len(examples[i]) for i in step) for step in steps]
-    watcher = Watcher(tokens, settings, precision, work=work, processes=processes, progress=told)
+    steps = in_steps(plan, settings.accumulate * processes.count)
+    tokens = [sum(len(examples[i]) for batch in step for i in batch) for step in steps]
     trainer = _Trainer(
         model,
         read,
         processes.part(plan),
         settings,
         imitation,
-        answers=[sum(len(examples[i].answer) for i in step) for step in steps],
+        writer=writer,
         validation=_validation_batches(len(examples), validation, settings),
         grids=grids,
         states=states,
         sharded=fsdp is not None,
-        work=work,
         seed=seed,
-        watcher=watcher,
-        processes=processes,
+        watcher=Watcher(tokens, imitation.names, settings, precision, work=work, processes=processes, progress=told),
     )
+    _run(trainer, model, last, told, title)
+    return _finished(trainer, model, folder)
+
+
+def _run(
+    trainer: _Trainer, model: transformers.PreTrainedModel, last: Path | None, progress: Progress, title: str
+) -> None:
+    """Train from the checkpoint `last`, or from the start where there is none."""
+    settings, watcher, done = trainer.settings, trainer.watcher, step_of(last)
     with ExitStack() as stack:
-        if states is not None:
+        if trainer.states is not None:
             stack.enter_context(only_layers(model, slice(settings.freeze_layers, None)))
-        if settings.tensorboard and processes.first:
-            watcher.record = stack.enter_context(event_files(work / FOLDER, resumed_at=step_of(last)))
-        watcher.task = stack.enter_context(told.task(title, sum(tokens[step_of(last) :]), "tokens"))
+        if settings.tensorboard and trainer.processes.first:
+            watcher.record = stack.enter_context(event_files(watcher.work / FOLDER, resumed_at=done))
+        watcher.task = stack.enter_context(progress.task(title, sum(watcher.tokens[done:]), "tokens"))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    finished = watcher.result()
-    made = load_model(folder, dtype=torch.float32) if fsdp else model.float()
+
+
+def _finished(trainer: _Trainer, model: transformers.PreTrainedModel, folder: Path) -> Trained:
+    """The model with the weights that come out, in float32 and without what only its training needed."""
+    watcher = trainer.watcher
+    weights = watcher.result()
+    made = load_model(folder, dtype=torch.float32) if trainer.sharded else model.float()
     with torch.no_grad():
-        for weight, master in zip(_moving(made), finished, strict=True):
+        for weight, master in zip(_moving(made), weights, strict=True):
             weight.copy_(master)
-    imitation.detach(model)
+    trainer.imitation.detach(model)
     return Trained(made.eval(), watcher.history, int(watcher.history[-1]["tokens"]), watcher.seconds, watcher.figures())
 
 
@@ -193,10 +221,21 @@ def _imitation(
     return imitation
 
 
-def _precision(settings: Optimisation, folder: Path, last: Path | None, processes: Processes) -> Precision:
-    """What a checkpoint was trained in goes on in the same; else what the first process finds."""
-    if settings.precision == "auto" and last:
-        return Precision(**kept_state(last)["precision"])
+def _precision(
+    settings: Optimisation, folder: Path, last: Path | None, processes: Processes, progress: Progress
+) -> Precision:
+    """What a checkpoint was trained in goes on in the same; else what the first process finds. Told where measured."""
+    precision = _kept_precision(settings, last) or _found_precision(settings, folder, processes)
+    if precision.fp32_gflops is not None:
+        progress.note(precision.said())
+    return precision
+
+
+def _kept_precision(settings: Optimisation, last: Path | None) -> Precision | None:
+    return Precision(**kept_state(last)["precision"]) if settings.precision == "auto" and last else None
+
+
+def _found_precision(settings: Optimisation, folder: Path, processes: Processes) -> Precision:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     found = resolve_precision(settings.precision, config)
     name = "bf16" if processes.first_says(found.name == "bf16") else "fp32"
@@ -243,34 +282,33 @@ class _Trainer(Trainer):
         settings: Optimisation,
         imitation: Imitation,
         *,
-        answers: list[int],
+        writer: Writer | None,
         validation: list[list[int]],
         grids: dict[torch.Tensor, Round],
         states: list[torch.Tensor] | None,
         sharded: bool,
-        work: Path,
         seed: int,
         watcher: Watcher,
-        processes: Processes,
     ) -> None:
         """A trainer of this process's batches.
 
         Args:
             examples: to train on, and behind them those to validate with.
             plan: this process's batches, as numbers of examples.
-            answers: answer tokens of each step, in the batches of all processes together.
+            writer: has the student answer some of them itself.
             validation: batches of all processes together.
         """
         self.examples, self.plan, self.settings, self.imitation = examples, plan, settings, imitation
-        self.answers, self.validation, self.processes = answers, validation, processes
+        self.writer, self.validation, self.processes = writer, validation, watcher.processes
         self.watcher, self.grids, self.states, self.sharded = watcher, grids, states, sharded
+        self.answer_tokens = 0.0
         self.trainable = _moving(model)
         watcher.validate, watcher.weights = self.validation_loss, self.rounded_weights
         if settings.checkpoint_activations:
             _recompute_activations(model)
         arguments = TrainingArguments(
-            output_dir=str(work),
-            max_steps=len(answers),
+            output_dir=str(watcher.work),
+            max_steps=len(watcher.tokens),
             gradient_accumulation_steps=settings.accumulate,
             seed=seed,
             save_strategy="no",
@@ -300,6 +338,35 @@ class _Trainer(Trainer):
             batch["states"] = torch.nn.utils.rnn.pad_sequence([self.states[i] for i in rows], batch_first=True)
         return batch
 
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """The batches of a step, some with answers that the student writes now, with the weights that it has now.
+
+        All of them before the first loss: a loss is scaled by its batch's share of the answer tokens of the step, in
+        all processes, and how many those are is known when they are written.
+        """
+        given, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        begun, first = time.monotonic(), self.state.global_step * self.settings.accumulate
+        batches = [self._written(first + place) or batch for place, batch in enumerate(given)]
+        counted = [batch for batch in batches if "idle" not in batch]
+        answers, tokens, own = self.processes.total(
+            [
+                sum(len(batch["target"]) for batch in counted),
+                sum(int(batch["attention_mask"].sum()) for batch in counted),
+                sum(len(batch["target"]) for batch in counted if "own" in batch),
+            ]
+        )
+        self.answer_tokens = answers
+        self.watcher.collected(int(tokens), int(own), time.monotonic() - begun)
+        return batches, count
+
+    def _written(self, place: int) -> dict[str, torch.Tensor] | None:
+        """The batch at `place` of this process's with answers of the student's own; None where it keeps the given."""
+        number = self.processes.number(place)
+        if self.writer is None or number not in self.writer.batches:
+            return None
+        examples = [self.examples[i] for i in self.plan[place]]
+        return {**collate(self.writer.write(self.model, examples, number), pad=0), "own": torch.tensor(True)}
+
     def create_optimizer(self, _model: Any = None) -> torch.optim.Optimizer:
         self.optimizer = MasterAdamW(
             self.trainable,
@@ -321,16 +388,22 @@ class _Trainer(Trainer):
         loss: Any = sum(factor * value for factor, value in terms.values())
         share = self._share(inputs)
         figures = {name: float(value.detach()) for name, (_, value) in terms.items()}
-        self.watcher.observe(figures, float(loss.detach()), share)
+        comparable = "own" not in inputs or (self.writer is not None and self.writer.always)
+        self.watcher.observe(figures, float(loss.detach()), share, comparable=comparable)
         loss = share * loss
         return (loss, None) if return_outputs else loss
 
     def _share(self, inputs: dict[str, torch.Tensor]) -> float:
         """The batch's share of the answer tokens of its step: shares make a mean over batches one over tokens."""
-        return 0.0 if "idle" in inputs else len(inputs["target"]) / self.answers[self.state.global_step]
+        return 0.0 if "idle" in inputs else len(inputs["target"]) / self.answer_tokens
 
     def _clip_grad_norm(self, model: Any) -> Any:
         if not self.sharded:
+            # What a term learns has no gradient where this process's batches are without the term, and others' are not.
+            moved = self.processes.total([weight.grad is not None for weight in self.trainable])
+            for weight, somewhere in zip(self.trainable, moved, strict=True):
+                if somewhere and weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
             self.processes.add_up([weight.grad for weight in self.trainable if weight.grad is not None])
         norm = whole(super()._clip_grad_norm(model))
         self.watcher.saw_gradient(float(norm))

@@ -34,7 +34,7 @@ def freeze(model: PreTrainedModel, layers: int) -> list[torch.nn.Parameter]:
     """
     if not layers:
         return []
-    every = model.get_decoder().layers
+    every = [layer.module for layer in layers_of(model)]
     if layers >= len(every):
         raise BadInput(
             f"freeze_layers {layers} leaves nothing to train: the model has {len(every)} layers",

@@ -53,7 +53,9 @@ class Watcher(TrainerCallback):
         validate: the validation loss of the weights as they are, in nats; called where `stop_early` says so.
         weights: the moving weights as the model sees them, in float32; what is kept of the best step.
         history: one entry per logged step: `step`, `tokens`, `seconds` of training alone, the mean of each loss term
-            since the last entry, and `validation` where the validation rows were evaluated.
+            that was computed since the last entry, and `validation` where the validation rows were evaluated. Where the
+            student wrote answers itself, also `on_policy_tokens` of all processes, and `on_policy_seconds` of
+            `seconds` that went into writing them.
     """
 
     LOG_EVERY = 5
@@ -64,6 +66,7 @@ class Watcher(TrainerCallback):
     def __init__(
         self,
         tokens: Sequence[int],
+        terms: Sequence[str],
         settings: Optimisation,
         precision: Precision,
         *,
@@ -71,8 +74,15 @@ class Watcher(TrainerCallback):
         processes: Processes,
         progress: Progress,
     ) -> None:
-        """Watch a training of `tokens` [steps], the tokens that all processes together take in each step."""
-        self.tokens, self.settings, self.precision = tokens, settings, precision
+        """Watch a training.
+
+        Args:
+            tokens: of the given answers and their prompts in each step, [steps], for all processes together. Progress
+                counts by them: how long the student's own answers get is known only when they are written, and their
+                share of the work is about the same in all stretches of a training.
+            terms: names of the loss terms.
+        """
+        self.tokens, self.terms, self.settings, self.precision = tokens, list(terms), settings, precision
         self.work, self.processes, self.progress = work, processes, progress
         stop = settings.stop_early
         self.evaluate_at = evaluation_steps(len(tokens), settings.epochs, stop.every) if stop else set()
@@ -80,23 +90,45 @@ class Watcher(TrainerCallback):
         self.record: Record | None = None
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
+        self.taken, self.own_tokens, self.own_seconds = 0, 0, 0.0
         self.alarms, self.lowest = Alarms(), Lowest()
-        self._done, self._norm, self._loss = 0, 0.0, 0.0
-        self._step: dict[str, float] = {}
+        self._done, self._norm = 0, 0.0
+        self._loss = self._share = 0.0
+        self._sums, self._shares = dict.fromkeys(terms, 0.0), dict.fromkeys(terms, 0.0)
         self._recent: list[dict[str, float]] = []
         self._since = self._saved = time.monotonic()
 
-    def observe(self, terms: dict[str, float], loss: float, share: float) -> None:
-        """Take in one batch: its loss terms, their weighted sum, and its share of the step's answer tokens.
+    def collected(self, tokens: int, own_tokens: int, seconds: float) -> None:
+        """Take in what a step will learn from, all processes together.
+
+        Args:
+            tokens: of prompts and answers.
+            own_tokens: those that the student has just written.
+            seconds: the writing took.
+        """
+        self.taken += tokens
+        if own_tokens:
+            self.own_tokens, self.own_seconds = self.own_tokens + own_tokens, self.own_seconds + seconds
+
+    def observe(self, terms: dict[str, float], loss: float, share: float, *, comparable: bool) -> None:
+        """Take in one batch.
+
+        Args:
+            terms: those that were computed, by name.
+            loss: their weighted sum.
+            share: of the step's answer tokens.
+            comparable: warnings go by this loss. Given answers and the student's own have losses of unlike size.
 
         Raises:
             SlmopsError: the loss is no longer a number.
         """
         if not all(map(math.isfinite, (*terms.values(), loss))):
             raise self._no_number("loss", str(terms))
-        self._loss += share * loss
         for name, value in terms.items():
-            self._step[name] = self._step.get(name, 0.0) + share * value
+            self._sums[name] += share * value
+            self._shares[name] += share
+        if comparable:
+            self._loss, self._share = self._loss + share * loss, self._share + share
 
     def saw_gradient(self, norm: float) -> None:
         """Take in the norm of a step's gradient, before it is clipped.
@@ -123,6 +155,9 @@ class Watcher(TrainerCallback):
         if state.global_step and saved:
             kept = kept_state(saved)
             self.history, self.seconds = kept["history"], kept["seconds"]
+            last = self.history[-1]
+            self.taken, self.own_tokens = int(last["tokens"]), int(last.get("on_policy_tokens", 0))
+            self.own_seconds = last.get("on_policy_seconds", 0.0)
             self.alarms, self.lowest = Alarms(**kept["alarms"]), Lowest(**kept["lowest"])
         self._since = self._saved = time.monotonic()
 
@@ -147,16 +182,20 @@ class Watcher(TrainerCallback):
             control.should_save = due and not control.should_training_stop and not last
         self._since = time.monotonic()
 
-    def _whole_step(self) -> tuple[float, dict[str, float]]:
-        """The loss of the step and its terms, over all batches of all processes."""
-        loss, *totals = self.processes.total([self._loss, *self._step.values()])
-        terms = dict(zip(self._step, totals, strict=True))
-        self._loss, self._step = 0.0, {}
-        return loss, terms
+    def _whole_step(self) -> tuple[float | None, dict[str, float]]:
+        """The comparable loss of the step, and each term, over those batches of all processes that have it."""
+        loss, *sums = self.processes.total([self._loss, *self._sums.values()])
+        share, *shares = self.processes.total([self._share, *self._shares.values()])
+        self._loss = self._share = 0.0
+        self._sums, self._shares = dict.fromkeys(self.terms, 0.0), dict.fromkeys(self.terms, 0.0)
+        parts = zip(self.terms, sums, shares, strict=True)
+        return loss / share if share else None, {name: total / part for name, total, part in parts if part}
 
     def _log(self, step: int) -> None:
-        means = {name: sum(terms[name] for terms in self._recent) / len(self._recent) for name in self._recent[0]}
-        self.history.append({"step": step, "tokens": sum(self.tokens[:step]), "seconds": self.seconds, **means})
+        known = {name: [terms[name] for terms in self._recent if name in terms] for name in self.terms}
+        means = {name: sum(values) / len(values) for name, values in known.items() if values}
+        own = {"on_policy_tokens": self.own_tokens, "on_policy_seconds": self.own_seconds} if self.own_tokens else {}
+        self.history.append({"step": step, "tokens": self.taken, "seconds": self.seconds, **own, **means})
         self._recent = []
 
     def _evaluate(self, step: int) -> bool:
@@ -230,12 +269,19 @@ class Watcher(TrainerCallback):
         return [best[str(i)] for i in range(len(best))]
 
     def figures(self) -> dict[str, float | str]:
-        """Headlines: the precision, the best evaluation, and the step of each warning."""
+        """Headlines: the precision, the best evaluation, the writing, and the step of each warning."""
         warned: dict[str, float | str] = {f"{kind}_at_step": step for kind, step in self.alarms.given.items()}
         best: dict[str, float | str] = {}
         if self.lowest.loss is not None:
             best = {"validation_loss": self.lowest.loss, "best_step": self.lowest.step, "steps": self._done}
-        return {**self.precision.figures(), **best, **warned}
+        own: dict[str, float | str] = {}
+        if self.own_tokens:
+            own = {
+                "on_policy_tokens": self.own_tokens,
+                "on_policy_tokens_per_s": self.own_tokens / max(self.own_seconds, 1e-9),
+                "on_policy_time_share": self.own_seconds / max(self.seconds, 1e-9),
+            }
+        return {**self.precision.figures(), **best, **own, **warned}
 
 
 def _sync(path: Path) -> None:

@@ -49,6 +49,25 @@ def test_normalised_terms_are_divided_by_the_running_mean_of_their_size():
     assert float(first["a"][0]) == pytest.approx(0.5)
 
 
+class Judging(Scaled):
+    needs = frozenset({"online"})
+
+
+def test_of_the_students_own_answers_only_what_a_teacher_judges_is_measured():
+    terms = [Judging("a", 2.0, 4.0, 6.0), Scaled("b", 5.0), Scaled("c", 8.0)]
+    mixture = Mixture(terms, [1.0, 0.3, 0.0], normalise=True)
+    ((name, (factor, value)),) = mixture(view(), own=True).items()
+    assert (name, float(factor), value.item()) == ("a", pytest.approx(1 / 2), 2.0)
+    assert mixture.magnitudes.tolist() == pytest.approx([2.0, 0.0, 0.0])
+    given = mixture(view())
+    assert [value.item() for _, value in given.values()] == [4.0, 5.0, 8.0]
+    assert float(given["b"][0]) == pytest.approx(0.3 / 5)
+    before = mixture.magnitudes.clone()
+    mixture(view(), own=True)
+    assert torch.equal(mixture.magnitudes[1:], before[1:])
+    assert mixture.magnitudes[0] > before[0]
+
+
 def test_magnitudes_are_constants_of_the_gradient():
     shown = view()
     ((factor, value),) = Mixture([Scaled("a", 8.0)], [1.0], normalise=True)(shown).values()

@@ -17,6 +17,14 @@ OF_TEACHER = frozenset({ONLINE, HIDDEN, ATTENTION})
 """Needs for which the teacher's model runs beside the student."""
 
 
+def judges_own_answers(needs: frozenset[str]) -> bool:
+    """Whether a term can be had of answers that the student has just written.
+
+    Nothing was stored of those, and their words are not to be imitated: only a teacher beside the student can judge.
+    """
+    return bool(needs & OF_TEACHER) and STORED not in needs
+
+
 @dataclass(frozen=True)
 class Layers:
     """What chosen layers of both models made of the answer positions, by layer number; the first is 0.
@@ -35,7 +43,8 @@ class View:
 
     Attributes:
         logits: the student's, float32 [n, V], V being its vocabulary.
-        target: the tokens of the answers, or their labels, int64 [n].
+        target: the tokens of the answers, or their labels, int64 [n]; with `train.on_policy` some batches have the
+            student's own.
         weights: float32 [V] of a model that labels, how much each label counts; its `logits` are log-probabilities.
         stored_ids: need `stored`: the teacher's most likely tokens, int64 [n, k]; -1 where the student lacks one.
         stored_log_probs: need `stored`: their log-probabilities under the teacher's softmax, float32 [n, k].

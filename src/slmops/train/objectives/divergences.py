@@ -71,7 +71,7 @@ class ReverseKl(Divergence):
     """KL(q ‖ p), the student's view (Gu et al. 2024, MiniLLM, section 2.1), per token of the given answers.
 
     The student leaves out what it cannot represent rather than blur it. MiniLLM takes the expectation over texts that
-    the student writes; here it is over each position of the texts in the data.
+    the student writes; here it is over each position of the given answers, and of the student's with `train.on_policy`.
     """
 
     def divergence(self, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:

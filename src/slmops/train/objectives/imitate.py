@@ -95,6 +95,16 @@ class Imitation:
         return sorted({pair[side] for pair in self._layers[need]})
 
     @property
+    def names(self) -> list[str]:
+        """What the terms are called, in the order of the recipe."""
+        return [term.name for term in self.mixture.terms]
+
+    @property
+    def teacher_bytes(self) -> int:
+        """Size of the weights of the teacher that runs beside the student; 0 where none does."""
+        return sum(weight.nbytes for weight in self._teacher.model.parameters()) if self._teacher else 0
+
+    @property
     def reads_still_layers(self) -> bool:
         """Whether a term looks at layers that do not move: then the student must be run as a whole."""
         return any(ours < self.still for pairs in self._layers.values() for _, ours in pairs)
@@ -123,8 +133,12 @@ class Imitation:
             student.set_attn_implementation(self._attention_before)
 
     def terms(self, student: Any, inputs: Inputs) -> dict[str, tuple[float | torch.Tensor, torch.Tensor]]:
-        """Each term of one batch by name: its factor in the loss, and its value."""
-        terms: dict[str, tuple[float | torch.Tensor, torch.Tensor]] = self.mixture(self.view(student, inputs))
+        """Each term of one batch by name: its factor in the loss, and its value.
+
+        Where `inputs` are marked `own`, their answers are the student's: see `Mixture.forward`.
+        """
+        terms: dict[str, tuple[float | torch.Tensor, torch.Tensor]]
+        terms = self.mixture(self.view(student, inputs), own="own" in inputs)
         return terms
 
     def view(self, student: Any, inputs: Inputs) -> View:
@@ -132,7 +146,7 @@ class Imitation:
         inputs = every_nth(inputs, self.every)
         logits, at = answer_logits(student, inputs), inputs["predicts"]
         shown: dict[str, Any] = {"weights": label_weights(student)}
-        if STORED in self.needs:
+        if STORED in self.needs and "own" not in inputs:
             shown |= {"stored_ids": inputs["soft_ids"], "stored_log_probs": inputs["soft_log_probs"]}
         if self._teacher:
             teacher_logits, *theirs = self._teacher.run(inputs)

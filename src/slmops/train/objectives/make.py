@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from slmops.errors import BadInput
 from slmops.recipe import objective as recipe
 from slmops.train.objectives import divergences
-from slmops.train.objectives.base import ATTENTION, HIDDEN, ONLINE, STORED, Term
+from slmops.train.objectives.base import ATTENTION, HIDDEN, ONLINE, STORED, Term, judges_own_answers
 from slmops.train.objectives.custom import Custom, load_custom
 from slmops.train.objectives.text import Text
 
@@ -33,6 +34,33 @@ def needs_of(term: recipe.Term) -> frozenset[str]:
 def all_needs(objective: Sequence[recipe.Term]) -> frozenset[str]:
     """What the terms together must be given."""
     return frozenset[str]().union(*map(needs_of, objective))
+
+
+def check_on_policy(objective: Sequence[recipe.Term], fraction: float) -> None:
+    """Refuse an objective that cannot learn from the student's own answers, or has a term that no batch is left for.
+
+    Args:
+        fraction: share of the batches with answers of the student's own; 0 asks for nothing.
+
+    Raises:
+        BadInput: see above, or a custom term cannot be loaded.
+    """
+    if not fraction:
+        return
+    named = list(zip(recipe.term_names(objective), objective, map(needs_of, objective), strict=True))
+    judging = {name: ONLINE in needs and term.weight > 0 for name, term, needs in named if judges_own_answers(needs)}
+    if not any(judging.values()):
+        raise BadInput(
+            "train.on_policy: no term of train.objective compares the student's own answers with what the teacher "
+            "would say",
+            hint="give a divergence a weight and `logits: online`, such as {kind: reverse_kl, logits: online}",
+        )
+    idle = [name for name, *_ in named if name not in judging]
+    if fraction == 1 and idle:
+        raise BadInput(
+            f"train.on_policy: fraction 1 leaves no given answers, which {' and '.join(idle)} of train.objective need",
+            hint="lower the fraction, or leave these terms out",
+        )
 
 
 def custom_terms(objective: Sequence[recipe.Term]) -> list[Custom]:

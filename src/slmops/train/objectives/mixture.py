@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from slmops.train.objectives.base import Term, View
+from slmops.train.objectives.base import Term, View, judges_own_answers
 from slmops.train.objectives.custom import Custom
 
 MEMORY = 0.98
@@ -37,25 +37,38 @@ class Mixture(torch.nn.Module):
         if normalise:
             self.register_buffer("magnitudes", torch.zeros(len(self.terms), dtype=torch.float32))
 
-    def forward(self, view: View) -> dict[str, tuple[float | torch.Tensor, torch.Tensor]]:
-        """Each term by name: its factor in the sum, and its value as it is, a scalar."""
-        values = [term.loss(view) for term in self.terms]
+    def forward(self, view: View, *, own: bool = False) -> dict[str, tuple[float | torch.Tensor, torch.Tensor]]:
+        """Each term by name: its factor in the sum, and its value as it is, a scalar.
+
+        Args:
+            own: the answers are the student's own; the terms that cannot be had of those are left out.
+        """
+        shown = [i for i, term in enumerate(self.terms) if not own or judges_own_answers(term.needs)]
+        values = {i: self.terms[i].loss(view) for i in shown}
         factors: list[float | torch.Tensor] = [*self.weights]
         if self.normalise:
             self._measure(values)
             factors = [
                 weight / magnitude for weight, magnitude in zip(self.weights, self.magnitudes.clone(), strict=True)
             ]
-        return {term.name: (factor, value) for term, factor, value in zip(self.terms, factors, values, strict=True)}
+        return {self.terms[i].name: (factors[i], value) for i, value in values.items()}
 
     @torch.no_grad()
-    def _measure(self, values: Sequence[torch.Tensor]) -> None:
-        """Take one more batch, or one of each process, into the running means; they begin with the first."""
-        now = torch.stack([value.detach().float() for value in values]).abs()
+    def _measure(self, values: Mapping[int, torch.Tensor]) -> None:
+        """Take one more batch, or one of each process, into the running means; they begin with the first.
+
+        Args:
+            values: of the terms that the batch has, by number; the means of the others stay.
+        """
+        now, seen = torch.zeros_like(self.magnitudes), torch.zeros_like(self.magnitudes)
+        for i, value in values.items():
+            now[i], seen[i] = value.detach().float().abs(), 1.0
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # One loss for all: were every process to measure for itself, their gradients would be of different sums.
-            torch.distributed.all_reduce(now)
-            now /= torch.distributed.get_world_size()
-        now.clamp_(min=LEAST_MAGNITUDE)
+            both = torch.stack([now, seen])
+            torch.distributed.all_reduce(both)
+            now, seen = both
+        now = (now / seen.clamp(min=1.0)).clamp(min=LEAST_MAGNITUDE)
         before = torch.where(self.magnitudes > 0, self.magnitudes, now)
-        self.magnitudes.copy_(MEMORY * before + (1 - MEMORY) * now)
+        after = MEMORY * before + (1 - MEMORY) * now
+        self.magnitudes.copy_(torch.where(seen > 0, after, self.magnitudes))

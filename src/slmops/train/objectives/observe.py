@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from slmops.errors import BadInput
+from slmops.models.layers import layers_of
 from slmops.models.source import load_model
 from slmops.progress import Progress
 from slmops.train.examples import Example
@@ -66,7 +67,7 @@ class Taps:
     """Forward hooks on chosen layers. Modules are remembered, so a model run from the middle keeps its numbers."""
 
     def __init__(self, model: PreTrainedModel, *, hidden: Iterable[int], attention: Iterable[int]) -> None:
-        layers = list(model.get_decoder().layers)
+        layers = [layer.module for layer in layers_of(model)]
         self._hidden: dict[int, torch.Tensor] = {}
         self._attention: dict[int, torch.Tensor] = {}
         self._handles = [_hook(layers[i], partial(self._keep_hidden, i)) for i in hidden]
