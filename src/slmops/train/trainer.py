@@ -63,7 +63,7 @@ def train(
     validation: Sequence[Example] = (),
     objective: Objective | None = None,
     normalise: bool = False,
-    every: int = 1,
+    compare_every: int = 1,
     teacher: TeacherModel | None = None,
     teacher_reads_once: bool = False,
     rounding: Rounding | None = None,
@@ -82,7 +82,7 @@ def train(
 
     Args:
         normalise: divide every term of the objective by a running mean of its own size.
-        every: the objective is taken at every n-th answer token alone.
+        compare_every: the objective is taken at every n-th answer token alone.
         teacher: runs beside the student where the objective asks for more than its stored probabilities.
         teacher_reads_once: before several passes it is run over the examples, and what it makes of them is kept.
 
@@ -109,7 +109,7 @@ def train(
         teacher=teacher,
         still=settings.freeze_layers,
         normalise=normalise,
-        every=every,
+        every=compare_every,
     )
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
     every = [*examples, *(validation if settings.stop_early else ())]
