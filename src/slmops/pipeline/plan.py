@@ -445,8 +445,8 @@ def _report(recipe: Recipe, nodes: list[Node]) -> Node:
     """The report reads every stage that has something to show, and the answers of every model."""
     made = {node.id for node in nodes}
     others = [_nth("teacher", n) for n in range(2, len(recipe.teachers) + 1)]
-    wanted = ("data", "teacher", *others, "teach", "student:carved", "student:healed", "student", "baseline", "front")
-    wanted += ("evaluate", "bundle")
+    wanted = ["data", "teacher", *others, "teach", "student:carved", "student:healed", "student", "baseline", "front"]
+    wanted += ["evaluate", "bundle"]
     shown = [name for name in wanted if name in made] + sorted(name for name in made if name.startswith("score:"))
     inputs = {name.replace(":", "_"): name for name in shown}
     return Node("report", Report, ReportSettings(recipe=recipe.shareable()), inputs=inputs)

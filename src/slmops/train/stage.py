@@ -256,7 +256,7 @@ class Heal:
             context,
             objective=settings.objective,
             normalise=settings.normalise,
-            every=settings.every,
+            compare_every=settings.every,
             teacher=teacher,
             teacher_reads_once=True,
             rounding=settings.round_to_int4,
@@ -306,7 +306,7 @@ class Distil:
     """
 
     name: ClassVar[str] = "distil"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:
@@ -443,7 +443,7 @@ def _train(
     *,
     objective: Objective | None = None,
     normalise: bool = False,
-    every: int = 1,
+    compare_every: int = 1,
     on_policy: OwnAnswers | None = None,
     teacher: TeacherModel | None = None,
     teacher_reads_once: bool = False,
@@ -469,7 +469,7 @@ def _train(
         validation=validation,
         objective=objective,
         normalise=normalise,
-        every=every,
+        compare_every=compare_every,
         on_policy=on_policy,
         teacher=teacher,
         teacher_reads_once=teacher_reads_once,

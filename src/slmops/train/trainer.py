@@ -70,7 +70,7 @@ def train(
     validation: Sequence[Example] = (),
     objective: Objective | None = None,
     normalise: bool = False,
-    every: int = 1,
+    compare_every: int = 1,
     on_policy: OwnAnswers | None = None,
     teacher: TeacherModel | None = None,
     teacher_reads_once: bool = False,
@@ -92,7 +92,7 @@ def train(
 
     Args:
         normalise: divide every term of the objective by a running mean of its own size.
-        every: the objective is taken at every n-th answer token alone.
+        compare_every: the objective is taken at every n-th answer token alone.
         on_policy: the student itself writes the answers of some batches; the terms that need given answers are left out
             there, and the others keep their weights.
         teacher: runs beside the student where the objective asks for more than its stored probabilities.
@@ -127,7 +127,7 @@ def train(
         teacher=teacher,
         still=settings.freeze_layers,
         normalise=normalise,
-        every=every,
+        every=compare_every,
     )
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
     writer = Writer(on_policy, len(plan), seed) if on_policy and on_policy.fraction else None

@@ -88,3 +88,15 @@ def test_stored_and_online_agree_where_all_that_the_student_knows_is_stored():
     log_probs = torch.log_softmax(teacher, -1)[:, kept]
     ids = torch.arange(5).expand(4, 5)
     np.testing.assert_allclose(kl(*coarsened(student, ids, log_probs)), kl(*full(student, teacher, kept)), atol=1e-5)
+
+
+def test_what_the_student_cannot_say_has_no_part_in_the_gradient():
+    """Of -Σ q log p over kept tokens, of which the teacher gives q a mass m, the gradient at a logit is m p - q."""
+    made = torch.Generator().manual_seed(0)
+    student, teacher = (3 * torch.randn(50, tokens, generator=made) for tokens in (36, 40))
+    student.requires_grad_()
+    kept = torch.tensor([i for i in range(40) if i % 10])
+    kl(*full(student, teacher, kept)).sum().backward()
+    q = torch.softmax(teacher, -1)[:, kept]
+    wanted = q.sum(-1, keepdim=True) * torch.softmax(student.detach(), -1) - q
+    torch.testing.assert_close(student.grad, wanted, rtol=1e-3, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from slmops.train.objectives.base import View
@@ -73,7 +74,9 @@ def full(
     student = torch.log_softmax(logits / temperature, dim=-1)
     if kept is None:
         return teacher, student
-    return _with_tail(teacher[:, kept]), _with_tail(student)
+    # Not what its own sum leaves: that is rounding, and its gradient would be of the size of the rest of the loss.
+    tail = student.new_full((len(student), 1), math.log(LEAST_TAIL))
+    return _with_tail(teacher[:, kept]), torch.cat([student, tail], dim=-1)
 
 
 def _softened(log_probs: torch.Tensor, temperature: float) -> torch.Tensor:
