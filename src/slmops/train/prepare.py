@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +17,9 @@ from slmops.models.tokenizer import Tokenizer
 from slmops.tasks.base import Row, Task
 from slmops.teach.answers import Answer
 from slmops.train.examples import Example, SoftTargets, certain
+
+if TYPE_CHECKING:
+    from slmops.train.cut import Kept
 
 
 def reference_examples(rows: Iterable[Row], task: Task, tokenizer: Tokenizer, *, soft_k: int = 0) -> list[Example]:
@@ -51,7 +57,10 @@ def taught_examples(
         if kept is not None:
             tokens, ids = _renumbered(tokens, kept), _renumbered(ids, kept)
         if (tokens < 0).any():
-            raise BadInput(f"the teacher's answer to {answer.id} holds a token that the student's vocabulary lacks")
+            raise BadInput(
+                f"the teacher's answer to {answer.id} holds a token that the student's vocabulary lacks",
+                hint="set student.carve.vocabulary: keep",
+            )
         prompt = tuple(tokenizer.prompt(task.render(answer.input)))
         soft = SoftTargets(ids, answer.top_log_probs) if ids.shape[1] else None
         examples.append(Example(prompt, tuple(int(token) for token in tokens), soft))
@@ -64,29 +73,57 @@ def _renumbered(ids: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]) -> npt.
     return np.where(kept[places] == ids, places, -1)
 
 
-def same_vocabulary(answers: Sequence[Answer], tokenizer: Tokenizer, kept_tokens: Sequence[int] | None) -> bool:
-    """Whether the student's tokens can be told in the teacher's: by a map, or because they are the same.
+@dataclass(frozen=True)
+class Kinship:
+    """What of the student goes with what of its teacher.
 
-    They are the same when the student reads every one of the teacher's answers as the teacher wrote it.
+    Attributes:
+        shared: whether the student's tokens are tokens of the teacher's.
+        tokens: the teacher's id of each of them, ascending; None where the ids are the same, or not shared.
+        layers: the teacher's layer that each of the student's was cut from; None when it is of another model.
     """
-    if kept_tokens is not None:
-        return True
-    return all(
-        answer.tokens.max(initial=-1) < tokenizer.size and tokenizer.decode(answer.tokens.tolist()) == answer.text
-        for answer in answers
-    )
+
+    shared: bool
+    tokens: Sequence[int] | None = None
+    layers: Sequence[int] | None = None
 
 
-def retold_examples(answers: Iterable[Answer], task: Task, tokenizer: Tokenizer) -> list[Example]:
-    """The words of the teacher's answers as examples, for a student with a vocabulary of its own.
+def kinship(kept: Kept, student: Tokenizer, teacher: Tokenizer | None) -> Kinship:
+    """A student cut from its teacher knows what it kept; one of another model is told by its vocabulary.
 
-    An answer that was cut off at the task's limit does not get an end.
+    Args:
+        teacher: may be None where the student is cut from it.
+    """
+    if kept.of_teacher:
+        return Kinship(True, kept.tokens, kept.layers)
+    assert teacher is not None  # noqa: S101
+    ids = ids_at_teacher(student, teacher)
+    return Kinship(ids is not None, None if ids == list(range(student.size)) else ids)
+
+
+def ids_at_teacher(student: Tokenizer, teacher: Tokenizer) -> list[int] | None:
+    """The teacher's id of each of the student's tokens, ascending; None where the student has tokens of its own.
+
+    So it is within a family whose larger models know more tokens, and where a vocabulary was trimmed.
+    """
+    ours, theirs = (each.backend.get_vocab(with_added_tokens=True) for each in (student, teacher))
+    ids = [theirs.get(token, -1) for token in sorted(ours, key=ours.__getitem__)]
+    rising = all(one < other for one, other in pairwise([-1, *ids]))
+    return ids if rising and len(ids) == student.size else None
+
+
+def retold_examples(
+    answers: Iterable[Answer], task: Task, tokenizer: Tokenizer, teachers_ends: Collection[int]
+) -> list[Example]:
+    """The words of the teacher's answers as examples, for a student of another model.
+
+    An answer that was cut off, which ends with none of the teacher's end tokens, gets no end.
     """
     end = end_of_answer(tokenizer)
     examples = []
     for answer in answers:
         tokens = tuple(tokenizer.encode(answer.text))
-        whole = len(answer.tokens) < task.max_answer_tokens
+        whole = len(answer.tokens) and int(answer.tokens[-1]) in teachers_ends
         prompt = tuple(tokenizer.prompt(task.render(answer.input)))
         examples.append(Example(prompt, (*tokens, end) if whole else tokens))
     return examples

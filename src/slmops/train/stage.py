@@ -18,10 +18,11 @@ from slmops.recipe.training import Carve, Optimisation, Rounding
 
 if TYPE_CHECKING:
     from slmops.models.tokenizer import Tokenizer
-    from slmops.tasks.base import Task
+    from slmops.tasks.base import Row, Task
     from slmops.teach.answers import Answer
     from slmops.train.examples import Example
     from slmops.train.objectives.observe import TeacherModel
+    from slmops.train.prepare import Kinship
     from slmops.train.trainer import Trained
 
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
@@ -102,20 +103,52 @@ class CheckCut:
         return width
 
 
+class PairSettings(Settings):
+    """What a student of another model is to imitate."""
+
+    objective: Objective
+
+
+class CheckPair:
+    """`teacher` (not yet fitted) and `student` (another model) → `pair.json`; refuses terms that the two do not allow.
+
+    Without it, that would come to light when the teacher is fitted and has answered.
+    """
+
+    name: ClassVar[str] = "check-pair"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
+
+    def run(self, inputs: Mapping[str, Path], settings: PairSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.models.tokenizer import Tokenizer
+        from slmops.train.objectives.make import refuse_token_by_token
+        from slmops.train.prepare import ids_at_teacher
+
+        student, teacher = (Tokenizer.load(inputs[side] / "model") for side in ("student", "teacher"))
+        shared = ids_at_teacher(student, teacher) is not None
+        if not shared:
+            refuse_token_by_token(settings.objective)
+        pair = {"vocabulary": "shared" if shared else "own", "tokens": student.size, "tokens_of_teacher": teacher.size}
+        (context.out / "pair.json").write_text(json.dumps(pair) + "\n", encoding="utf-8")
+        return pair
+
+
 class CarveStudent:
     """`model` (fitted teacher), `data` and `answers` → `model/`, smaller, and `carve.json` with what was kept.
 
+    With an input `teacher` (the model that answered), `model` is another one, and reads the answers in its own tokens.
     With an input `like` (another carved student) the same layers, heads, channels and tokens are kept and nothing is
     weighed.
     """
 
     name: ClassVar[str] = "carve"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: Carve, context: Context) -> Mapping[str, float | str]:
         from slmops.models.source import load_model, save_model
         from slmops.models.tokenizer import Tokenizer
+        from slmops.teach.answers import load_answers
         from slmops.train.cut import choose_and_cut, cut, read_kept, size_of, write_kept
 
         folder, out = inputs["model"] / "model", context.out / "model"
@@ -125,9 +158,17 @@ class CarveStudent:
             kept, tokenizer = read_kept(inputs["like"]), Tokenizer.load(inputs["like"] / "model")
             cut(model, kept)
         else:
-            data, answers = inputs["data"], inputs["answers"]
+            data, answers = inputs["data"], load_answers(inputs["answers"])
+            ends = Tokenizer.load(inputs["teacher"] / "model").end_ids if "teacher" in inputs else None
             tokenizer, kept = choose_and_cut(
-                model, tokenizer, _task(data), data, answers, settings, progress=context.progress
+                model,
+                tokenizer,
+                _task(data),
+                data,
+                answers,
+                settings,
+                teachers_ends=ends,
+                progress=context.progress,
             )
         after = size_of(model)
         save_model(model, out)
@@ -156,7 +197,8 @@ OBJECTIVE = "objective:"
 class Distil:
     """`student`, `data` and `answers` → `model/`, trained on the teacher's answers and the labelled rows.
 
-    With terms that ask for more than the teacher's stored probabilities, an input `teacher`: the model that answered.
+    With terms that ask for more than the teacher's stored probabilities of the student's own tokens, or a student of
+    another model, an input `teacher`: the model that answered.
     """
 
     name: ClassVar[str] = "distil"
@@ -167,27 +209,28 @@ class Distil:
         from slmops.data.read import read_jsonl
         from slmops.models.tokenizer import Tokenizer
         from slmops.teach.answers import load_answers
-        from slmops.train.objectives.base import STORED
+        from slmops.train.cut import read_kept
+        from slmops.train.examples import Example
+        from slmops.train.objectives.base import OF_TEACHER, ONLINE_SPANS
         from slmops.train.objectives.make import all_needs
         from slmops.train.objectives.observe import TeacherModel
-        from slmops.train.prepare import finished, fitting, reference_examples
+        from slmops.train.prepare import check_lengths, fitting, kinship
 
         folder, data, moved = inputs["student"] / "model", inputs["data"], settings.optimisation
-        task = _task(data)
-        tokenizer = Tokenizer.load(folder)
-        kept = json.loads((inputs["student"] / "carve.json").read_text(encoding="utf-8"))
-        answers = load_answers(inputs["answers"])
-        rows = read_jsonl(data / "train.jsonl")
-        needs = all_needs(settings.objective)
-        width = answers[0].top_ids.shape[1] if STORED in needs else 0
-        taught = _answered(answers, task, tokenizer, kept["tokens"], needs)
-        whole = finished(taught, tokenizer, max_cut_off=settings.max_cut_off)
-        every = [taught[i] for i in whole] + reference_examples(rows, task, tokenizer, soft_k=width)
-        names = [answers[i].id for i in whole] + [row["id"] for row in rows]
+        task, tokenizer = _task(data), Tokenizer.load(folder)
+        theirs = Tokenizer.load(inputs["teacher"] / "model") if "teacher" in inputs else None
+        kin = kinship(read_kept(inputs["student"]), tokenizer, theirs)
+        answers, rows = load_answers(inputs["answers"]), read_jsonl(data / "train.jsonl")
+        taught, kept = _taught(answers, task, tokenizer, theirs, kin, settings)
+        every = taught + _references(rows, task, tokenizer, theirs, settings, answers[0].top_ids.shape[1])
+        names = [answer.id for answer in kept] + [row["id"] for row in rows]
         examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
-        teacher = None
-        if "teacher" in inputs:
-            teacher = TeacherModel(inputs["teacher"] / "model", kept["tokens"], kept["layers"])
+        teacher, needs = None, all_needs(settings.objective)
+        if needs & OF_TEACHER:
+            teacher = TeacherModel(inputs["teacher"] / "model", kin.tokens, kin.layers)
+        if ONLINE_SPANS in needs:
+            read = [Example(e.aligned.prompt, e.aligned.answer) for e in every if e.aligned]
+            check_lengths(read, names, inputs["teacher"] / "model")
         return _train(
             folder,
             examples,
@@ -198,7 +241,7 @@ class Distil:
             teacher=teacher,
             rounding=settings.round_to_int4,
             validation=_validation(data, task, tokenizer, moved, folder),
-            left_out={"cut_off": len(taught) - len(whole), "too_long": len(every) - len(examples)},
+            left_out={"cut_off": len(answers) - len(kept), "too_long": len(every) - len(examples)},
         )
 
 
@@ -217,25 +260,57 @@ def _validation(
     return examples
 
 
-def _answered(
-    answers: Sequence[Answer], task: Task, tokenizer: Tokenizer, kept: Sequence[int] | None, needs: frozenset[str]
-) -> list[Example]:
-    """The teacher's answers in the student's tokens.
+def _taught(
+    answers: Sequence[Answer],
+    task: Task,
+    tokenizer: Tokenizer,
+    teacher: Tokenizer | None,
+    kin: Kinship,
+    settings: DistilSettings,
+) -> tuple[list[Example], list[Answer]]:
+    """The teacher's whole answers in the student's tokens, and these answers.
 
     Raises:
-        BadInput: the student has a vocabulary of its own, and a term compares the two models token by token.
+        BadInput: the student has a vocabulary of its own, and a term compares the two models token by token; or too
+            many answers were cut off.
     """
-    from slmops.train.prepare import retold_examples, same_vocabulary, taught_examples
+    from slmops.train.alignment import align_answers
+    from slmops.train.objectives.base import SPANS
+    from slmops.train.objectives.make import all_needs, refuse_token_by_token
+    from slmops.train.prepare import finished, retold_examples, taught_examples
 
-    if same_vocabulary(answers, tokenizer, kept):
-        return taught_examples(answers, task, tokenizer, kept)
-    if needs:
-        raise BadInput(
-            "train.objective: the student's vocabulary is not the teacher's, and no map between them is known, so "
-            f"nothing of the teacher's that goes token by token can be imitated ({', '.join(sorted(needs))})",
-            hint="use kinds that go by the words alone: text",
-        )
-    return retold_examples(answers, task, tokenizer)
+    if kin.shared:
+        examples = taught_examples(answers, task, tokenizer, kin.tokens)
+    else:
+        refuse_token_by_token(settings.objective)
+        assert teacher is not None  # noqa: S101
+        examples = retold_examples(answers, task, tokenizer, teacher.end_ids)
+    whole = finished(examples, tokenizer, max_cut_off=settings.max_cut_off)
+    examples, answers = [examples[i] for i in whole], [answers[i] for i in whole]
+    if teacher and all_needs(settings.objective) & SPANS:
+        examples = align_answers(examples, answers, task, tokenizer, teacher)
+    return examples, answers
+
+
+def _references(
+    rows: Sequence[Row],
+    task: Task,
+    tokenizer: Tokenizer,
+    teacher: Tokenizer | None,
+    settings: DistilSettings,
+    stored_k: int,
+) -> list[Example]:
+    """The labelled rows, with what the terms need of them."""
+    from slmops.train.alignment import align_references
+    from slmops.train.objectives.base import SPANS, STORED
+    from slmops.train.objectives.make import all_needs
+    from slmops.train.prepare import reference_examples
+
+    needs = all_needs(settings.objective)
+    examples = reference_examples(rows, task, tokenizer, soft_k=stored_k if STORED in needs else 0)
+    if teacher and needs & SPANS:
+        examples = align_references(examples, rows, task, tokenizer, teacher, stored_k=stored_k)
+    return examples
 
 
 def _train(

@@ -12,13 +12,17 @@ from slmops.recipe.objective import Term as TermSettings
 from slmops.train.objectives.base import (
     ATTENTION,
     HIDDEN,
+    IN_STUDENTS_TOKENS,
     OF_TEACHER,
     ONLINE,
+    ONLINE_SPANS,
     STORED,
+    STORED_SPANS,
     Bound,
     Layers,
     Models,
     Paired,
+    Spans,
     Term,
     View,
 )
@@ -76,7 +80,8 @@ class Imitation:
     def _bind(self, terms: Sequence[Term], student: PreTrainedModel, teacher: TeacherModel, still: int) -> None:
         self._teacher = Teacher(teacher, dtype=student.dtype, logits=ONLINE in self.needs)
         models = Models(shape_of(student), shape_of(self._teacher.model), teacher.cut_from, still)
-        _check_vocabularies(student, self._teacher)
+        if self.needs & IN_STUDENTS_TOKENS:
+            _check_vocabularies(student, self._teacher)
         for term in terms:
             if term.needs & {HIDDEN, ATTENTION} and isinstance(term, Bound):
                 term.bind(models)
@@ -123,7 +128,11 @@ class Imitation:
         shown: dict[str, Any] = {}
         if STORED in self.needs:
             shown = {"stored_ids": inputs["soft_ids"], "stored_log_probs": inputs["soft_log_probs"]}
-        if self._teacher:
+        if STORED_SPANS in self.needs:
+            shown["stored_spans"] = Spans(inputs["span_of"], inputs["span_log_probs"], inputs["span_begins"])
+        if self._teacher and ONLINE_SPANS in self.needs:
+            shown["online_spans"] = self._teacher.read_spans(inputs)
+        if self._teacher and self.needs & IN_STUDENTS_TOKENS:
             teacher_logits, *theirs = self._teacher.run(inputs)
             shown |= {"teacher_logits": teacher_logits, "kept": self._teacher.kept}
             if self._taps:

@@ -12,7 +12,8 @@ import torch
 
 from slmops.errors import BadInput
 from slmops.models.source import load_model
-from slmops.train.objectives.base import Shape
+from slmops.train.objectives.base import Shape, Spans
+from slmops.train.objectives.spans import span_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -120,8 +121,7 @@ class Teacher:
     def run(self, inputs: Inputs) -> tuple[torch.Tensor | None, dict[int, torch.Tensor], dict[int, torch.Tensor]]:
         """Logits at answer positions, float32 [n, its vocabulary], if wanted; hidden states and attention maps."""
         ids, at = inputs["input_ids"], inputs["predicts"]
-        if self.model.device != ids.device:
-            self.model.to(ids.device)
+        self._go_to(ids.device)
         if self.kept is not None:
             self.kept = self.kept.to(ids.device)
             ids = self.kept[ids]
@@ -129,3 +129,21 @@ class Teacher:
         states = self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         logits = self.model.get_output_embeddings()(states[at]).float() if self.logits else None
         return logits, *(self.taps.take(at) if self.taps else ({}, {}))
+
+    @torch.no_grad()
+    def read_spans(self, inputs: Inputs) -> Spans:
+        """What it makes of each span of the answers, having read the same prompts and answers in its own tokens."""
+        self._go_to(inputs["teacher_ids"].device)
+        own = {name: inputs[f"teacher_{name}"] for name in ("attention_mask", "predicts")}
+        logits = answer_logits(self.model, {"input_ids": inputs["teacher_ids"], **own})
+        of, count = inputs["teacher_span_of"], len(inputs["span_log_probs"])
+        first = torch.searchsorted(of, torch.arange(count, device=of.device))
+        return Spans(
+            inputs["span_of"],
+            span_log_probs(logits, inputs["teacher_target"], of, count),
+            torch.log_softmax(logits[first], dim=-1),
+        )
+
+    def _go_to(self, device: torch.device) -> None:
+        if self.model.device != device:
+            self.model.to(device)
