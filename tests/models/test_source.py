@@ -126,6 +126,14 @@ def test_the_plain_template_is_a_message_a_line(untemplated, tmp_path):
     assert end_of_answer(tokenizer) == tokenizer.backend.token_to_id("<|im_end|>")
 
 
+def test_a_model_that_is_used_to_a_first_token_gets_it_from_any_template(untemplated, tmp_path):
+    path = untemplated / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"add_bos_token": True}))
+    materialise(str(untemplated), tmp_path / "out", chat_template="plain")
+    tokenizer = Tokenizer.load(tmp_path / "out")
+    assert tokenizer.render([{"role": "user", "content": "hi"}]) == "<|im_start|>hi\n"
+
+
 @pytest.mark.parametrize("harm", ["weights", "config", "no weights"])
 def test_a_damaged_folder_is_refused(tiny, tmp_path, harm):
     folder = shutil.copytree(tiny.folder, tmp_path / "harmed")
