@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slmops.data.read import write_jsonl
 from slmops.errors import BadInput
 from slmops.models.tokenizer import Tokenizer
-from slmops.models.vocabulary import trim_vocabulary
 from slmops.pipeline.stage import Context
 from slmops.recipe.training import Optimisation, StopEarly
 from slmops.tasks import Classification
 from slmops.teach.answers import Answer
-from slmops.train.cut import Kept
 from slmops.train.examples import Example
 from slmops.train.prepare import (
-    Kinship,
     check_lengths,
     end_of_answer,
     finished,
     fitting,
-    ids_at_teacher,
-    kinship,
     reference_examples,
     retold_examples,
     taught_examples,
     unanswered_examples,
 )
 from slmops.train.stage import Fit, FitSettings
-from tests.tokenizer_kinds import tokenizer
 
 TASK = Classification(("refund", "other"), None, 8)
 
@@ -85,33 +77,6 @@ def test_without_kept_probabilities_there_are_no_soft_targets(tiny_tokenizer):
 
 def written(tokenizer: Tokenizer, text: str, tokens: list[int]) -> Answer:
     return Answer("a1", "hello", text, np.array(tokens), np.zeros((len(tokens), 0)), np.zeros((len(tokens), 0)))
-
-
-def part(tokenizer: Tokenizer, *texts: str) -> tuple[Tokenizer, list[int]]:
-    """The tokenizer cut down to what these texts need, and the old ids of its tokens."""
-    used = [token for text in texts for token in tokenizer.encode(text)]
-    small, kept = trim_vocabulary(json.loads(tokenizer.backend.to_str()), used)
-    backend = tokenizers.Tokenizer.from_str(json.dumps(small))
-    return Tokenizer(backend, template=tokenizer.template, special_tokens=tokenizer.special_tokens), kept
-
-
-def test_a_students_tokens_are_found_at_its_teacher_or_are_its_own(tiny_tokenizer):
-    small, kept = part(tiny_tokenizer, "refund")
-    assert ids_at_teacher(small, tiny_tokenizer) == kept
-    assert ids_at_teacher(tiny_tokenizer, tiny_tokenizer) == list(range(tiny_tokenizer.size))
-    assert ids_at_teacher(tiny_tokenizer, small) is None
-    assert ids_at_teacher(tokenizer("gemma"), tiny_tokenizer) is None
-    assert ids_at_teacher(tokenizer("bytes"), tiny_tokenizer) is None
-
-
-def test_a_cut_of_the_teacher_knows_its_tokens_and_another_model_is_told_by_its_vocabulary(tiny_tokenizer):
-    small, kept = part(tiny_tokenizer, "refund")
-    of_teacher = Kept(tokens=kept, layers=[0, 3], heads=None, channels=None)
-    assert kinship(of_teacher, small, None) == Kinship(True, kept, [0, 3])
-    other = replace(of_teacher, of_teacher=False)
-    assert kinship(other, small, tiny_tokenizer) == Kinship(True, kept, None)
-    assert kinship(other, tiny_tokenizer, tiny_tokenizer) == Kinship(True, None, None)
-    assert kinship(other, tokenizer("gemma"), tiny_tokenizer) == Kinship(False, None, None)
 
 
 def test_an_answer_is_told_again_in_the_students_own_tokens(tiny_tokenizer):

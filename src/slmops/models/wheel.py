@@ -73,7 +73,8 @@ def _named(sums: Path) -> tuple[str, str]:
     lines = re.findall(r"^([0-9a-f]{64}) [ *]([\w.-]+\.gguf)$", sums.read_text(encoding="utf-8"), re.MULTILINE)
     if len(lines) != 1:
         raise BadInput(f"{sums} names {len(lines)} GGUF files; exactly one is needed")
-    return lines[0]
+    digest, file = lines[0]
+    return digest, file
 
 
 def _parts(name: str, file: str) -> Iterator[Path]:

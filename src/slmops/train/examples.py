@@ -43,6 +43,9 @@ class Aligned:
     log_probs: npt.NDArray[np.float32]
     begins: npt.NDArray[np.float32]
 
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
 
 @dataclass(frozen=True)
 class Example:

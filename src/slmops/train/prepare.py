@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +16,7 @@ from slmops.tasks.base import Row, Task
 from slmops.teach.answers import Answer
 from slmops.train.examples import Example, SoftTargets, certain
 
-if TYPE_CHECKING:
-    from slmops.train.cut import Kept
+Long = TypeVar("Long", bound=Sized)
 
 
 def reference_examples(rows: Iterable[Row], task: Task, tokenizer: Tokenizer, *, soft_k: int = 0) -> list[Example]:
@@ -73,45 +70,6 @@ def _renumbered(ids: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]) -> npt.
     return np.where(kept[places] == ids, places, -1)
 
 
-@dataclass(frozen=True)
-class Kinship:
-    """What of the student goes with what of its teacher.
-
-    Attributes:
-        shared: whether the student's tokens are tokens of the teacher's.
-        tokens: the teacher's id of each of them, ascending; None where the ids are the same, or not shared.
-        layers: the teacher's layer that each of the student's was cut from; None when it is of another model.
-    """
-
-    shared: bool
-    tokens: Sequence[int] | None = None
-    layers: Sequence[int] | None = None
-
-
-def kinship(kept: Kept, student: Tokenizer, teacher: Tokenizer | None) -> Kinship:
-    """A student cut from its teacher knows what it kept; one of another model is told by its vocabulary.
-
-    Args:
-        teacher: may be None where the student is cut from it.
-    """
-    if kept.of_teacher:
-        return Kinship(True, kept.tokens, kept.layers)
-    assert teacher is not None  # noqa: S101
-    ids = ids_at_teacher(student, teacher)
-    return Kinship(ids is not None, None if ids == list(range(student.size)) else ids)
-
-
-def ids_at_teacher(student: Tokenizer, teacher: Tokenizer) -> list[int] | None:
-    """The teacher's id of each of the student's tokens, ascending; None where the student has tokens of its own.
-
-    So it is within a family whose larger models know more tokens, and where a vocabulary was trimmed.
-    """
-    ours, theirs = (each.backend.get_vocab(with_added_tokens=True) for each in (student, teacher))
-    ids = [theirs.get(token, -1) for token in sorted(ours, key=ours.__getitem__)]
-    rising = all(one < other for one, other in pairwise([-1, *ids]))
-    return ids if rising and len(ids) == student.size else None
-
-
 def retold_examples(
     answers: Iterable[Answer], task: Task, tokenizer: Tokenizer, teachers_ends: Collection[int]
 ) -> list[Example]:
@@ -144,7 +102,7 @@ def end_of_answer(tokenizer: Tokenizer) -> int:
     raise BadInput("the chat template writes no end token behind an answer", hint="set chat_template: chatml")
 
 
-def check_lengths(examples: Sequence[Example], names: Sequence[str], model: Path) -> None:
+def check_lengths(examples: Sequence[Sized], names: Sequence[str], model: Path) -> None:
     """Refuse examples that do not fit the context of the model in folder `model`.
 
     Raises:
@@ -153,7 +111,7 @@ def check_lengths(examples: Sequence[Example], names: Sequence[str], model: Path
     fitting(examples, names, model, max_too_long=0.0)
 
 
-def fitting(examples: Sequence[Example], names: Sequence[str], model: Path, *, max_too_long: float) -> list[Example]:
+def fitting(examples: Sequence[Long], names: Sequence[str], model: Path, *, max_too_long: float) -> list[Long]:
     """The examples that fit the context of the model in folder `model`: none is ever cut to fit.
 
     Args:

@@ -18,11 +18,9 @@ from slmops.recipe.training import Carve, Optimisation, Rounding
 
 if TYPE_CHECKING:
     from slmops.models.tokenizer import Tokenizer
-    from slmops.tasks.base import Row, Task
-    from slmops.teach.answers import Answer
+    from slmops.tasks.base import Task
     from slmops.train.examples import Example
     from slmops.train.objectives.observe import TeacherModel
-    from slmops.train.prepare import Kinship
     from slmops.train.trainer import Trained
 
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
@@ -121,14 +119,19 @@ class CheckPair:
 
     def run(self, inputs: Mapping[str, Path], settings: PairSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.models.tokenizer import Tokenizer
+        from slmops.train.kinship import ids_at_teacher
         from slmops.train.objectives.make import refuse_token_by_token
-        from slmops.train.prepare import ids_at_teacher
 
         student, teacher = (Tokenizer.load(inputs[side] / "model") for side in ("student", "teacher"))
         shared = ids_at_teacher(student, teacher) is not None
         if not shared:
             refuse_token_by_token(settings.objective)
-        pair = {"vocabulary": "shared" if shared else "own", "tokens": student.size, "tokens_of_teacher": teacher.size}
+        vocabulary = "shared" if shared else "own"
+        pair: dict[str, float | str] = {
+            "vocabulary": vocabulary,
+            "tokens": student.size,
+            "tokens_of_teacher": teacher.size,
+        }
         (context.out / "pair.json").write_text(json.dumps(pair) + "\n", encoding="utf-8")
         return pair
 
@@ -210,27 +213,32 @@ class Distil:
         from slmops.models.tokenizer import Tokenizer
         from slmops.teach.answers import load_answers
         from slmops.train.cut import read_kept
-        from slmops.train.examples import Example
+        from slmops.train.kinship import kinship
+        from slmops.train.lessons import lessons
         from slmops.train.objectives.base import OF_TEACHER, ONLINE_SPANS
         from slmops.train.objectives.make import all_needs
         from slmops.train.objectives.observe import TeacherModel
-        from slmops.train.prepare import check_lengths, fitting, kinship
+        from slmops.train.prepare import check_lengths, fitting
 
         folder, data, moved = inputs["student"] / "model", inputs["data"], settings.optimisation
         task, tokenizer = _task(data), Tokenizer.load(folder)
-        theirs = Tokenizer.load(inputs["teacher"] / "model") if "teacher" in inputs else None
-        kin = kinship(read_kept(inputs["student"]), tokenizer, theirs)
-        answers, rows = load_answers(inputs["answers"]), read_jsonl(data / "train.jsonl")
-        taught, kept = _taught(answers, task, tokenizer, theirs, kin, settings)
-        every = taught + _references(rows, task, tokenizer, theirs, settings, answers[0].top_ids.shape[1])
-        names = [answer.id for answer in kept] + [row["id"] for row in rows]
-        examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
-        teacher, needs = None, all_needs(settings.objective)
-        if needs & OF_TEACHER:
-            teacher = TeacherModel(inputs["teacher"] / "model", kin.tokens, kin.layers)
-        if ONLINE_SPANS in needs:
-            read = [Example(e.aligned.prompt, e.aligned.answer) for e in every if e.aligned]
-            check_lengths(read, names, inputs["teacher"] / "model")
+        theirs = inputs["teacher"] / "model" if "teacher" in inputs else None
+        teachers = Tokenizer.load(theirs) if theirs else None
+        kin = kinship(read_kept(inputs["student"]), tokenizer, teachers)
+        every = lessons(
+            load_answers(inputs["answers"]),
+            read_jsonl(data / "train.jsonl"),
+            task,
+            tokenizer,
+            settings.objective,
+            kin,
+            teacher=teachers,
+            max_cut_off=settings.max_cut_off,
+        )
+        examples = fitting(every.examples, every.names, folder, max_too_long=moved.max_too_long)
+        needs = all_needs(settings.objective)
+        if theirs and ONLINE_SPANS in needs:
+            check_lengths([e.aligned for e in every.examples if e.aligned], every.names, theirs)
         return _train(
             folder,
             examples,
@@ -238,10 +246,10 @@ class Distil:
             context,
             objective=settings.objective,
             normalise=settings.normalise,
-            teacher=teacher,
+            teacher=TeacherModel(theirs, kin.tokens, kin.layers) if theirs and needs & OF_TEACHER else None,
             rounding=settings.round_to_int4,
             validation=_validation(data, task, tokenizer, moved, folder),
-            left_out={"cut_off": len(answers) - len(kept), "too_long": len(every) - len(examples)},
+            left_out={"cut_off": every.cut_off, "too_long": len(every.examples) - len(examples)},
         )
 
 
@@ -257,59 +265,6 @@ def _validation(
     rows = read_jsonl(data / "validation.jsonl")
     examples = reference_examples(rows, task, tokenizer)
     check_lengths(examples, [row["id"] for row in rows], folder)
-    return examples
-
-
-def _taught(
-    answers: Sequence[Answer],
-    task: Task,
-    tokenizer: Tokenizer,
-    teacher: Tokenizer | None,
-    kin: Kinship,
-    settings: DistilSettings,
-) -> tuple[list[Example], list[Answer]]:
-    """The teacher's whole answers in the student's tokens, and these answers.
-
-    Raises:
-        BadInput: the student has a vocabulary of its own, and a term compares the two models token by token; or too
-            many answers were cut off.
-    """
-    from slmops.train.alignment import align_answers
-    from slmops.train.objectives.base import SPANS
-    from slmops.train.objectives.make import all_needs, refuse_token_by_token
-    from slmops.train.prepare import finished, retold_examples, taught_examples
-
-    if kin.shared:
-        examples = taught_examples(answers, task, tokenizer, kin.tokens)
-    else:
-        refuse_token_by_token(settings.objective)
-        assert teacher is not None  # noqa: S101
-        examples = retold_examples(answers, task, tokenizer, teacher.end_ids)
-    whole = finished(examples, tokenizer, max_cut_off=settings.max_cut_off)
-    examples, answers = [examples[i] for i in whole], [answers[i] for i in whole]
-    if teacher and all_needs(settings.objective) & SPANS:
-        examples = align_answers(examples, answers, task, tokenizer, teacher)
-    return examples, answers
-
-
-def _references(
-    rows: Sequence[Row],
-    task: Task,
-    tokenizer: Tokenizer,
-    teacher: Tokenizer | None,
-    settings: DistilSettings,
-    stored_k: int,
-) -> list[Example]:
-    """The labelled rows, with what the terms need of them."""
-    from slmops.train.alignment import align_references
-    from slmops.train.objectives.base import SPANS, STORED
-    from slmops.train.objectives.make import all_needs
-    from slmops.train.prepare import reference_examples
-
-    needs = all_needs(settings.objective)
-    examples = reference_examples(rows, task, tokenizer, soft_k=stored_k if STORED in needs else 0)
-    if teacher and needs & SPANS:
-        examples = align_references(examples, rows, task, tokenizer, teacher, stored_k=stored_k)
     return examples
 
 
