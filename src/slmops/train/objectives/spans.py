@@ -11,8 +11,8 @@ from slmops.train.objectives.divergences import kl
 if TYPE_CHECKING:
     import torch
 
-LEAST_SURPRISE = 1e-7
-"""A span that is certain counts as this far from it, so that the logarithm of its complement stays finite."""
+LEAST_SURPRISE = 1e-6
+"""In nats: a span that is certain counts as this far from it, so that the logarithm of its complement stays finite."""
 
 MOST_OUTCOMES = 1024
 """Outcomes of a distribution that are sorted; to sort a vocabulary of a quarter million costs more than a small model's
@@ -59,8 +59,8 @@ class SpanLikelihood(OfSpans):
         spans = self.spans(view)
         known = ~spans.log_probs.isnan()
         student = span_log_probs(view.logits, view.target, spans.of, len(spans.log_probs))
-        apart = kl(_or_not(spans.log_probs[known] / self.temperature), _or_not(student[known] / self.temperature))
-        return self.temperature * apart.sum() / len(view.target)
+        theirs, ours = (_or_not(each[known], self.temperature) for each in (spans.log_probs, student))
+        return self.temperature * kl(theirs, ours).sum() / len(view.target)
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def sorted_distance(teacher: torch.Tensor, logits: torch.Tensor) -> torch.Tensor
     return (theirs - ours).abs().sum(-1) + (theirs.sum(-1) - ours.sum(-1)).abs()
 
 
-def _or_not(log_probs: torch.Tensor) -> torch.Tensor:
-    """The log-probabilities of both outcomes, [s, 2]: the span is written, or anything else is."""
+def _or_not(log_probs: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Log-probabilities of both outcomes of spans, softened, [s, 2]: the span is written, or anything else is."""
     import torch
 
-    happens = log_probs.clamp(max=-LEAST_SURPRISE)
+    happens = log_probs.clamp(max=-LEAST_SURPRISE) / temperature
     return torch.stack([happens, (-torch.expm1(happens)).log()], dim=-1)
