@@ -93,6 +93,12 @@ class TeachSettings(Settings):
         0.75, description="Share of sampled greedy answers on which the exported teacher must agree with PyTorch."
     )
 
+    @model_validator(mode="after")
+    def _precision_of_an_export(self) -> TeachSettings:
+        if self.engine == "transformers" and self.precision in ("int8", "int4"):
+            raise ValueError(f"`precision: {self.precision}` is of an export, and `engine: transformers` makes none")
+        return self
+
 
 class Carve(Settings):
     """A student cut from its teacher, or from `student.model`."""

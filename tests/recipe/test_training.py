@@ -1,11 +1,11 @@
-"""What the student is made of: a part of its teacher, or another model."""
+"""What the student is made of, a part of its teacher or another model, and what the teacher writes with."""
 
 from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
 
-from slmops.recipe.training import Carve, StudentSettings
+from slmops.recipe.training import Carve, StudentSettings, TeachSettings
 
 
 def test_a_student_is_cut_from_its_teacher_and_another_model_stays_whole_unless_told():
@@ -32,3 +32,9 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
     assert read({"model": "./model"}, context={"folder": tmp_path}).model == str(tmp_path / "model")
     with pytest.raises(ValidationError, match="there is no folder"):
         read({"model": "./nowhere"}, context={"folder": tmp_path})
+
+
+def test_a_teacher_that_is_not_exported_has_no_precision_of_an_export():
+    assert TeachSettings(engine="transformers", precision="fp32").engine == "transformers"
+    with pytest.raises(ValidationError, match="is of an export"):
+        TeachSettings(engine="transformers", precision="int8")
