@@ -137,6 +137,16 @@ def test_a_model_with_rotary_settings_by_kind_of_layer_answers_as_before(gemma, 
     assert np.abs(before.score_choices(prompts, choices) - after.score_choices(prompts, choices)).max() < 1e-2
 
 
+def test_rotary_settings_that_scale_one_kind_of_layer_are_refused(gemma, tmp_path):
+    folder, _ = gemma
+    rotary = json.loads((folder / "config.json").read_text())["rope_parameters"]
+    rotary["full_attention"] |= {"rope_type": "linear", "factor": 8.0}
+    scaled = altered_copy(folder, tmp_path / "model", rope_parameters=rotary)
+    with pytest.raises(BadInput, match="rotary positions .* linear") as error:
+        convert(scaled, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
+    assert "teach.engine" in (error.value.hint or "")
+
+
 def test_fewer_bits_take_less_room(converted, way, tiny):
     # Cosine and sine of every position are stored as weights: half a head of 16 each, in float32.
     positions = CONTEXT * (8 + 8) * 4

@@ -64,6 +64,12 @@ def _with_flat_rotary(model: Path, config: dict[str, Any], folder: Path) -> Path
     whole, sliding = rotary.get("full_attention"), rotary.get("sliding_attention")
     if not whole or not sliding:
         return model
+    if scaled := [each["rope_type"] for each in (whole, sliding) if each["rope_type"] != "default"]:
+        raise BadInput(
+            f"onnxruntime-genai cannot export {config.get('architectures')}: it would scale rotary positions of every "
+            f"kind of layer as those of one ({scaled[0]})",
+            hint="a teacher can write without an export: teach.engine: transformers",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for file in model.iterdir():
         (folder / file.name).unlink(missing_ok=True)
