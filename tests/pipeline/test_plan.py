@@ -127,7 +127,7 @@ def test_a_student_of_another_model_has_a_base_of_its_own(project):
     assert [name for name in ids if name not in NODES] == ["student:base", "student:pair"]
     assert ids.index("student:pair") < ids.index("teacher")
     settings = {node.id: node.settings for node in nodes}
-    assert (settings["student:base"].chat_template, settings["base"].chat_template) == ("plain", "model")
+    assert (settings["student:base"].chat_template, settings["base"].chat_template) == ("plain", "chatml")
     assert (settings["student:carved"].layers, settings["student:carved"].vocabulary) == (None, "keep")
     assert reads["student:pair"] == {"teacher": "base", "student": "student:base"}
     given = {"model": "student:base", "data": "data", "answers": "teach", "teacher": "teacher"}

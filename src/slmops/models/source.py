@@ -58,8 +58,8 @@ def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTr
         tokenizer, loaded = _read(model, path)
     if chat_template != "model":
         # A model that was trained behind a first token of its own is another one without it.
-        first = "{{ bos_token }}" if getattr(tokenizer, "add_bos_token", False) else ""
-        tokenizer.chat_template = first + TEMPLATES[chat_template]
+        begins = tokenizer.bos_token is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+        tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + TEMPLATES[chat_template]
     if not tokenizer.chat_template:
         raise BadInput(f"the tokenizer of {model} has no chat template", hint="set chat_template: chatml")
     _forget_quantisation(loaded)
