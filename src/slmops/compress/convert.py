@@ -34,7 +34,8 @@ def convert(model: Path, out: Path, settings: CompressSettings, *, scratch: Path
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     source = _with_flat_rotary(model, config, scratch / "source")
     arguments = ["-i", str(source), "-o", str(out), "-c", str(scratch), "-p", settings.precision, "-e", "cpu"]
-    arguments += ["--extra_options", "hf_token=false"]
+    # A cache of a window's last tokens alone can neither hold a padded batch nor be wound back.
+    arguments += ["--extra_options", "hf_token=false", "windowed_kv_cache=false"]
     if settings.precision != "fp32":
         arguments += [f"block_size={settings.block_size}", f"algo_config={ALGORITHMS[settings.algorithm]}"]
     if (settings.precision, settings.head) == ("int4", "int8"):
