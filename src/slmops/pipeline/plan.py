@@ -131,9 +131,11 @@ def _teacher(recipe: Recipe) -> list[Node]:
         )
     teach, answers = recipe.teach, {"data": "data", "model": fitted}
     if teach.engine == "onnxruntime-genai":
-        fastest = "int8" if multiplies_bytes() else "fp32"
-        teach = teach.model_copy(update={"precision": fastest if teach.precision == "auto" else teach.precision})
-        exported = CompressSettings(precision=teach.precision)
+        wanted = teach.precision
+        exported = CompressSettings(
+            precision=("int8" if multiplies_bytes() else "fp32") if wanted == "auto" else wanted
+        )
+        teach = teach.model_copy(update={"precision": exported.precision})
         nodes.append(Node("teacher:onnx", Convert, exported, inputs={"model": fitted}))
         answers["engine"] = "teacher:onnx"
     nodes.append(Node("teach", Teach, teach, inputs=answers))
