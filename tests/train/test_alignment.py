@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.models.tokenizer import Tokenizer
+from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.tasks import Classification
 from slmops.teach.answers import Answer
 from slmops.train.alignment import align_answers, align_references, common_spans, pieces
-from slmops.train.prepare import end_of_answer, reference_examples, retold_examples
+from slmops.train.prepare import reference_examples, retold_examples
 from tests.tokenizer_kinds import KINDS, TEXTS, tokenizer
 
 TASK = Classification(("refund", "other"), None, 8)

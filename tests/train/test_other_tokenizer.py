@@ -19,7 +19,7 @@ from slmops.data.read import write_jsonl
 from slmops.engines import load_engine
 from slmops.errors import BadInput
 from slmops.models.source import load_model, save_model
-from slmops.models.tokenizer import Tokenizer
+from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.pipeline.stage import Context
 from slmops.progress import Progress, Silent
 from slmops.recipe import objective as recipe
@@ -32,7 +32,7 @@ from slmops.train.alignment import align_answers
 from slmops.train.examples import Example
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.observe import TeacherModel
-from slmops.train.prepare import end_of_answer, retold_examples
+from slmops.train.prepare import retold_examples
 from slmops.train.stage import CarveStudent, CheckPair, Distil, DistilSettings, PairSettings
 from slmops.train.trainer import collate, train
 from tests.families import make

@@ -40,7 +40,10 @@ def read_rows(
     """
     places: dict[str, str] = {}
     for number, (place, record) in enumerate(records(path), 1):
-        row = {"id": _id(record, place, f"{side}-{number}"), "input": _text(record, input, place, reader)}
+        row: dict[str, Any] = {
+            "id": _id(record, place, f"{side}-{number}"),
+            "input": _text(record, input, place, reader),
+        }
         if output is not None:
             row["output"] = _column(record, output, place, "output")
         if also is not None:

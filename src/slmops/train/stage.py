@@ -467,7 +467,7 @@ def _train(
     teacher: TeacherModel | None = None,
     teacher_reads_once: bool = False,
     rounding: Rounding | None,
-    head: TagHead | None,
+    head: TagHead | None = None,
     validation: Sequence[Example],
     left_out: Mapping[str, int] | None = None,
     title: str | None = None,

@@ -178,8 +178,8 @@ class Teacher:
                 taken = [examples[i] for i in batch]
                 final, hidden, _ = self._states(collate(taken, pad=0))
                 sizes = [len(example.answer) for example in taken]
-                parts = {layer: states.to(dtype).split(sizes) for layer, states in hidden.items()}
-                for row, (example, own) in enumerate(zip(taken, final.split(sizes), strict=True)):
+                parts = {layer: torch.split(states.to(dtype), sizes) for layer, states in hidden.items()}
+                for row, (example, own) in enumerate(zip(taken, torch.split(final, sizes), strict=True)):
                     self.recall.keep(example, own.clone(), {layer: part[row].clone() for layer, part in parts.items()})
                 task.advance(sum(map(len, taken)))
 
