@@ -17,6 +17,8 @@ from slmops.models.source import TOKENIZER_FILES, load_model, save_model, weight
 from slmops.models.tokenizer import Tokenizer
 from slmops.models.width import keep_channels, keep_heads
 from slmops.recipe.models import CompressSettings
+from tests.families import make
+from tests.tokenizer_kinds import tokenizer
 
 WAYS = [
     CompressSettings(precision="fp32"),
@@ -100,6 +102,49 @@ def test_a_narrowed_model_answers_as_before(narrowed, tiny, tmp_path):
     assert written(after, prompts) == answers
     scores = [np.concatenate(engine.score(prompts, answers)) for engine in (before, after)]
     assert np.abs(scores[0] - scores[1]).max() < MOST_APART["fp32"]
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory) -> tuple[Path, Tokenizer]:
+    """A Gemma 3 whose sliding layers see four tokens, and whose kinds of layers have rotary bases of their own."""
+    told, folder = tokenizer("gemma"), tmp_path_factory.mktemp("gemma") / "model"
+    (end,) = told.end_ids
+    model = make("gemma3", vocab_size=told.size, eos_token_id=end, pad_token_id=end, max_position_embeddings=128)
+    save_model(model, folder)
+    told.save(folder)
+    return folder, told
+
+
+def test_a_model_with_rotary_settings_by_kind_of_layer_answers_as_before(gemma, tmp_path):
+    folder, told = gemma
+    written_down = (folder / "config.json").read_bytes()
+    rotary = json.loads(written_down)["rope_parameters"]
+    assert rotary["full_attention"]["rope_theta"] != rotary["sliding_attention"]["rope_theta"]
+    for _ in range(2):  # a second time over what the first left behind
+        convert(folder, tmp_path / "model", CompressSettings(precision="fp32"), scratch=tmp_path / "scratch")
+    assert (folder / "config.json").read_bytes() == written_down
+    before, after = (
+        load_engine(engine, path, threads=1)
+        for engine, path in (("transformers", folder), ("onnxruntime-genai", tmp_path / "model"))
+    )
+    # Longer than a window, and of unlike length, so that one is padded.
+    prompts = [told.encode("where is my order, it should have arrived"), told.encode("cancel the lamp, it is blue")]
+    answers = written(before, prompts)
+    assert written(after, prompts) == answers
+    scores = [np.concatenate(engine.score(prompts, answers)) for engine in (before, after)]
+    assert np.abs(scores[0] - scores[1]).max() < MOST_APART["fp32"]
+    choices = [told.encode("refund"), told.encode("refund it"), told.encode("other")]
+    assert np.abs(before.score_choices(prompts, choices) - after.score_choices(prompts, choices)).max() < 1e-2
+
+
+def test_rotary_settings_that_scale_one_kind_of_layer_are_refused(gemma, tmp_path):
+    folder, _ = gemma
+    rotary = json.loads((folder / "config.json").read_text())["rope_parameters"]
+    rotary["full_attention"] |= {"rope_type": "linear", "factor": 8.0}
+    scaled = altered_copy(folder, tmp_path / "model", rope_parameters=rotary)
+    with pytest.raises(BadInput, match=r"rotary positions .* \(linear\)") as error:
+        convert(scaled, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
+    assert "teach.engine" in (error.value.hint or "")
 
 
 def test_fewer_bits_take_less_room(converted, way, tiny):

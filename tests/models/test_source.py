@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import tokenizers
 from safetensors import safe_open
 
 from slmops.engines import load_engine
@@ -123,6 +124,18 @@ def test_the_plain_template_is_a_message_a_line(untemplated, tmp_path):
     assert tokenizer.render(asked) == "Read it.\nhi\n"
     assert tokenizer.render([*asked, {"role": "assistant", "content": "{}"}]) == "Read it.\nhi\n{}<|im_end|>\n"
     assert end_of_answer(tokenizer) == tokenizer.backend.token_to_id("<|im_end|>")
+
+
+def test_a_model_that_is_used_to_a_first_token_gets_it_from_any_template(untemplated, tmp_path):
+    backend = tokenizers.Tokenizer.from_file(str(untemplated / "tokenizer.json"))
+    first = "<|im_start|>"
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, backend.token_to_id(first))]
+    )
+    backend.save(str(untemplated / "tokenizer.json"))
+    materialise(str(untemplated), tmp_path / "out", chat_template="plain")
+    tokenizer = Tokenizer.load(tmp_path / "out")
+    assert tokenizer.render([{"role": "user", "content": "hi"}]) == "<|im_start|>hi\n"
 
 
 @pytest.mark.parametrize("harm", ["weights", "config", "no weights"])

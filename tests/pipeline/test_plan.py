@@ -179,6 +179,72 @@ def test_terms_that_a_text_without_answers_cannot_have_are_refused_before_anythi
         graph(project, objective, "student.carve.layers=12")
 
 
+def test_a_student_of_another_model_has_a_base_of_its_own(project):
+    shutil.copytree(project / "model", project / "other")
+    recipe = load(project, "student={model: ./other, chat_template: plain}", "train.objective={kind: span}")
+    nodes = in_order(nodes_for(recipe))
+    ids, reads = [node.id for node in nodes], {node.id: dict(node.inputs) for node in nodes}
+    assert [name for name in ids if name not in NODES] == ["student:base", "student:pair"]
+    assert ids.index("student:pair") < ids.index("teacher")
+    settings = {node.id: node.settings for node in nodes}
+    assert (settings["student:base"].chat_template, settings["base"].chat_template) == ("plain", "chatml")
+    assert (settings["student:carved"].layers, settings["student:carved"].vocabulary) == (None, "keep")
+    assert reads["student:pair"] == {"teacher": "base", "student": "student:base"}
+    given = {"model": "student:base", "data": "data", "answers": "teach", "teacher": "teacher"}
+    assert reads["student:carved"] == given
+    assert reads["student"] == {"student": "student:carved", "data": "data", "answers": "teach", "teacher": "teacher"}
+    # The same start as the student's: what it shows beside the student is the teaching.
+    assert reads["baseline:carved"] == {"model": "student:base", "like": "student:carved"}
+    assert reads["teacher:onnx"] == {"model": "teacher"}
+    assert str(project) not in json.dumps(recipe.shareable())
+
+
+def test_a_width_of_another_model_is_checked_on_that_model(project):
+    shutil.copytree(project / "model", project / "other")
+    nodes = graph(project, "student={model: ./other, carve: {heads: 1}}", "train.objective={kind: text}")
+    assert nodes["student:check"].inputs == {"model": "student:base"}
+    assert nodes["student:carved"].settings.vocabulary == "trim"
+
+
+def test_a_change_of_the_students_model_teaches_nothing_anew(project):
+    shutil.copytree(project / "model", project / "other")
+    recipe = load(project, "student={model: ./other}", "train.objective={kind: text}")
+    before = keys(recipe)
+    (project / "other" / "generation_config.json").write_text("{}")
+    after = keys(recipe)
+    assert {name for name in before if before[name] == after[name]} == {
+        *("data", "base", "teacher", "teacher:onnx", "teach", "teacher:same"),
+        *("score:floor", "score:teacher", "score:teacher_same"),
+    }
+
+
+def test_a_teacher_may_write_in_pytorch_without_an_export(project):
+    nodes = graph(project, "teach.engine=transformers")
+    assert "teacher:onnx" not in nodes
+    assert nodes["teach"].inputs == {"data": "data", "model": "teacher"}
+
+
+def test_a_student_of_another_model_is_healed_by_that_model(project):
+    shutil.copytree(project / "model", project / "other")
+    student = "student={model: ./other, carve: {layers: 1}, heal: {}}"
+    nodes = graph(project, student, "train.objective={kind: text}")
+    assert nodes["student:text"].inputs["model"] == "student:base"
+    assert nodes["student:healed"].inputs == {"student": "student:carved", "teacher": "student:base", "data": "data"}
+    assert nodes["baseline:healed"].inputs == {"student": "baseline:carved", "teacher": "student:base", "data": "data"}
+    assert nodes["student"].inputs["student"] == "student:healed"
+    assert nodes["student"].inputs["teacher"] == "teacher"
+
+
+def test_terms_of_spans_need_answers_so_nothing_is_healed_by_them(project, monkeypatch):
+    (project / "losses_of_spans.py").write_text(
+        "class OfSpans:\n    needs = frozenset({'online_spans'})\n\n"
+        "    def loss(self, view):\n        return view.logits.sum()\n"
+    )
+    monkeypatch.syspath_prepend(project)
+    with pytest.raises(BadInput, match=r"student\.heal\.objective: OfSpans goes by spans of answers"):
+        graph(project, "student.heal.objective={custom: 'losses_of_spans:OfSpans'}")
+
+
 def test_both_sides_of_a_same_engine_comparison_are_made_alike(project):
     nodes = {node.id: node for node in nodes_for(load(project))}
     assert nodes["teacher:same"].settings == nodes["shipped"].settings
@@ -348,6 +414,9 @@ def test_a_recipe_without_a_pool_is_refused_before_anything_runs(project):
 def test_soft_targets_that_nobody_keeps_are_refused_before_anything_runs(project):
     with pytest.raises(BadInput, match="top_logits 0 keeps none"):
         nodes_for(load(project, "teach.top_logits=0"))
+    with pytest.raises(BadInput, match="span needs the teacher's probabilities"):
+        nodes_for(load(project, "teach.top_logits=0", "train.objective={kind: span}"))
+    nodes_for(load(project, "teach.top_logits=0", "train.objective={kind: uld, logits: online}"))
     nodes_for(load(project, "teach.top_logits=0", "train.objective={kind: text}"))
     nodes_for(load(project, "teach.top_logits=0", "train.objective={kind: forward_kl, logits: online}"))
 
@@ -359,6 +428,8 @@ def test_soft_targets_that_nobody_keeps_are_refused_before_anything_runs(project
         ("{kind: jsd, logits: online}", True),
         ("[{kind: text}, {kind: hidden}]", True),
         ("{kind: attention}", True),
+        ("{kind: span}", True),
+        ("{kind: uld, logits: online}", True),
     ],
 )
 def test_the_teacher_runs_beside_the_student_where_a_term_needs_it(project, objective, runs):

@@ -38,6 +38,7 @@ def test_keys_of_a_custom_term_are_arguments_of_its_class():
         {"kind": "text"},
         {"custom": "house.losses:Contrastive", "margin": 1.0, "names": ["a", "b"]},
         [{"kind": "jsd", "beta": 0.1, "logits": "online"}, {"kind": "hidden", "student_layers": [1]}],
+        [{"kind": "span", "temperature": 10.0}, {"kind": "uld", "logits": "online", "weight": 1.5}],
     ],
 )
 def test_what_is_written_down_is_read_again(given):
@@ -53,6 +54,8 @@ def test_what_is_written_down_is_read_again(given):
         ([], "at least 1 item"),
         ({"kind": "kl"}, "does not match any of the expected tags"),
         ({"kind": "text", "temperature": 2.0}, "Extra inputs"),
+        ({"kind": "span", "temperature": 0.0}, "greater than 0"),
+        ({"kind": "uld", "temperature": 2.0}, "Extra inputs"),
         ({"kind": "jsd", "beta": 1.0}, "less than 1"),
         ({"kind": "hidden", "teacher_layers": [1]}, "needs `student_layers` of the same length"),
         ({"kind": "hidden", "teacher_layers": [1], "student_layers": [0, 1]}, "of the same length"),

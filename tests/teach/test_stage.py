@@ -43,7 +43,7 @@ def teach(tiny, tiny_onnx, task, tmp_path):
         (data / "task.json").write_text(json.dumps(task.describe()))
         write_jsonl(data / "pool.jsonl", ({"id": f"p{i}", "input": text} for i, text in enumerate(texts)))
         context = Context(out=tmp_path / "out", work=tmp_path / "work", seed=7)
-        inputs = {name: tmp_path / name for name in ("data", "engine", "model")}
+        inputs = {name: tmp_path / name for name in ("data", "engine", "model") if (tmp_path / name).exists()}
         return context.out, dict(Teach().run(inputs, Asking(**settings), context))
 
     return run
@@ -85,6 +85,18 @@ def test_an_export_that_disagrees_with_its_model_is_refused(teach, tiny, tmp_pat
     save_model(model, tmp_path / "model" / "model")
     with pytest.raises(SlmopsError, match="agrees with PyTorch on 0%"):
         teach(list(tiny.pairs), min_agreement=0.9)
+
+
+def test_a_teacher_that_cannot_be_exported_writes_in_pytorch(teach, tiny, tmp_path):
+    shutil.rmtree(tmp_path / "engine")
+    known = list(tiny.pairs)
+    out, figures = teach(known, engine="transformers", top_logits=3)
+    answers = load_answers(out)
+    assert [answer.text for answer in answers] == [tiny.pairs[text] for text in known]
+    assert {answer.top_ids.shape[1] for answer in answers} == {3}
+    # It is no export, so there is nothing that it might agree with.
+    assert figures["rows"] == 4
+    assert "agreement" not in figures
 
 
 TOP = 3

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from slmops.data.read import write_jsonl
-from slmops.errors import BadInput
 from slmops.models.tokenizer import Tokenizer
 from slmops.pipeline.stage import Context
-from slmops.recipe.objective import AttentionTerm, ForwardKl, HiddenTerm, Objective, TextTerm
+from slmops.recipe.objective import AttentionTerm, ForwardKl, HiddenTerm, Objective, SpanTerm, TextTerm
 from slmops.recipe.training import OnPolicy, Optimisation
 from slmops.tasks import Classification
 from slmops.teach.answers import Answer, save_answers
 from slmops.train import trainer
+from slmops.train.cut import Kept
 from slmops.train.on_policy import OwnAnswers, Writer
 from slmops.train.stage import Distil, DistilSettings
 
@@ -32,7 +33,7 @@ def inputs(tiny, tmp_path) -> dict[str, Path]:
         folder.mkdir()
     for name in ("student", "teacher"):
         (folders[name] / "model").symlink_to(tiny.folder)
-    (folders["student"] / "carve.json").write_text(json.dumps({"tokens": None, "layers": [0, 1]}))
+    (folders["student"] / "carve.json").write_text(json.dumps(asdict(Kept(None, [0, 1], None, None))))
     (folders["data"] / "task.json").write_text(json.dumps(TASK.describe()))
     write_jsonl(folders["data"] / "train.jsonl", [{"id": f"t{i}", "input": "hm", "output": "other"} for i in range(2)])
     (end,) = tiny.tokenizer.end_ids
@@ -98,14 +99,8 @@ def test_an_unmoved_student_of_itself_is_no_distance_away(inputs, tmp_path):
     assert found["loss_hidden"] == pytest.approx(0, abs=1e-2)
 
 
-@pytest.mark.parametrize("term", [ForwardKl(), ForwardKl(logits="online"), HiddenTerm(), AttentionTerm()])
-def test_a_vocabulary_of_its_own_goes_by_words_alone(inputs, tmp_path, term):
-    answer(inputs["answers"], [100_000, 100_001], "refund")
-    with pytest.raises(BadInput, match="the student's vocabulary is not the teacher's") as error:
-        distil(inputs, tmp_path, [TextTerm(), term])
-    assert "text" in (error.value.hint or "")
-
-
-def test_words_alone_are_learned_in_any_vocabulary(inputs, tmp_path):
-    answer(inputs["answers"], [100_000, 100_001], "refund")
-    assert float(distil(inputs, tmp_path, [TextTerm()])["loss_text"]) > 0
+@pytest.mark.parametrize("logits", ["stored", "online"])
+def test_of_a_student_with_the_teachers_tokens_every_token_is_a_span(inputs, tmp_path, logits):
+    found = distil(inputs, tmp_path, [TextTerm(weight=1e-9), SpanTerm(logits=logits, weight=0)])
+    # What was stored is none of the model's own, what it says online is.
+    assert float(found["loss_span"]) == pytest.approx(0, abs=1e-3) if logits == "online" else found["loss_span"] > 0.1

@@ -20,7 +20,7 @@ from slmops.data.read import write_jsonl
 from slmops.errors import BadInput
 from slmops.models.carve import keep_layers
 from slmops.models.source import load_model, save_model
-from slmops.models.tokenizer import Tokenizer
+from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.pipeline.stage import Context
 from slmops.progress import Silent
 from slmops.recipe.objective import AttentionTerm, HiddenTerm, Objective
@@ -32,7 +32,6 @@ from slmops.train.cut import Kept, read_kept, size_of, write_kept
 from slmops.train.examples import Example
 from slmops.train.heal import choose_blocks, distance, packed, text_blocks
 from slmops.train.objectives.observe import TeacherModel
-from slmops.train.prepare import end_of_answer
 from slmops.train.stage import CheckHeal, Heal, HealSettings
 from slmops.train.trainer import train
 

@@ -25,7 +25,6 @@ from slmops.train.prepare import (
     fitting,
     reference_examples,
     retold_examples,
-    same_vocabulary,
     taught_examples,
     unanswered_examples,
 )
@@ -79,22 +78,12 @@ def written(tokenizer: Tokenizer, text: str, tokens: list[int]) -> Answer:
     return Answer("a1", "hello", text, np.array(tokens), np.zeros((len(tokens), 0)), np.zeros((len(tokens), 0)))
 
 
-def test_a_vocabulary_is_the_same_where_it_reads_what_was_written(tiny_tokenizer):
-    (end,) = tiny_tokenizer.end_ids
-    tokens = [*tiny_tokenizer.encode("refund"), end]
-    own = written(tiny_tokenizer, "refund", tokens)
-    assert same_vocabulary([own], tiny_tokenizer, None)
-    assert not same_vocabulary([own, written(tiny_tokenizer, "other", tokens)], tiny_tokenizer, None)
-    assert not same_vocabulary([written(tiny_tokenizer, "", [100_000])], tiny_tokenizer, None)
-    assert same_vocabulary([written(tiny_tokenizer, "other", tokens)], tiny_tokenizer, [0, 2, 5])
-
-
 def test_an_answer_is_told_again_in_the_students_own_tokens(tiny_tokenizer):
     (end,) = tiny_tokenizer.end_ids
-    foreign = [written(tiny_tokenizer, "refund", tokens) for tokens in ([100_000] * 3, [100_000] * 8)]
-    whole, cut = retold_examples(foreign, TASK, tiny_tokenizer)
+    foreign = [written(tiny_tokenizer, "refund", tokens) for tokens in ([100_000, 7], [100_000] * 8)]
+    whole, cut = retold_examples(foreign, TASK, tiny_tokenizer, {7})
     assert whole.answer == (*tiny_tokenizer.encode("refund"), end)
-    # It has all the tokens that the task allows, so it may go on.
+    # The teacher did not end it.
     assert cut.answer == tuple(tiny_tokenizer.encode("refund"))
     assert list(whole.prompt) == tiny_tokenizer.prompt(TASK.render("hello"))
 

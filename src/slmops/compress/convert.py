@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from slmops import child
 from slmops.compress.behead import behead
@@ -35,8 +36,10 @@ def convert(model: Path, out: Path, settings: CompressSettings, *, scratch: Path
         SlmopsError: the builder failed; the last line it wrote is in the message.
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    arguments = ["-i", str(model), "-o", str(out), "-c", str(scratch), "-p", settings.precision, "-e", "cpu"]
-    arguments += ["--extra_options", "hf_token=false"]
+    source = _with_flat_rotary(model, config, scratch / "source")
+    arguments = ["-i", str(source), "-o", str(out), "-c", str(scratch), "-p", settings.precision, "-e", "cpu"]
+    # A cache of a window's last tokens alone can neither hold a padded batch nor be wound back.
+    arguments += ["--extra_options", "hf_token=false", "windowed_kv_cache=false"]
     if settings.precision != "fp32":
         arguments += [f"block_size={settings.block_size}", f"algo_config={ALGORITHMS[settings.algorithm]}"]
     if (settings.precision, settings.head) == ("int4", "int8"):
@@ -56,6 +59,32 @@ def convert(model: Path, out: Path, settings: CompressSettings, *, scratch: Path
         if (model / name).exists():
             shutil.copyfile(model / name, out / name)
     _limit_context(out / "genai_config.json")
+
+
+def _with_flat_rotary(model: Path, config: dict[str, Any], folder: Path) -> Path:
+    """The model as the builder reads it: rotary settings of each kind of layer, as of Gemma 3, told as of old too.
+
+    The builder looks for one kind at the top and for the base of sliding layers under its former name; transformers,
+    which loads the weights, looks at the kinds alone.
+    """
+    rotary = config.get("rope_parameters") or {}
+    whole, sliding = rotary.get("full_attention"), rotary.get("sliding_attention")
+    if not whole or not sliding:
+        return model
+    if scaled := [each["rope_type"] for each in (whole, sliding) if each["rope_type"] != "default"]:
+        raise BadInput(
+            f"onnxruntime-genai cannot export {config.get('architectures')}: it would scale rotary positions of every "
+            f"kind of layer as those of one ({scaled[0]})",
+            hint="a teacher can write without an export: teach.engine: transformers",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in model.iterdir():
+        (folder / file.name).unlink(missing_ok=True)
+        (folder / file.name).symlink_to(file.absolute())
+    flat = rotary | whole | {"rope_local_base_freq": sliding["rope_theta"]}
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": flat}), encoding="utf-8")
+    return folder
 
 
 def _limit_context(path: Path) -> None:

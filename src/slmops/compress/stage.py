@@ -15,7 +15,7 @@ class Convert:
     """`model` (a Hugging Face folder) → `model/` (an onnxruntime-genai folder)."""
 
     name: ClassVar[str] = "convert"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "onnx", "torch", "transformers")
 
     def run(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
-from slmops.engines.base import EngineInfo, Finish, Logits, Prompts, Sampling, Token
+from slmops.engines.base import EngineInfo, Finish, Logits, Prompts, Sampling, Token, Top
 from slmops.engines.decoding import check
 from slmops.engines.reading import Reader, Reading
 from slmops.errors import BadInput
@@ -75,6 +75,10 @@ class TaggingEngine:
         Raises:
             BadInput: always.
         """
+        raise BadInput("a model that labels cannot score texts", hint="use a student with student.head: language")
+
+    def score_top(self, prompts: Prompts, continuations: Prompts, *, top_logits: int) -> list[Top]:  # noqa: ARG002
+        """Refused, as `score` is."""
         raise BadInput("a model that labels cannot score texts", hint="use a student with student.head: language")
 
     def score_choices(self, prompts: Prompts, choices: Prompts) -> Logits:  # noqa: ARG002

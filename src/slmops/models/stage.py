@@ -24,7 +24,7 @@ class Fetch:
     """A model reference → `model/`, a plain Hugging Face folder in float32."""
 
     name: ClassVar[str] = "fetch"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("transformers", "gguf")
 
     def run(self, inputs: Mapping[str, Path], settings: FetchSettings, context: Context) -> Mapping[str, float | str]:

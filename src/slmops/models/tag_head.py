@@ -48,7 +48,7 @@ class TagHead(torch.nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Log-probabilities [..., labels] of states [..., width]; those of each group are a distribution."""
         scores = torch.nn.functional.linear(hidden, _GAIN * self.matrix, self.bias).float()
-        return torch.cat([group.log_softmax(-1) for group in torch.split(scores, self.sizes, dim=-1)], dim=-1)
+        return torch.cat([group.log_softmax(-1) for group in torch.split(scores, list(self.sizes), dim=-1)], dim=-1)
 
     def save(self, folder: Path) -> None:
         """Write `tags.json` and `tags.safetensors`, whose `matrix` has the gain in it."""

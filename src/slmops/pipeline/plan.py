@@ -6,6 +6,7 @@ base ─ teacher ─ teacher:onnx ─ teach ─ student:carved ─ student ─ s
 
 Of several teachers the others have nodes of their own, numbered from 2 (`teacher:2`), each answers as `teach:N`, and
 `teach` makes one set of answers of all.
+A student of another model is carved from `student:base`, and so is its baseline.
 Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved.
 """
 
@@ -60,7 +61,7 @@ from slmops.teach.stage import (
     RouteSettings,
     Teach,
 )
-from slmops.train.objectives.base import OF_TEACHER, STORED
+from slmops.train.objectives.base import OF_TEACHER, SPANS, STORED, STORED_SPANS
 from slmops.train.objectives.layers import in_range
 from slmops.train.objectives.make import all_needs, check_on_policy, custom_terms, needs_of
 from slmops.train.stage import (
@@ -70,13 +71,18 @@ from slmops.train.stage import (
     CheckCut,
     CheckHeal,
     CheckMarks,
+    CheckPair,
     Distil,
     DistilSettings,
     Fit,
     FitSettings,
     Heal,
     HealSettings,
+    PairSettings,
 )
+
+_KEPT = frozenset({STORED, STORED_SPANS})
+"""Needs that are met by what was kept of the teacher's probabilities."""
 
 
 def nodes_for(recipe: Recipe) -> list[Node]:
@@ -123,9 +129,10 @@ def _check_processes(recipe: Recipe) -> None:
 
 def _check_objective(recipe: Recipe) -> None:
     """Refuse terms of the loss that cannot be had; the user's own are imported and made."""
-    for term, name in _named(recipe.train.objective):
+    objective = _objective(recipe)
+    for term, name in _named(objective):
         needs = needs_of(term)
-        if STORED in needs and not recipe.teach.top_logits:
+        if needs & _KEPT and not recipe.teach.top_logits:
             raise BadInput(
                 f"train.objective: {name} needs the teacher's probabilities, and teach.top_logits 0 keeps none",
                 hint="set `logits: online` for it, use the kind text, or set teach.top_logits above 0",
@@ -133,19 +140,30 @@ def _check_objective(recipe: Recipe) -> None:
         if needs & OF_TEACHER and len(recipe.teachers) > 1:
             raise BadInput(
                 f"train.objective: {name} runs the teacher beside the student, and there are {len(recipe.teachers)}",
-                hint="several teachers are learned from by what they answered: the kind text, and divergences with "
-                "`logits: stored`",
+                hint="several teachers are learned from by what they answered: the kind text, and divergences, span "
+                "and uld with `logits: stored`",
             )
         _check_student_layers(recipe, term, f"train.objective: {name}")
     if recipe.train.on_policy:
-        check_on_policy(recipe.train.objective, recipe.train.on_policy.fraction)
+        check_on_policy(objective, recipe.train.on_policy.fraction)
     for term, name in _named(recipe.student.heal.objective if recipe.student.heal else []):
-        if STORED in needs_of(term):
+        needs = needs_of(term)
+        if STORED in needs:
             raise BadInput(
                 f"student.heal.objective: {name} needs stored probabilities, and for this text none are stored",
                 hint="a term here may need the teacher online, its hidden states or its attention",
             )
+        if needs & SPANS:
+            raise BadInput(
+                f"student.heal.objective: {name} goes by spans of answers, and this text has none",
+                hint="a term here may need the teacher online, its hidden states or its attention",
+            )
         _check_student_layers(recipe, term, f"student.heal.objective: {name}")
+
+
+def _objective(recipe: Recipe) -> Objective:
+    """What the student imitates: one that labels learns labels alone."""
+    return recipe.train.objective if recipe.student.head == "language" else [TextTerm(kind="text", weight=1.0)]
 
 
 def _named(objective: Sequence[Term]) -> Iterator[tuple[Term, str]]:
@@ -153,8 +171,8 @@ def _named(objective: Sequence[Term]) -> Iterator[tuple[Term, str]]:
 
 
 def _check_student_layers(recipe: Recipe, term: Term, place: str) -> None:
-    """Refuse layers that the student will not have."""
-    if isinstance(term, Layered):
+    """Refuse layers that the student will not have; how many a whole one has is known when it is there."""
+    if isinstance(term, Layered) and recipe.student.carve.layers is not None:
         in_range(term.student_layers or [], recipe.student.carve.layers, f"{place}.student_layers", "student")
 
 
@@ -220,16 +238,11 @@ def _teachers(recipe: Recipe) -> list[Node]:
         _fetched(_nth("base", n), teacher.model, teacher.chat_template) for n, teacher in enumerate(recipe.teachers, 1)
     ]
     if len(recipe.teachers) > 1:
-        names = term_names(recipe.train.objective)
-        stored = [n for n, term in zip(names, recipe.train.objective, strict=True) if STORED in needs_of(term)]
+        stored = [name for term, name in _named(_objective(recipe)) if needs_of(term) & _KEPT]
         check = CheckTeachersSettings(names=[teacher.name for teacher in recipe.teachers], stored=stored)
         models = {f"model_{n}": _nth("base", n) for n in numbers}
         nodes.append(Node("teachers:check", CheckTeachers, check, inputs=models))
-    carve = recipe.student.cut
-    if carve.heads is not None or carve.channels is not None:
-        nodes.append(Node("student:check", CheckCut, carve, inputs={"model": "base"}))
-    if heal := recipe.student.heal:
-        nodes.append(_reading(heal, "student:text", CheckHeal, {"model": "base"}))
+    nodes += _student_base(recipe)
     for n in numbers:
         nodes += _teacher(recipe, n)
     return [*nodes, *_together(recipe)]
@@ -245,16 +258,16 @@ def _teacher(recipe: Recipe, n: int) -> list[Node]:
     if fit:
         settings = FitSettings(optimisation=_part(Optimisation, fit))
         nodes.append(Node(fitted, Fit, settings, inputs={"model": _nth("base", n), "data": "data"}))
-    wanted = recipe.teach.precision
-    exported = CompressSettings(precision=("int8" if multiplies_bytes() else "fp32") if wanted == "auto" else wanted)
-    onnx = _nth("teacher:onnx", n)
-    asking = _part(Asking, recipe.teach).model_copy(update={"precision": exported.precision})
-    answers = {"data": pool, "engine": onnx, "model": fitted}
-    return [
-        *nodes,
-        Node(onnx, Convert, exported, inputs={"model": fitted}),
-        Node("teach" if len(recipe.teachers) == 1 else f"teach:{n}", Teach, asking, inputs=answers),
-    ]
+    asking, answers = _part(Asking, recipe.teach), {"data": pool, "model": fitted}
+    if (writer := _writer(recipe, n)) != fitted:
+        wanted = asking.precision
+        exported = CompressSettings(
+            precision=("int8" if multiplies_bytes() else "fp32") if wanted == "auto" else wanted
+        )
+        asking = asking.model_copy(update={"precision": exported.precision})
+        nodes.append(Node(writer, Convert, exported, inputs={"model": fitted}))
+        answers["engine"] = writer
+    return [*nodes, Node("teach" if len(recipe.teachers) == 1 else f"teach:{n}", Teach, asking, inputs=answers)]
 
 
 def _route(recipe: Recipe, combine: Combine, n: int) -> Node:
@@ -272,14 +285,15 @@ def _together(recipe: Recipe) -> list[Node]:
         return []
     inputs = {"data": "data"}
     for n in range(1, len(recipe.teachers) + 1):
-        inputs |= {f"answers_{n}": f"teach:{n}", f"engine_{n}": _nth("teacher:onnx", n)}
+        inputs |= {f"answers_{n}": f"teach:{n}", f"engine_{n}": _writer(recipe, n)}
         if n > 1 and _routed(recipe):
             inputs[f"rows_{n}"] = f"route:{n}"
     if _routed(recipe):
         return [Node("teach", Join, Settings(), inputs=inputs)]
     given = recipe.teach.combine.weights if recipe.teach.combine else {}
     weights = [given.get(teacher.name, 1.0) for teacher in recipe.teachers]
-    mix = MixSettings(weights=weights, batch=recipe.teach.batch, top_logits=recipe.teach.top_logits)
+    asked = recipe.teach
+    mix = MixSettings(weights=weights, engine=asked.engine, batch=asked.batch, top_logits=asked.top_logits)
     return [Node("teach", Mix, mix, inputs=inputs)]
 
 
@@ -291,6 +305,31 @@ def _nth(node: str, n: int) -> str:
 def _fitted(recipe: Recipe, n: int = 1) -> str:
     """The node whose model answers for the teacher of number `n`."""
     return _nth("teacher" if recipe.teachers[n - 1].fit else "base", n)
+
+
+def _writer(recipe: Recipe, n: int) -> str:
+    """The node whose model writes the answers of the teacher of number `n`: its export, or itself in PyTorch."""
+    return _nth("teacher:onnx", n) if recipe.teach.engine == "onnxruntime-genai" else _fitted(recipe, n)
+
+
+def _base(recipe: Recipe) -> str:
+    """The node of the model that nobody taught and that the student, or its like, is cut from."""
+    return "student:base" if recipe.student.model else "base"
+
+
+def _student_base(recipe: Recipe) -> list[Node]:
+    """The model that the student is cut from, where it is not the teacher, and what can be told before any learns."""
+    student, base, nodes = recipe.student, _base(recipe), list[Node]()
+    if student.model:
+        nodes.append(_fetched(base, student.model, student.chat_template))
+        pair = PairSettings(objective=_objective(recipe))
+        nodes.append(Node("student:pair", CheckPair, pair, inputs={"teacher": "base", "student": base}))
+    carve = student.cut
+    if carve.heads is not None or carve.channels is not None:
+        nodes.append(Node("student:check", CheckCut, carve, inputs={"model": base}))
+    if student.heal:
+        nodes.append(_reading(student.heal, "student:text", CheckHeal, {"model": base}))
+    return nodes
 
 
 def _fetched(node: str, model: str, chat_template: Literal["model", "chatml", "plain"]) -> Node:
@@ -305,8 +344,7 @@ def _student(recipe: Recipe) -> list[Node]:
     """The carved and distilled student, the same student without a teacher, and what ships."""
     train, fitted = recipe.train, _fitted(recipe)
     carve = recipe.student.cut
-    head = recipe.student.head
-    objective: Objective = train.objective if head == "language" else [TextTerm(kind="text", weight=1.0)]
+    head, objective = recipe.student.head, _objective(recipe)
     distil = DistilSettings(
         optimisation=_part(Optimisation, train),
         objective=objective,
@@ -316,13 +354,17 @@ def _student(recipe: Recipe) -> list[Node]:
         head=head,
         max_cut_off=train.max_cut_off,
     )
+    cut = {"model": fitted, "data": "data", "answers": "teach"}
+    if recipe.student.model:
+        cut |= {"model": _base(recipe), "teacher": fitted}
     heal = recipe.student.heal
     learns = {"student": "student:healed" if heal else "student:carved", "data": "data", "answers": "teach"}
-    if all_needs(objective) & OF_TEACHER:
+    if recipe.student.model or all_needs(objective) & (OF_TEACHER | SPANS):
         learns["teacher"] = fitted
-    nodes = [Node("student:carved", CarveStudent, carve, inputs={"model": fitted, "data": "data", "answers": "teach"})]
+    nodes = [Node("student:carved", CarveStudent, carve, inputs=cut)]
     if heal:
-        nodes.append(_reading(heal, "student:healed", Heal, {"student": "student:carved", "teacher": fitted}))
+        uncut = {"student": "student:carved", "teacher": cut["model"]}
+        nodes.append(_reading(heal, "student:healed", Heal, uncut))
     nodes += [
         Node("student", Distil, distil, inputs=learns, sources=_own_terms(objective)),
         Node("shipped", Convert, recipe.compress, inputs={"model": "student"}),
@@ -331,10 +373,10 @@ def _student(recipe: Recipe) -> list[Node]:
         moved = _part(Optimisation, train).model_copy(update={"epochs": train.baseline_epochs})
         alone = FitSettings(optimisation=moved, round_to_int4=train.round_to_int4, head=head)
         # Cut from the untouched base model: what the teacher learned must not reach the baseline by its weights.
-        carved = {"model": "base", "like": "student:carved"}
+        carved = {"model": _base(recipe), "like": "student:carved"}
         nodes.append(Node("baseline:carved", CarveStudent, carve, inputs=carved))
         if heal:
-            back = {"student": "baseline:carved", "teacher": "base"}
+            back = {"student": "baseline:carved", "teacher": _base(recipe)}
             nodes.append(_reading(heal, "baseline:healed", Heal, back))
         begins = "baseline:healed" if heal else "baseline:carved"
         nodes.append(Node("baseline", Fit, alone, inputs={"model": begins, "data": "data"}))

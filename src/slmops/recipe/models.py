@@ -126,8 +126,8 @@ class Recipe(Settings):
             recipe[part] |= {key: Path(recipe[part][key]).name for key in keys if recipe[part].get(key)}
         if (heal := recipe["student"]["heal"]) and heal["text"]:
             heal["text"] = [Path(path).name for path in heal["text"]]
-        for model in (*recipe["teachers"], *filter(None, [recipe["evaluate"]["judge"]])):
-            if Path(model["model"]).is_absolute():
+        for model in (*recipe["teachers"], recipe["student"], *filter(None, [recipe["evaluate"]["judge"]])):
+            if model["model"] and Path(model["model"]).is_absolute():
                 model["model"] = Path(model["model"]).name
         return recipe
 

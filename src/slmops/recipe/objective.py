@@ -72,6 +72,33 @@ class SkewedReverseKl(Divergence):
     alpha: float = Field(0.1, ge=0, lt=1, description="Share of the student in the mixture; 0 is reverse KL.")
 
 
+class Spanned(Weighted):
+    """A term that goes by spans of text at whose ends a token of both models ends: their tokenizers may differ."""
+
+    logits: Literal["stored", "online"] = Field(
+        "stored",
+        description="stored: what `teach.top_logits` kept with each answer; online: the teacher runs beside the "
+        "student and reads the same texts in its own tokens, the labelled rows' too.",
+    )
+
+
+class SpanTerm(Spanned):
+    """Likelihoods of spans of text, matched (Minixhofer et al. 2025, ALM)."""
+
+    kind: Literal["span"] = Field("span", description="KL divergence of a span being written, or anything else.")
+    temperature: float = Field(
+        100.0,
+        gt=0,
+        description="τ: likelihoods to the power 1/τ are compared; the larger, the more unlikely spans count.",
+    )
+
+
+class UldTerm(Spanned):
+    """Probabilities in descending order, matched where spans begin (Boizard et al. 2024, ULD)."""
+
+    kind: Literal["uld"] = Field("uld", description="Sum of the differences of sorted probabilities.")
+
+
 class Layered(Weighted):
     """A term that compares layers of the two models; the teacher runs beside the student."""
 
@@ -147,7 +174,17 @@ def _listed(objective: Any) -> Any:
 
 
 Term = Annotated[
-    TextTerm | ForwardKl | ReverseKl | Jsd | SkewedKl | SkewedReverseKl | HiddenTerm | AttentionTerm | CustomTerm,
+    TextTerm
+    | ForwardKl
+    | ReverseKl
+    | Jsd
+    | SkewedKl
+    | SkewedReverseKl
+    | SpanTerm
+    | UldTerm
+    | HiddenTerm
+    | AttentionTerm
+    | CustomTerm,
     Field(discriminator="kind"),
 ]
 Objective = Annotated[list[Term], Field(min_length=1), BeforeValidator(_listed)]

@@ -130,7 +130,7 @@ def _kind(member: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
-    value = field.get_default(call_default_factory=True)
+    value = field.get_default(call_default_factory=True, validated_data={})
     if isinstance(value, BaseModel) or (value == {} and models(field.annotation)):
         return "see below"
     if isinstance(value, list):

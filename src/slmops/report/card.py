@@ -64,7 +64,7 @@ def metadata(name: str, evidence: Mapping[str, Any], subject: str, recipe: Mappi
         )
         for figure, value in figures.items()
     ]
-    base = [t["model"] for t in (recipe or {}).get("teachers", ()) if _HUB_ID.fullmatch(str(t.get("model", "")))]
+    base = [model for model in _bases(recipe or {}) if _HUB_ID.fullmatch(model)]
     return (
         ModelCardData(
             model_name=name,
@@ -77,6 +77,12 @@ def metadata(name: str, evidence: Mapping[str, Any], subject: str, recipe: Mappi
         ).to_yaml()
         + "\n"
     )
+
+
+def _bases(recipe: Mapping[str, Any]) -> list[str]:
+    """The models whose weights the student began as: its own, or its teachers'."""
+    own = recipe.get("student", {}).get("model")
+    return [str(own)] if own else [str(teacher.get("model", "")) for teacher in recipe.get("teachers", ())]
 
 
 def _purpose(evidence: Mapping[str, Any]) -> Iterator[str]:
@@ -141,7 +147,9 @@ def _made(
         yield f"Rows: {counts}. Texts that also stand in the test rows were taken out of the others."
     if recipe:
         teachers = ", ".join(f"`{_plain(str(t['model']))}`" for t in recipe["teachers"])
-        yield f"Distilled from {teachers} by slmops; seed {recipe['seed']}."
+        own = recipe.get("student", {}).get("model")
+        into = f" into `{_plain(str(own))}`" if own else ""
+        yield f"Distilled from {teachers}{into} by slmops; seed {recipe['seed']}."
     if told:
         yield healing(told)
 

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from slmops.errors import BadInput, SlmopsError
 from slmops.pipeline.stage import Context
+from slmops.progress import Progress
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Asking
 from slmops.teach.routing import Routes, by_field, by_label
@@ -25,14 +26,14 @@ AGREEMENT_ROWS = 32
 
 
 class Teach:
-    """`data`, `engine` (the exported teacher) and `model` (the same in PyTorch) → the pool's answers.
+    """`data`, `model` (the teacher in PyTorch) and, unless that writes, `engine` (its export) → the pool's answers.
 
     Artifact: `answers.jsonl`, `answers.safetensors`, and `dropped.jsonl` with the reason of each answer not used.
     """
 
     name: ClassVar[str] = "teach"
     version: ClassVar[int] = 2
-    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "tokenizers")
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "torch", "transformers", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: Asking, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl, write_jsonl
@@ -46,27 +47,25 @@ class Teach:
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
         if not rows:
             raise BadInput("the pool has no rows for the teacher to answer", hint="give texts of its own as data.pool")
-        tokenizer = Tokenizer.load(inputs["engine"] / "model")
-        engine = load_engine("onnxruntime-genai", inputs["engine"] / "model")
+        model = inputs["model"] / "model"
+        writer = inputs["engine"] / "model" if "engine" in inputs else model
+        tokenizer = Tokenizer.load(writer)
         ask = partial(
             label_pool,
-            engine,
+            load_engine(settings.engine, writer),
             tokenizer,
             task,
             batch=settings.batch,
             top_logits=settings.top_logits,
             progress=context.progress,
         )
-        first = ask(rows[:AGREEMENT_ROWS], work=context.work / "first")
-        agrees = agreement(load_engine("transformers", inputs["model"] / "model"), first, tokenizer, task)
-        context.progress.note(f"the exported teacher writes the same answer as PyTorch on {agrees:.0%} of a sample")
-        if agrees < settings.min_agreement:
-            raise SlmopsError(
-                f"the exported teacher agrees with PyTorch on {agrees:.0%} of the answers, "
-                f"less than teach.min_agreement {settings.min_agreement:.0%}",
-                hint="set teach.precision: fp32",
-            )
-        answers = first + ask(rows[AGREEMENT_ROWS:], work=context.work / "rest")
+        answers = ask(rows[:AGREEMENT_ROWS], work=context.work / "first")
+        figures: dict[str, float | str] = {}
+        if writer is not model:
+            agrees = agreement(load_engine("transformers", model), answers, tokenizer, task)
+            _check_agreement(agrees, settings, context.progress)
+            figures["agreement"] = agrees
+        answers += ask(rows[AGREEMENT_ROWS:], work=context.work / "rest")
         kept, dropped = [], []
         for answer in answers:
             parsed = task.parse(answer.text)
@@ -83,7 +82,22 @@ class Teach:
         save_answers(context.out, kept)
         write_jsonl(context.out / "dropped.jsonl", dropped)
         tokens = sum(len(answer.tokens) for answer in answers)
-        return {"rows": len(kept), "dropped": len(dropped), "answer_tokens": tokens, "agreement": agrees}
+        return {"rows": len(kept), "dropped": len(dropped), "answer_tokens": tokens, **figures}
+
+
+def _check_agreement(agrees: float, settings: Asking, progress: Progress) -> None:
+    """Refuse an export that is another teacher than the one that was fitted.
+
+    Raises:
+        SlmopsError: it writes other answers than PyTorch too often.
+    """
+    progress.note(f"the exported teacher writes the same answer as PyTorch on {agrees:.0%} of a sample")
+    if agrees < settings.min_agreement:
+        raise SlmopsError(
+            f"the exported teacher agrees with PyTorch on {agrees:.0%} of the answers, "
+            f"less than teach.min_agreement {settings.min_agreement:.0%}",
+            hint="set teach.precision: fp32",
+        )
 
 
 class CheckTeachersSettings(Settings):
@@ -195,6 +209,7 @@ class MixSettings(Settings):
     """What each teacher counts, in the order of the recipe, and how they are asked."""
 
     weights: list[float]
+    engine: Literal["onnxruntime-genai", "transformers"] = "onnxruntime-genai"
     batch: int
     top_logits: int
 
@@ -208,7 +223,7 @@ class Mix:
 
     name: ClassVar[str] = "mix"
     version: ClassVar[int] = 1
-    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "tokenizers")
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "torch", "transformers", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: MixSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
@@ -222,7 +237,7 @@ class Mix:
             if not others:
                 return []
             return opinions(
-                load_engine("onnxruntime-genai", inputs[f"engine_{teacher + 1}"] / "model"),
+                load_engine(settings.engine, inputs[f"engine_{teacher + 1}"] / "model"),
                 tokenizers[teacher],
                 task,
                 others,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,11 @@ from slmops.models.vocabulary import trim_vocabulary
 from slmops.progress import Progress
 from slmops.recipe.training import Carve
 from slmops.tasks.base import Task
-from slmops.teach.answers import load_answers
+from slmops.train.examples import Example
 from slmops.train.importance import measure_importance, most_important
 from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.precision import resolve_precision
-from slmops.train.prepare import taught_examples
 from slmops.train.trainer import collate
 
 if TYPE_CHECKING:
@@ -38,12 +37,15 @@ MEASURED_ROWS = 32
 
 
 def choose_tokens(
-    tokenizer: Tokenizer, task: Task, data: Path, answers: Path, settings: Carve
+    tokenizer: Tokenizer, task: Task, data: Path, answers: Iterable[Sequence[int]], settings: Carve
 ) -> tuple[Tokenizer, list[int] | None]:
     """The student's tokenizer and the old ids of its tokens; None when all are kept.
 
     Trimming keeps the tokens of every training and pool prompt, of the labelled answers and of the teacher's. The
     held-out rows are not looked at.
+
+    Args:
+        answers: the teacher's, in the tokens of `tokenizer`.
     """
     if settings.vocabulary == "keep":
         return tokenizer, None
@@ -54,8 +56,7 @@ def choose_tokens(
         used |= set(tokenizer.prompt(task.render(row["input"])))
         if "output" in row:
             used |= set(tokenizer.encode(task.write(row["output"])))
-    for answer in load_answers(answers):
-        used |= set(answer.tokens.tolist())
+    used.update(*answers)
     return _trimmed(tokenizer, used, settings.extra_tokens)
 
 
@@ -72,27 +73,20 @@ def _trimmed(tokenizer: Tokenizer, used: set[int], extra: int) -> tuple[Tokenize
 
 
 def choose_layers(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    task: Task,
-    answers: Path,
-    kept_tokens: Sequence[int] | None,
-    settings: Carve,
-    *,
-    progress: Progress,
+    model: PreTrainedModel, examples: Sequence[Example], settings: Carve, *, progress: Progress
 ) -> list[int]:
     """The layers to keep.
 
-    Importance is weighed by the loss on the teacher's own first answers to the pool. On the rows it was fitted to it
-    may know the values by heart, and the layers that copy them would look idle.
+    Importance is weighed by the loss on `examples`, the first of the teacher's answers to the pool. On the rows it was
+    fitted to it may know the values by heart, and the layers that copy them would look idle.
     """
     count = model.config.num_hidden_layers
-    keep = min(settings.layers, count)
-    if settings.choose == "first":
+    keep = min(settings.layers or count, count)
+    if settings.choose == "first" or keep == count:
         return list(range(keep))
     if settings.choose == "even":
         return evenly_spaced(count, keep)
-    batch = collate(taught_examples(load_answers(answers)[:WEIGHED_ROWS], task, tokenizer, kept_tokens), pad=0)
+    batch = collate(examples[:WEIGHED_ROWS], pad=0)
     # The order of the losses survives bfloat16; the student's own weights stay as they are.
     weighed = copy.deepcopy(model).to(resolve_precision("auto", model.config).dtype)
 
@@ -104,23 +98,15 @@ def choose_layers(
 
 
 def choose_width(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    task: Task,
-    answers: Path,
-    kept_tokens: Sequence[int] | None,
-    settings: Carve,
-    *,
-    progress: Progress,
+    model: PreTrainedModel, examples: Sequence[Example], settings: Carve, *, progress: Progress
 ) -> tuple[list[list[int]] | None, list[list[int]] | None]:
     """The key-value heads and the channels to keep of each layer of `model`, each None when all are kept.
 
-    Measured on the teacher's own answers to the pool, as layers are.
+    Measured on the teacher's answers to the pool, as layers are.
     """
     if settings.heads is None and settings.channels is None:
         return None, None
-    examples = taught_examples(load_answers(answers)[:MEASURED_ROWS], task, tokenizer, kept_tokens)
-    layers = measure_importance(model, examples, progress)
+    layers = measure_importance(model, examples[:MEASURED_ROWS], progress)
     heads, channels = settings.heads, settings.channels
     return (
         None if heads is None else [most_important(layer.groups, heads) for layer in layers],

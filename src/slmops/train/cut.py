@@ -1,10 +1,10 @@
-"""Cutting the student out of its teacher: each choice is made on what the ones before it left."""
+"""Cutting the student out of its teacher, or out of another model: each choice is made on what those before it left."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,9 @@ from slmops.models.width import check_width, keep_channels, keep_heads
 from slmops.progress import Progress
 from slmops.recipe.training import Carve
 from slmops.tasks.base import Task
-from slmops.train.choose import choose_layers, choose_tokens, choose_width
+from slmops.teach.answers import Answer
+from slmops.train.choose import MEASURED_ROWS, WEIGHED_ROWS, choose_layers, choose_tokens, choose_width
+from slmops.train.prepare import retold_examples, taught_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,12 +35,14 @@ class Kept:
         layers: the teacher's layer numbers, ascending.
         heads: for each kept layer the numbers of its key-value heads, ascending.
         channels: for each kept layer the numbers of its feed-forward channels, ascending.
+        of_teacher: false where the student is cut from another model, whose tokens and layers these are.
     """
 
     tokens: list[int] | None
     layers: list[int]
     heads: list[list[int]] | None
     channels: list[list[int]] | None
+    of_teacher: bool = True
 
 
 def choose_and_cut(
@@ -46,9 +50,10 @@ def choose_and_cut(
     tokenizer: Tokenizer,
     task: Task,
     data: Path,
-    answers: Path,
+    answers: Sequence[Answer],
     settings: Carve,
     *,
+    teachers_ends: Collection[int] | None = None,
     progress: Progress,
 ) -> tuple[Tokenizer, Kept]:
     """Cut `model` in place; returns the student's tokenizer and what was kept.
@@ -56,18 +61,35 @@ def choose_and_cut(
     Tokens go first, as weighing layers is cheaper with fewer of them; heads and channels are measured last, in the
     layers that remain: what reaches a layer is no longer what the teacher's layers gave it.
 
+    Args:
+        teachers_ends: where `model` is none of the teacher's, the tokens that end an answer of the teacher's; the
+            answers are then read in the words of `tokenizer`.
+
     Raises:
         BadInput: the tokenizer cannot be trimmed, or the model not be cut to that width.
     """
     check_width(model, heads=settings.heads, channels=settings.channels)
-    tokenizer, tokens = choose_tokens(tokenizer, task, data, answers, settings)
+    own, judged = teachers_ends is not None, answers[: max(WEIGHED_ROWS, MEASURED_ROWS)]
+    written = [tokenizer.encode(answer.text) if own else answer.tokens.tolist() for answer in answers]
+    tokenizer, tokens = choose_tokens(tokenizer, task, data, written, settings)
     if tokens is not None:
         keep_tokens(model, tokens)
-    layers = choose_layers(model, tokenizer, task, answers, tokens, settings, progress=progress)
+    if not _judges(settings):
+        examples = []
+    elif teachers_ends is None:
+        examples = taught_examples(judged, task, tokenizer, tokens)
+    else:
+        examples = retold_examples(judged, task, tokenizer, teachers_ends)
+    layers = choose_layers(model, examples, settings, progress=progress)
     keep_layers(model, layers)
-    heads, channels = choose_width(model, tokenizer, task, answers, tokens, settings, progress=progress)
+    heads, channels = choose_width(model, examples, settings, progress=progress)
     _narrow(model, heads, channels)
-    return tokenizer, Kept(tokens, layers, heads, channels)
+    return tokenizer, Kept(tokens, layers, heads, channels, of_teacher=not own)
+
+
+def _judges(settings: Carve) -> bool:
+    """Whether a choice is made on the teacher's answers: a student of frequent tokens alone could not read them."""
+    return settings.choose not in ("first", "even") or settings.heads is not None or settings.channels is not None
 
 
 def cut(model: PreTrainedModel, kept: Kept) -> None:

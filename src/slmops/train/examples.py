@@ -27,6 +27,27 @@ class SoftTargets:
 
 
 @dataclass(frozen=True)
+class Aligned:
+    """The same prompt and answer in the teacher's tokens, and the spans on which both tokenizations meet.
+
+    Attributes:
+        prompt, answer: the teacher's tokens.
+        ends: int64 [spans, 2], how many tokens of the teacher's answer and of the student's lie before each span's end.
+        log_probs: float32 [spans], the teacher's stored log-likelihood of each; NaN where it is not known.
+        begins: float32 [spans, k], its stored highest log-probabilities where each begins; NaN where there are none.
+    """
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    ends: npt.NDArray[np.int64]
+    log_probs: npt.NDArray[np.float32]
+    begins: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True)
 class Example:
     """A prompt and the answer to learn, as tokens; the answer ends with the end token.
 
@@ -39,6 +60,7 @@ class Example:
     answer: tuple[int, ...]
     soft: SoftTargets | None = None
     labels: tuple[int, ...] | None = None
+    aligned: Aligned | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)

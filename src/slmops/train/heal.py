@@ -16,12 +16,11 @@ from slmops.data.check import Screen
 from slmops.data.read import read_jsonl
 from slmops.data.text import read_texts
 from slmops.errors import BadInput
-from slmops.models.tokenizer import Tokenizer
+from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.progress import Progress
 from slmops.recipe.objective import ForwardKl
 from slmops.tasks.base import Task
 from slmops.train.examples import Example
-from slmops.train.prepare import end_of_answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Sized
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.tasks.base import Row, Task
 from slmops.teach.answers import Answer
 from slmops.train.examples import Example, SoftTargets, certain
+
+Long = TypeVar("Long", bound=Sized)
 
 
 def reference_examples(rows: Iterable[Row], task: Task, tokenizer: Tokenizer, *, soft_k: int = 0) -> list[Example]:
@@ -51,7 +54,10 @@ def taught_examples(
         if kept is not None:
             tokens, ids = _renumbered(tokens, kept), _renumbered(ids, kept)
         if (tokens < 0).any():
-            raise BadInput(f"the teacher's answer to {answer.id} holds a token that the student's vocabulary lacks")
+            raise BadInput(
+                f"the teacher's answer to {answer.id} holds a token that the student's vocabulary lacks",
+                hint="set student.carve.vocabulary: keep",
+            )
         prompt = tuple(tokenizer.prompt(task.render(answer.input)))
         soft = SoftTargets(ids, answer.top_log_probs) if ids.shape[1] else None
         examples.append(Example(prompt, tuple(int(token) for token in tokens), soft))
@@ -64,35 +70,24 @@ def _renumbered(ids: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]) -> npt.
     return np.where(kept[places] == ids, places, -1)
 
 
-def same_vocabulary(answers: Sequence[Answer], tokenizer: Tokenizer, kept_tokens: Sequence[int] | None) -> bool:
-    """Whether the student's tokens can be told in the teacher's: by a map, or because they are the same.
+def retold_examples(
+    answers: Iterable[Answer], task: Task, tokenizer: Tokenizer, teachers_ends: Collection[int]
+) -> list[Example]:
+    """The words of the teacher's answers as examples, for a student of another model.
 
-    They are the same when the student reads every one of the teacher's answers as the teacher wrote it.
-    """
-    if kept_tokens is not None:
-        return True
-    return all(
-        answer.tokens.max(initial=-1) < tokenizer.size and tokenizer.decode(answer.tokens.tolist()) == answer.text
-        for answer in answers
-    )
-
-
-def retold_examples(answers: Iterable[Answer], task: Task, tokenizer: Tokenizer) -> list[Example]:
-    """The words of the teacher's answers as examples, for a student with a vocabulary of its own.
-
-    An answer that was cut off at the task's limit does not get an end.
+    An answer that was cut off, which ends with none of the teacher's end tokens, gets no end.
     """
     end = end_of_answer(tokenizer)
     examples = []
     for answer in answers:
         tokens = tuple(tokenizer.encode(answer.text))
-        whole = len(answer.tokens) < task.max_answer_tokens
+        whole = len(answer.tokens) and int(answer.tokens[-1]) in teachers_ends
         prompt = tuple(tokenizer.prompt(task.render(answer.input)))
         examples.append(Example(prompt, (*tokens, end) if whole else tokens))
     return examples
 
 
-def check_lengths(examples: Sequence[Example], names: Sequence[str], model: Path) -> None:
+def check_lengths(examples: Sequence[Sized], names: Sequence[str], model: Path) -> None:
     """Refuse examples that do not fit the context of the model in folder `model`.
 
     Raises:
@@ -101,7 +96,7 @@ def check_lengths(examples: Sequence[Example], names: Sequence[str], model: Path
     fitting(examples, names, model, max_too_long=0.0)
 
 
-def fitting(examples: Sequence[Example], names: Sequence[str], model: Path, *, max_too_long: float) -> list[Example]:
+def fitting(examples: Sequence[Long], names: Sequence[str], model: Path, *, max_too_long: float) -> list[Long]:
     """The examples that fit the context of the model in folder `model`: none is ever cut to fit.
 
     Args:

@@ -19,10 +19,11 @@ from slmops.recipe.training import Carve, Head, OnPolicy, Optimisation, Rounding
 if TYPE_CHECKING:
     from slmops.models.tag_head import TagHead
     from slmops.models.tokenizer import Tokenizer
-    from slmops.tasks.base import Row, Task
-    from slmops.teach.answers import Answer
+    from slmops.tasks.base import Task
     from slmops.train.examples import Example
     from slmops.train.heal import Blocks
+    from slmops.train.kinship import Kinship
+    from slmops.train.lessons import Lessons
     from slmops.train.objectives.observe import TeacherModel
     from slmops.train.on_policy import OwnAnswers
     from slmops.train.trainer import Trained
@@ -64,12 +65,13 @@ class Fit:
     def run(self, inputs: Mapping[str, Path], settings: FitSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
         from slmops.models.tokenizer import Tokenizer
+        from slmops.train.lessons import labelled_examples
         from slmops.train.prepare import check_lengths, fitting, unanswered_examples
 
         folder, data, moved = inputs["model"] / "model", inputs["data"], settings.optimisation
         task, tokenizer = _task(data), Tokenizer.load(folder)
         rows = read_jsonl(data / "train.jsonl")
-        every, names = _labelled(rows, task, tokenizer, settings.head)
+        every, names = labelled_examples(rows, task, tokenizer, settings.head)
         examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
         # Rows that do not fit would stop the run at a later stage, after the work of this one.
         others = [row for side in ("pool", "test") for row in read_jsonl(data / f"{side}.jsonl")]
@@ -132,20 +134,57 @@ class CheckMarks:
         return found
 
 
+class PairSettings(Settings):
+    """What a student of another model is to imitate."""
+
+    objective: Objective
+
+
+class CheckPair:
+    """`teacher` (not yet fitted) and `student` (another model) → `pair.json`; refuses terms that the two do not allow.
+
+    Without it, that would come to light when the teacher is fitted and has answered.
+    """
+
+    name: ClassVar[str] = "check-pair"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
+
+    def run(self, inputs: Mapping[str, Path], settings: PairSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.models.tokenizer import Tokenizer
+        from slmops.train.kinship import ids_at_teacher
+        from slmops.train.objectives.make import refuse_token_by_token
+
+        student, teacher = (Tokenizer.load(inputs[side] / "model") for side in ("student", "teacher"))
+        shared = ids_at_teacher(student, teacher) is not None
+        if not shared:
+            refuse_token_by_token(settings.objective)
+        vocabulary = "shared" if shared else "own"
+        pair: dict[str, float | str] = {
+            "vocabulary": vocabulary,
+            "tokens": student.size,
+            "tokens_of_teacher": teacher.size,
+        }
+        (context.out / "pair.json").write_text(json.dumps(pair) + "\n", encoding="utf-8")
+        return pair
+
+
 class CarveStudent:
     """`model` (fitted teacher), `data` and `answers` → `model/`, smaller, and `carve.json` with what was kept.
 
+    With an input `teacher` (the model that answered), `model` is another one, and reads the answers in its own tokens.
     With an input `like` (another carved student) the same layers, heads, channels and tokens are kept and nothing is
     weighed.
     """
 
     name: ClassVar[str] = "carve"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: Carve, context: Context) -> Mapping[str, float | str]:
         from slmops.models.source import load_model, save_model
         from slmops.models.tokenizer import Tokenizer
+        from slmops.teach.answers import load_answers
         from slmops.train.cut import choose_and_cut, cut, read_kept, size_of, write_kept
 
         folder, out = inputs["model"] / "model", context.out / "model"
@@ -155,9 +194,17 @@ class CarveStudent:
             kept, tokenizer = read_kept(inputs["like"]), Tokenizer.load(inputs["like"] / "model")
             cut(model, kept)
         else:
-            data, answers = inputs["data"], inputs["answers"]
+            data, answers = inputs["data"], load_answers(inputs["answers"])
+            ends = Tokenizer.load(inputs["teacher"] / "model").end_ids if "teacher" in inputs else None
             tokenizer, kept = choose_and_cut(
-                model, tokenizer, _task(data), data, answers, settings, progress=context.progress
+                model,
+                tokenizer,
+                _task(data),
+                data,
+                answers,
+                settings,
+                teachers_ends=ends,
+                progress=context.progress,
             )
         after = size_of(model)
         save_model(model, out)
@@ -216,6 +263,12 @@ class CheckHeal:
         for term, name in zip(settings.objective, term_names(settings.objective), strict=True):
             if isinstance(term, Layered):
                 in_range(term.teacher_layers or [], layers, f"student.heal.objective: {name}.teacher_layers", "teacher")
+        if settings.optimisation.freeze_layers >= layers:
+            raise BadInput(
+                f"student.heal.freeze_layers {settings.optimisation.freeze_layers} leaves nothing to heal: the model "
+                f"has {layers} layers",
+                hint=f"set it to {layers - 1} at most",
+            )
         blocks = _blocks(inputs, folder, settings, context)
         if blocks.tokens < settings.tokens:
             context.progress.note(
@@ -302,7 +355,8 @@ def _blocks(inputs: Mapping[str, Path], model: Path, settings: HealSettings, con
 class Distil:
     """`student`, `data` and `answers` → `model/`, trained on the teacher's answers and the labelled rows.
 
-    With terms that ask for more than the teacher's stored probabilities, an input `teacher`: the model that answered.
+    With terms that ask for more than the teacher's stored probabilities of the student's own tokens, or a student of
+    another model, an input `teacher`: the model that answered.
     """
 
     name: ClassVar[str] = "distil"
@@ -310,30 +364,24 @@ class Distil:
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:
-        from slmops.data.read import read_jsonl
         from slmops.models.tokenizer import Tokenizer
-        from slmops.teach.answers import load_answers
-        from slmops.train.objectives.base import STORED
+        from slmops.train.cut import read_kept
+        from slmops.train.kinship import kinship
+        from slmops.train.objectives.base import OF_TEACHER, ONLINE_SPANS
         from slmops.train.objectives.make import all_needs
         from slmops.train.objectives.observe import TeacherModel
-        from slmops.train.prepare import fitting
+        from slmops.train.prepare import check_lengths, fitting
 
         folder, data, moved = inputs["student"] / "model", inputs["data"], settings.optimisation
-        task = _task(data)
-        tokenizer = Tokenizer.load(folder)
-        kept = json.loads((inputs["student"] / "carve.json").read_text(encoding="utf-8"))
-        answers = load_answers(inputs["answers"])
-        rows = read_jsonl(data / "train.jsonl")
+        task, tokenizer = _task(data), Tokenizer.load(folder)
+        theirs = inputs["teacher"] / "model" if "teacher" in inputs else None
+        teachers = Tokenizer.load(theirs) if theirs else None
+        kin = kinship(read_kept(inputs["student"]), tokenizer, teachers)
+        every = _lessons(inputs, settings, task, tokenizer, kin, teachers)
+        examples = fitting(every.examples, every.names, folder, max_too_long=moved.max_too_long)
         needs = all_needs(settings.objective)
-        taught, names = _answered(answers, task, tokenizer, kept["tokens"], settings)
-        labelled, others = _labelled(
-            rows, task, tokenizer, settings.head, soft_k=answers[0].top_ids.shape[1] if STORED in needs else 0
-        )
-        every = taught + labelled
-        examples = fitting(every, names + others, folder, max_too_long=moved.max_too_long)
-        teacher = None
-        if "teacher" in inputs:
-            teacher = TeacherModel(inputs["teacher"] / "model", kept["tokens"], kept["layers"])
+        if theirs and ONLINE_SPANS in needs:
+            check_lengths([e.aligned for e in every.examples if e.aligned], every.names, theirs)
         return _train(
             folder,
             examples,
@@ -342,27 +390,33 @@ class Distil:
             objective=settings.objective,
             normalise=settings.normalise,
             on_policy=_own_answers(settings.on_policy, task, tokenizer),
-            teacher=teacher,
+            teacher=TeacherModel(theirs, kin.tokens, kin.layers) if theirs and needs & OF_TEACHER else None,
             rounding=settings.round_to_int4,
             head=_head(settings.head, task, tokenizer, folder),
             validation=_validation(data, task, tokenizer, moved, folder, settings.head),
-            left_out={
-                "cut_off" if settings.head == "language" else "not_in_text": len(answers) + len(rows) - len(every),
-                "too_long": len(every) - len(examples),
-            },
+            left_out={**every.left_out, "too_long": len(every.examples) - len(examples)},
         )
 
 
-def _labelled(
-    rows: Sequence[Row], task: Task, tokenizer: Tokenizer, head: Head, *, soft_k: int = 0
-) -> tuple[list[Example], list[str]]:
-    """Labelled rows as examples, and which rows they are: not all can be learned by a student that labels."""
-    from slmops.train.prepare import reference_examples
-    from slmops.train.tagged import tagged_examples
+def _lessons(
+    inputs: Mapping[str, Path],
+    settings: DistilSettings,
+    task: Task,
+    tokenizer: Tokenizer,
+    kin: Kinship,
+    teacher: Tokenizer | None,
+) -> Lessons:
+    """The teacher's answers and the labelled rows as the student is to learn them."""
+    from slmops.data.read import read_jsonl
+    from slmops.teach.answers import load_answers
+    from slmops.train.lessons import lessons, marked_lessons
 
-    if head == "tags":
-        return tagged_examples(((row["id"], row["input"], row["output"]) for row in rows), task, tokenizer)
-    return reference_examples(rows, task, tokenizer, soft_k=soft_k), [row["id"] for row in rows]
+    answers, rows = load_answers(inputs["answers"]), read_jsonl(inputs["data"] / "train.jsonl")
+    if settings.head == "tags":
+        return marked_lessons(answers, rows, task, tokenizer)
+    return lessons(
+        answers, rows, task, tokenizer, settings.objective, kin, teacher=teacher, max_cut_off=settings.max_cut_off
+    )
 
 
 def _head(head: Head, task: Task, tokenizer: Tokenizer, folder: Path) -> TagHead | None:
@@ -380,11 +434,12 @@ def _validation(
 ) -> Sequence[Example]:
     """The validation rows with their answers, where training is to be stopped by them."""
     from slmops.data.read import read_jsonl
+    from slmops.train.lessons import labelled_examples
     from slmops.train.prepare import check_lengths
 
     if settings.stop_early is None:
         return ()
-    examples, names = _labelled(read_jsonl(data / "validation.jsonl"), task, tokenizer, head)
+    examples, names = labelled_examples(read_jsonl(data / "validation.jsonl"), task, tokenizer, head)
     check_lengths(examples, names, folder)
     return examples
 
@@ -397,42 +452,6 @@ def _own_answers(settings: OnPolicy | None, task: Task, tokenizer: Tokenizer) ->
         return None
     longest = settings.max_tokens or task.max_answer_tokens
     return OwnAnswers(settings.fraction, settings.temperature, longest, tokenizer.end_ids)
-
-
-def _answered(
-    answers: Sequence[Answer],
-    task: Task,
-    tokenizer: Tokenizer,
-    kept: Sequence[int] | None,
-    settings: DistilSettings,
-) -> tuple[list[Example], list[str]]:
-    """The teacher's answers in the student's tokens, or as labels of them; and the ids of those that can be learned.
-
-    Raises:
-        BadInput: the student has a vocabulary of its own, and a term compares the two models token by token; or too
-            many answers were cut off.
-    """
-    from slmops.train.objectives.make import all_needs
-    from slmops.train.prepare import finished, retold_examples, same_vocabulary, taught_examples
-    from slmops.train.tagged import tagged_examples
-
-    if settings.head == "tags":
-        return tagged_examples(
-            ((answer.id, answer.input, task.parse(answer.text)) for answer in answers), task, tokenizer
-        )
-    needs = all_needs(settings.objective)
-    if same_vocabulary(answers, tokenizer, kept):
-        taught = taught_examples(answers, task, tokenizer, kept)
-    elif needs:
-        raise BadInput(
-            "train.objective: the student's vocabulary is not the teacher's, and no map between them is known, so "
-            f"nothing of the teacher's that goes token by token can be imitated ({', '.join(sorted(needs))})",
-            hint="use kinds that go by the words alone: text",
-        )
-    else:
-        taught = retold_examples(answers, task, tokenizer)
-    whole = finished(taught, tokenizer, max_cut_off=settings.max_cut_off)
-    return [taught[i] for i in whole], [answers[i].id for i in whole]
 
 
 def _train(
@@ -448,7 +467,7 @@ def _train(
     teacher: TeacherModel | None = None,
     teacher_reads_once: bool = False,
     rounding: Rounding | None,
-    head: TagHead | None,
+    head: TagHead | None = None,
     validation: Sequence[Example],
     left_out: Mapping[str, int] | None = None,
     title: str | None = None,

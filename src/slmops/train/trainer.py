@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch.utils.data import DataLoader
@@ -23,9 +24,9 @@ from slmops.progress import Progress, Silent
 from slmops.recipe.objective import Objective, TextTerm
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
 from slmops.train.events import FOLDER, check_tensorboard, event_files
-from slmops.train.examples import Example, in_steps, schedule
+from slmops.train.examples import Aligned, Example, in_steps, schedule
 from slmops.train.memory import available_bytes, check_memory, needed
-from slmops.train.objectives.base import STORED
+from slmops.train.objectives.base import SPANS, STORED, STORED_SPANS
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.make import check_on_policy
 from slmops.train.objectives.observe import TeacherModel, answer_logits
@@ -218,7 +219,22 @@ def _imitation(
             "the objective needs the teacher's stored probabilities, and not every example has them",
             hint="set `logits: online` for its terms, or teach.top_logits above 0",
         )
+    _check_aligned(imitation.needs, examples)
     return imitation
+
+
+def _check_aligned(needs: frozenset[str], examples: Sequence[Example]) -> None:
+    """Refuse terms that go by spans where examples have none, or nothing of the teacher's to go with them."""
+    if needs & SPANS and any(example.aligned is None for example in examples):
+        raise BadInput(
+            "the objective goes by spans of text, and not every example is aligned with the teacher's tokens",
+            hint="align them: slmops.train.alignment",
+        )
+    if STORED_SPANS in needs and not all(example.aligned.begins.shape[1] for example in examples if example.aligned):
+        raise BadInput(
+            "the objective needs the teacher's stored probabilities, and none were kept",
+            hint="set `logits: online` for its terms, or teach.top_logits above 0",
+        )
 
 
 def _precision(
@@ -476,8 +492,43 @@ def collate(examples: Sequence[Example], *, pad: int) -> dict[str, torch.Tensor]
     Returns:
         input_ids, attention_mask: int64 [rows, length]; predicts: bool [rows, length], the positions whose next
         token is an answer token, or whose own token is labelled; target: int64 [answer tokens] in row order, and
-        soft_ids, soft_log_probs [answer tokens, k] where the examples carry them.
+        soft_ids, soft_log_probs [answer tokens, k] where the examples carry them. Where they are aligned with the
+        teacher's tokens, what `collate_aligned` gives.
     """
+    batch = _padded(examples, pad)
+    soft = [example.soft for example in examples if example.soft is not None]
+    if len(soft) == len(examples):
+        batch["soft_ids"] = torch.cat([torch.from_numpy(targets.ids) for targets in soft])
+        batch["soft_log_probs"] = torch.cat([torch.from_numpy(targets.log_probs) for targets in soft])
+    aligned = [example.aligned for example in examples if example.aligned is not None]
+    return batch | (collate_aligned(aligned, pad=pad) if len(aligned) == len(examples) else {})
+
+
+def collate_aligned(aligned: Sequence[Aligned], *, pad: int) -> dict[str, torch.Tensor]:
+    """The spans of one batch, numbered through it, and its texts in the teacher's tokens.
+
+    Returns:
+        span_of: int64 [answer tokens], the span of each of the student's; span_log_probs: float32 [spans];
+        span_begins: float32 [spans, k]; teacher_ids, teacher_attention_mask, teacher_predicts, teacher_target and
+        teacher_span_of as their counterparts of the student.
+    """
+    theirs, ours = (
+        torch.cat([torch.from_numpy(np.diff(each.ends[:, side], prepend=0)) for each in aligned]) for side in (0, 1)
+    )
+    number = torch.arange(len(ours))
+    padded = _padded([Example(each.prompt, each.answer) for each in aligned], pad)
+    padded["ids"] = padded.pop("input_ids")
+    return {
+        "span_of": number.repeat_interleave(ours),
+        "span_log_probs": torch.cat([torch.from_numpy(each.log_probs) for each in aligned]),
+        "span_begins": torch.cat([torch.from_numpy(each.begins) for each in aligned]),
+        "teacher_span_of": number.repeat_interleave(theirs),
+        **{f"teacher_{name}": tensor for name, tensor in padded.items()},
+    }
+
+
+def _padded(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
+    """Prompts and answers, right-padded: `input_ids`, `attention_mask`, `predicts` and `target` of `collate`."""
     longest = max(len(example) for example in examples)
     ids = torch.full((len(examples), longest), pad)
     mask = torch.zeros_like(ids)
@@ -486,13 +537,8 @@ def collate(examples: Sequence[Example], *, pad: int) -> dict[str, torch.Tensor]
         ids[row, : len(example)] = torch.tensor(example.prompt + example.answer)
         mask[row, : len(example)] = 1
         predicts[row, example.predicts] = True
-    batch = {"input_ids": ids, "attention_mask": mask, "predicts": predicts}
-    batch["target"] = torch.tensor([token for example in examples for token in example.target])
-    soft = [example.soft for example in examples if example.soft is not None]
-    if len(soft) == len(examples):
-        batch["soft_ids"] = torch.cat([torch.from_numpy(targets.ids) for targets in soft])
-        batch["soft_log_probs"] = torch.cat([torch.from_numpy(targets.log_probs) for targets in soft])
-    return batch
+    target = torch.tensor([token for example in examples for token in example.target])
+    return {"input_ids": ids, "attention_mask": mask, "predicts": predicts, "target": target}
 
 
 class _Numbers(torch.utils.data.Dataset[int]):

@@ -10,19 +10,31 @@ if TYPE_CHECKING:
     import torch
 
 STORED, ONLINE, HIDDEN, ATTENTION = "stored", "online", "hidden", "attention"
-NEEDS = frozenset({STORED, ONLINE, HIDDEN, ATTENTION})
+STORED_SPANS, ONLINE_SPANS = "stored_spans", "online_spans"
+
+TOKEN_BY_TOKEN = frozenset({STORED, ONLINE, HIDDEN, ATTENTION})
+"""Needs that set position beside position, so that both models must have the same tokens."""
+
+SPANS = frozenset({STORED_SPANS, ONLINE_SPANS})
+"""Needs that set spans of text side by side, whatever tokens they are made of."""
+
+NEEDS = TOKEN_BY_TOKEN | SPANS
 """What a term may need beside the student's logits and the words: each fills some fields of its `View`."""
 
-OF_TEACHER = frozenset({ONLINE, HIDDEN, ATTENTION})
+IN_STUDENTS_TOKENS = frozenset({ONLINE, HIDDEN, ATTENTION})
+"""Needs for which the teacher reads what the student reads."""
+
+OF_TEACHER = IN_STUDENTS_TOKENS | {ONLINE_SPANS}
 """Needs for which the teacher's model runs beside the student."""
 
 
 def judges_own_answers(needs: frozenset[str]) -> bool:
     """Whether a term can be had of answers that the student has just written.
 
-    Nothing was stored of those, and their words are not to be imitated: only a teacher beside the student can judge.
+    Nothing was stored of those, nor are they aligned with the teacher's tokens, and their words are not to be imitated:
+    only a teacher that reads them beside the student can judge.
     """
-    return bool(needs & OF_TEACHER) and STORED not in needs
+    return bool(needs & IN_STUDENTS_TOKENS) and not needs & (SPANS | {STORED})
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,22 @@ class Layers:
 
     student: Mapping[int, torch.Tensor]
     teacher: Mapping[int, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The answers of a batch as s spans of text, at whose ends a token ends in both models' tokenizations.
+
+    Attributes:
+        of: the span of each of the student's n positions, int64 [n], from 0 on in their order.
+        log_probs: the teacher's log-likelihood of each span's text, float32 [s]; NaN where it is not known.
+        begins: the teacher's next-token log-probabilities where each span begins, in any order, float32 [s, k]; NaN
+            where they are not known. Stored they are the highest k, online those of its whole vocabulary.
+    """
+
+    of: torch.Tensor
+    log_probs: torch.Tensor
+    begins: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -52,6 +80,8 @@ class View:
         kept: int64 [V], the teacher's id of each of the student's tokens; None when their vocabularies are the same.
         hidden: need `hidden`: what the layers put out, before any final norm.
         attention: need `attention`: attention probabilities.
+        stored_spans: need `stored_spans`: by what was kept with each answer.
+        online_spans: need `online_spans`: by a teacher that reads the same texts in its own tokens.
     """
 
     logits: torch.Tensor
@@ -63,6 +93,8 @@ class View:
     kept: torch.Tensor | None = None
     hidden: Layers | None = None
     attention: Layers | None = None
+    stored_spans: Spans | None = None
+    online_spans: Spans | None = None
 
 
 @runtime_checkable

@@ -15,13 +15,18 @@ from slmops.train.examples import Example
 from slmops.train.objectives.base import (
     ATTENTION,
     HIDDEN,
+    IN_STUDENTS_TOKENS,
     OF_TEACHER,
     ONLINE,
+    ONLINE_SPANS,
+    SPANS,
     STORED,
+    STORED_SPANS,
     Bound,
     Layers,
     Models,
     Paired,
+    Spans,
     Term,
     View,
 )
@@ -63,10 +68,12 @@ class Imitation:
             every: compare the models at every n-th predicted position alone; see `every_nth`.
 
         Raises:
-            BadInput: a term needs a teacher and there is none, or does not fit the two models.
+            BadInput: a term needs a teacher and there is none, or does not fit the two models, or `every`.
         """
         terms = make_terms(objective)
         self.needs = frozenset[str]().union(*(term.needs for term in terms))
+        if every > 1 and self.needs & SPANS:
+            raise BadInput("terms that go by spans of text need every token, not every n-th alone", hint="set every: 1")
         self._teacher: Teacher | None = None
         self._layers: dict[str, list[tuple[int, int]]] = {HIDDEN: [], ATTENTION: []}
         if wanting := [term.name for term in terms if term.needs & OF_TEACHER]:
@@ -81,7 +88,8 @@ class Imitation:
     def _bind(self, terms: Sequence[Term], student: PreTrainedModel, teacher: TeacherModel, still: int) -> None:
         self._teacher = Teacher(teacher, dtype=student.dtype, logits=ONLINE in self.needs)
         models = Models(shape_of(student), shape_of(self._teacher.model), teacher.cut_from, still)
-        _check_vocabularies(student, self._teacher)
+        if self.needs & IN_STUDENTS_TOKENS:
+            _check_vocabularies(student, self._teacher)
         for term in terms:
             if term.needs & {HIDDEN, ATTENTION} and isinstance(term, Bound):
                 term.bind(models)
@@ -145,10 +153,15 @@ class Imitation:
         """Run the student, and the teacher where one is needed, over a batch."""
         inputs = every_nth(inputs, self.every)
         logits, at = answer_logits(student, inputs), inputs["predicts"]
+        given = "own" not in inputs
         shown: dict[str, Any] = {"weights": label_weights(student)}
-        if STORED in self.needs and "own" not in inputs:
+        if STORED in self.needs and given:
             shown |= {"stored_ids": inputs["soft_ids"], "stored_log_probs": inputs["soft_log_probs"]}
-        if self._teacher:
+        if STORED_SPANS in self.needs and given:
+            shown["stored_spans"] = Spans(inputs["span_of"], inputs["span_log_probs"], inputs["span_begins"])
+        if self._teacher and ONLINE_SPANS in self.needs and given:
+            shown["online_spans"] = self._teacher.read_spans(inputs)
+        if self._teacher and self.needs & IN_STUDENTS_TOKENS:
             teacher_logits, *theirs = self._teacher.run(inputs)
             shown |= {"teacher_logits": teacher_logits, "kept": self._teacher.kept}
             if self._taps:

@@ -6,8 +6,18 @@ from collections.abc import Sequence
 
 from slmops.errors import BadInput
 from slmops.recipe import objective as recipe
-from slmops.train.objectives import divergences
-from slmops.train.objectives.base import ATTENTION, HIDDEN, ONLINE, STORED, Term, judges_own_answers
+from slmops.train.objectives import divergences, spans
+from slmops.train.objectives.base import (
+    ATTENTION,
+    HIDDEN,
+    ONLINE,
+    ONLINE_SPANS,
+    STORED,
+    STORED_SPANS,
+    TOKEN_BY_TOKEN,
+    Term,
+    judges_own_answers,
+)
 from slmops.train.objectives.custom import Custom, load_custom
 from slmops.train.objectives.text import Text
 
@@ -21,6 +31,8 @@ def needs_of(term: recipe.Term) -> frozenset[str]:
     match term:
         case recipe.Divergence():
             return frozenset({STORED if term.logits == "stored" else ONLINE})
+        case recipe.Spanned():
+            return frozenset({STORED_SPANS if term.logits == "stored" else ONLINE_SPANS})
         case recipe.HiddenTerm():
             return frozenset({HIDDEN})
         case recipe.AttentionTerm():
@@ -63,6 +75,21 @@ def check_on_policy(objective: Sequence[recipe.Term], fraction: float) -> None:
         )
 
 
+def refuse_token_by_token(objective: Sequence[recipe.Term]) -> None:
+    """Refuse terms that set position beside position, where the student has other tokens than its teacher.
+
+    Raises:
+        BadInput: names them, and those that apply.
+    """
+    named = zip(recipe.term_names(objective), map(needs_of, objective), strict=True)
+    if odd := [name for name, needs in named if needs & TOKEN_BY_TOKEN]:
+        raise BadInput(
+            f"train.objective: {', '.join(odd)}: compares the models token by token, and the student's vocabulary is "
+            "not the teacher's",
+            hint="of any two vocabularies: span and uld go by spans of text, stored or online; text goes by the words",
+        )
+
+
 def custom_terms(objective: Sequence[recipe.Term]) -> list[Custom]:
     """The user's own among the terms.
 
@@ -96,6 +123,10 @@ def _made(term: recipe.Term, name: str) -> Term:
             return divergences.SkewedKl(name, term.temperature, term.logits, term.alpha)
         case recipe.SkewedReverseKl():
             return divergences.SkewedReverseKl(name, term.temperature, term.logits, term.alpha)
+        case recipe.SpanTerm():
+            return spans.SpanLikelihood(name, term.logits, term.temperature)
+        case recipe.UldTerm():
+            return spans.SortedDistance(name, term.logits)
         case recipe.HiddenTerm():
             from slmops.train.objectives.hidden import Hidden
 

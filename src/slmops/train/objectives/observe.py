@@ -15,8 +15,9 @@ from slmops.models.layers import layers_of
 from slmops.models.source import load_model
 from slmops.progress import Progress
 from slmops.train.examples import Example
-from slmops.train.objectives.base import Shape
+from slmops.train.objectives.base import Shape, Spans
 from slmops.train.objectives.recall import Recall
+from slmops.train.objectives.spans import span_log_probs
 from slmops.train.trunk import MAX_STATES_BYTES, batches
 
 if TYPE_CHECKING:
@@ -181,6 +182,20 @@ class Teacher:
                 for row, (example, own) in enumerate(zip(taken, torch.split(final, sizes), strict=True)):
                     self.recall.keep(example, own.clone(), {layer: part[row].clone() for layer, part in parts.items()})
                 task.advance(sum(map(len, taken)))
+
+    @torch.no_grad()
+    def read_spans(self, inputs: Inputs) -> Spans:
+        """What it makes of each span of the answers, having read the same prompts and answers in its own tokens."""
+        self._go_to(inputs["teacher_ids"].device)
+        own = {name: inputs[f"teacher_{name}"] for name in ("attention_mask", "predicts")}
+        logits = answer_logits(self.model, {"input_ids": inputs["teacher_ids"], **own})
+        of, count = inputs["teacher_span_of"], len(inputs["span_log_probs"])
+        first = torch.searchsorted(of, torch.arange(count, device=of.device))
+        return Spans(
+            inputs["span_of"],
+            span_log_probs(logits, inputs["teacher_target"], of, count),
+            torch.log_softmax(logits[first], dim=-1),
+        )
 
     def _go_to(self, device: torch.device) -> None:
         if self.model.device != device:
