@@ -130,6 +130,8 @@ def test_what_does_not_label_is_refused(tagger, tiny):
         list(engine.generate([tiny.tokenizer.prompt([{"role": "system", "content": "s"}, *talk])], Sampling()))
     with pytest.raises(BadInput, match="cannot score"):
         engine.score([[1]], [[2]])
+    with pytest.raises(BadInput, match="cannot score"):
+        engine.score_top([[1]], [[2]], top_logits=1)
 
 
 def test_a_limit_cuts_the_answer(tagger, tiny):

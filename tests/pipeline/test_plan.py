@@ -235,6 +235,15 @@ def test_a_student_of_another_model_is_healed_by_that_model(project):
     assert nodes["student"].inputs["teacher"] == "teacher"
 
 
+def test_a_student_of_another_model_may_mark(project):
+    shutil.copytree(project / "model", project / "other")
+    nodes = graph(project, "student={model: ./other, head: tags}")
+    assert {"student:base", "student:marks", "student:pair"} <= set(nodes)
+    # What it learns goes by the words alone, so any two vocabularies will do.
+    assert [term.kind for term in nodes["student:pair"].settings.objective] == ["text"]
+    assert nodes["student"].inputs["teacher"] == "teacher"
+
+
 def test_terms_of_spans_need_answers_so_nothing_is_healed_by_them(project, monkeypatch):
     (project / "losses_of_spans.py").write_text(
         "class OfSpans:\n    needs = frozenset({'online_spans'})\n\n"
@@ -456,6 +465,14 @@ def test_own_answers_that_no_term_can_judge_are_refused_before_anything_runs(pro
     }
 
 
+def test_spans_cannot_be_had_of_own_answers_so_they_judge_none(project):
+    with pytest.raises(BadInput, match=r"train\.on_policy: no term of train\.objective"):
+        nodes_for(load(project, "train.on_policy={}", "train.objective={kind: span, logits: online}"))
+    objective = "train.objective=[{kind: reverse_kl, logits: online}, {kind: uld, logits: online}]"
+    with pytest.raises(BadInput, match="fraction 1 leaves no given answers, which uld"):
+        nodes_for(load(project, "train.on_policy={fraction: 1}", objective))
+
+
 def test_a_layer_that_the_student_will_not_have_is_refused_before_anything_runs(project):
     with pytest.raises(BadInput, match=r"hidden\.student_layers: the student has no layer 12: it has 12 layers"):
         nodes_for(load(project, "train.objective={kind: hidden, student_layers: [12]}", "student.carve.layers=12"))
@@ -561,6 +578,14 @@ def test_a_second_teacher_answers_beside_the_first(project):
     assert nodes["report"].inputs["teacher_2"] == "teacher:2"
 
 
+def test_several_teachers_may_write_in_pytorch(project):
+    nodes = graph(project, SECOND, "teach.engine=transformers")
+    assert not [node for node in nodes if node.startswith("teacher:onnx")]
+    assert nodes["teach:2"].inputs == {"data": "data", "model": "teacher:2"}
+    assert (nodes["teach"].inputs["engine_1"], nodes["teach"].inputs["engine_2"]) == ("teacher", "teacher:2")
+    assert nodes["teach"].settings.engine == nodes["teach:1"].settings.engine == "transformers"
+
+
 def test_what_the_first_teacher_made_is_used_again_when_a_second_comes(project):
     alone, beside = keys(load(project, "teachers=[{model: ./model}]")), keys(load(project, SECOND))
     for node in ("data", "base", "teacher", "teacher:onnx", "teacher:same", "score:teacher"):
@@ -623,7 +648,9 @@ def test_labels_that_an_answer_has_not_are_refused_before_anything_runs(project)
     assert error.value.hint == "did you mean `refunds`?"
 
 
-@pytest.mark.parametrize("term", ["{kind: jsd, logits: online}", "{kind: hidden}", "{kind: attention}"])
+@pytest.mark.parametrize(
+    "term", ["{kind: jsd, logits: online}", "{kind: hidden}", "{kind: attention}", "{kind: span, logits: online}"]
+)
 def test_several_teachers_do_not_run_beside_the_student(project, term):
     with pytest.raises(BadInput, match="runs the teacher beside the student, and there are 2") as error:
         nodes_for(load(project, SECOND, f"train.objective={term}"))
@@ -633,3 +660,6 @@ def test_several_teachers_do_not_run_beside_the_student(project, term):
 def test_terms_that_need_probabilities_are_told_to_the_check_of_the_teachers(project):
     assert graph(project, SECOND)["teachers:check"].settings.stored == ["forward_kl"]
     assert graph(project, SECOND, "train.objective={kind: text}")["teachers:check"].settings.stored == []
+    spans = "train.objective=[{kind: span}, {kind: text}]"
+    assert graph(project, SECOND, spans)["teachers:check"].settings.stored == ["span"]
+    assert graph(project, SECOND, "student.head=tags")["teachers:check"].settings.stored == []

@@ -48,10 +48,14 @@ def answer(folder: Path, tokens: list[int], text: str) -> None:
 
 
 def distil(
-    inputs: dict[str, Path], folder: Path, objective: Objective, on_policy: OnPolicy | None = None
+    inputs: dict[str, Path], folder: Path, objective: Objective, on_policy: OnPolicy | None = None, epochs: float = 1
 ) -> dict[str, float | str]:
     settings = DistilSettings(
-        optimisation=MOVED, objective=objective, normalise=False, on_policy=on_policy, max_cut_off=0.5
+        optimisation=MOVED.model_copy(update={"epochs": epochs}),
+        objective=objective,
+        normalise=False,
+        on_policy=on_policy,
+        max_cut_off=0.5,
     )
     (folder / "out").mkdir()
     return dict(Distil().run(inputs, settings, Context(out=folder / "out", work=folder / "work", seed=7)))
@@ -88,6 +92,14 @@ def test_the_student_writes_as_much_as_the_task_or_the_recipe_allows(inputs, tmp
     assert 6 <= float(found["on_policy_tokens"]) <= 6 * longest
     assert 0 < float(found["on_policy_time_share"]) < 1
     assert "loss_forward_kl" in found
+
+
+def test_spans_are_of_given_answers_and_divergences_of_both(inputs, tmp_path):
+    """There are batches of both kinds: what would need spans of an answer of its own could not be collated."""
+    terms = [ForwardKl(logits="online"), SpanTerm(), SpanTerm(logits="online")]
+    found = distil(inputs, tmp_path, terms, OnPolicy(fraction=0.5, max_tokens=2), epochs=6)
+    assert {"loss_forward_kl", "loss_span", "loss_span_2"} <= found.keys()
+    assert float(found["on_policy_tokens"]) > 0
 
 
 def test_an_unmoved_student_of_itself_is_no_distance_away(inputs, tmp_path):

@@ -270,6 +270,10 @@ def test_a_text_is_looked_at_before_the_teacher_is_fitted(inputs, tmp_path):
     ("wanted", "said"),
     [
         (settings(length=129), "student.heal.length 129 is longer than the model's context of 128 tokens"),
+        (
+            settings(MOVED.model_copy(update={"freeze_layers": 4})),
+            "student.heal.freeze_layers 4 leaves nothing to heal: the model has 4 layers",
+        ),
         (settings(column="body"), r"text.jsonl:1: no `body`; there is `text`"),
         (
             settings(objective=[HiddenTerm(student_layers=[0], teacher_layers=[4])]),

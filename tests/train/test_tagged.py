@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import random
 
+import numpy as np
 import pytest
 
+from slmops.data.read import write_jsonl
 from slmops.engines import Sampling, load_engine
 from slmops.errors import BadInput
 from slmops.models.source import save_model
-from slmops.recipe.training import Optimisation
+from slmops.models.tag_files import is_tagger
+from slmops.models.tokenizer import Tokenizer
+from slmops.pipeline.stage import Context
+from slmops.recipe.objective import TextTerm
+from slmops.recipe.training import Carve, Optimisation
+from slmops.teach.answers import Answer, save_answers
+from slmops.train.stage import CarveStudent, Distil, DistilSettings
 from slmops.train.tagged import check_rows, new_head, tagged_examples
 from slmops.train.trainer import collate, train
 from tests.tiny_task import TASK
@@ -55,6 +64,39 @@ def test_labels_stand_at_the_tokens_of_the_second_reading(tiny):
 def test_an_answer_that_the_text_does_not_hold_is_left_out(tiny):
     given = [("1", "hello", {"intent": "other"}), ("2", "hello", {"intent": "other", "name": "Zoë"})]
     assert tagged_examples(given, TASK, tiny.tokenizer)[1] == ["1"]
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["of its teacher", "of another model"])
+def test_it_is_cut_to_frequent_tokens_and_taught_by_the_stages(tiny, tmp_path, own):
+    inputs = {name: tmp_path / name for name in ("data", "answers", "model", "student")}
+    for folder in inputs.values():
+        folder.mkdir()
+    (inputs["model"] / "model").symlink_to(tiny.folder)
+    if own:
+        inputs["teacher"] = inputs["model"]
+    (inputs["data"] / "task.json").write_text(json.dumps(TASK.describe()))
+    labelled = [{"id": name, "input": text, "output": output} for name, text, output in rows(1, 8)]
+    write_jsonl(inputs["data"] / "train.jsonl", labelled)
+    told = [*rows(2, 8), ("odd", "order 4711", {"intent": "refund", "order": "No. 4711"})]
+    (end,) = tiny.tokenizer.end_ids
+    written = [(name, text, TASK.write(output)) for name, text, output in told]
+    tokens = {name: np.array([*tiny.tokenizer.encode(answer), end]) for name, _, answer in written}
+    top = {
+        name: (np.zeros((len(ids), 1), np.int32), np.zeros((len(ids), 1), np.float32)) for name, ids in tokens.items()
+    }
+    save_answers(
+        inputs["answers"], [Answer(name, text, answer, tokens[name], *top[name]) for name, text, answer in written]
+    )
+    carve = Carve(layers=1, choose="first", vocabulary="frequent", extra_tokens=2)
+    CarveStudent().run(inputs, carve, Context(out=inputs["student"], work=tmp_path / "cut", seed=7))
+    assert Tokenizer.load(inputs["student"] / "model").size < tiny.tokenizer.size
+    moved = SETTINGS.model_copy(update={"epochs": 1})
+    words = [TextTerm(kind="text")]
+    settings = DistilSettings(optimisation=moved, objective=words, normalise=False, head="tags", max_cut_off=0.0)
+    (tmp_path / "out").mkdir()
+    figures = Distil().run(inputs, settings, Context(out=tmp_path / "out", work=tmp_path / "work", seed=7))
+    assert figures["left_out_not_in_text"] == 1
+    assert is_tagger(tmp_path / "out" / "model")
 
 
 def test_rows_that_cannot_be_marked_are_counted_and_too_many_refused():

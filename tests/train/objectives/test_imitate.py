@@ -149,6 +149,11 @@ def test_what_is_known_of_two_examples_of_the_same_tokens_is_what_the_longer_ans
     assert recall.find(collate([Example((1,), (2,))], pad=0)) is None
 
 
+def test_spans_cannot_be_had_of_every_nth_position(pair):
+    with pytest.raises(BadInput, match="need every token"):
+        Imitation([recipe.SpanTerm()], load_model(pair.student), every=2)
+
+
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9)), min_size=1, max_size=5), st.integers(1, 6))
 def test_every_nth_position_of_a_batch_is_one_of_its_own(sizes, n):
     made = iter(range(3, 10**6))
