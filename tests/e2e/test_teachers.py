@@ -6,6 +6,7 @@ What comes behind the student is the same as with one teacher.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def texts(folder: Path) -> dict[str, str]:
     return {answer.id: answer.text for answer in load_answers(folder)}
 
 
-def test_two_teachers_teach_one_student(cli: Cli, second_model: Path) -> None:
+def test_two_teachers_teach_one_student(cli: Cli, second_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first teacher's engine would take all cores, and the second would be fitted with as many threads.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     made = run_to("student", cli, "{weights: {other: 2}}").artifacts
     taught = made["teach"].metrics
     assert int(taught["rows"]) + int(taught["dropped"]) == 24
