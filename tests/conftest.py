@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,9 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from slmops.models.tokenizer import CHATML, Tokenizer
+
+# Several processes test at once, each on a thread of its own; and sums of one thread are the same bits every time.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # A busy machine is no reason to fail.
 hypothesis.settings.register_profile("slmops", deadline=None)
@@ -40,6 +46,14 @@ class Tiny:
 
     def prompt(self, text: str) -> list[int]:
         return self.tokenizer.prompt([{"role": "user", "content": text}])
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """An engine sets PyTorch's threads for the whole process, for the tests behind it too."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
