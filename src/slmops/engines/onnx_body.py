@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from slmops.engines.base import EngineInfo, Logits, Prompts
-from slmops.engines.onnx_file import describe
+from slmops.engines.onnx_file import info_of
 from slmops.engines.onnxruntime import read_config
 from slmops.errors import BadInput
 
@@ -61,14 +60,4 @@ class OnnxBody:
 
     def info(self) -> EngineInfo:
         """See `Body.info`."""
-        files = [path for path in self._folder.iterdir() if path.name.endswith((".onnx", ".onnx.data"))]
-        precision, parameters = describe(self._folder / "model.onnx")
-        return EngineInfo(
-            engine="onnxruntime",
-            version=version("onnxruntime"),
-            precision=precision,
-            weights_bytes=sum(path.stat().st_size for path in files),
-            parameters=parameters,
-            context_tokens=self._context,
-            threads=self._threads,
-        )
+        return info_of(self._folder, "onnxruntime", context=self._context, threads=self._threads)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from importlib.metadata import version
 from pathlib import Path
+
+from slmops.engines.base import EngineInfo
 
 _QUANTISED = "MatMulNBits"
 _LOOKED_UP = "GatherBlockQuantized"
@@ -41,3 +44,18 @@ def describe(path: Path) -> tuple[str, int]:
             weights[name] = math.prod(tensor.dims)
     precision = "+".join(f"int{width}" for width in sorted(bits)) or "float32"
     return precision, sum(weights.values())
+
+
+def info_of(folder: Path, engine: str, *, context: int, threads: int) -> EngineInfo:
+    """What runs the ONNX model in `folder`; `engine` is the name of its distribution too."""
+    files = [path for path in folder.iterdir() if path.name.endswith((".onnx", ".onnx.data"))]
+    precision, parameters = describe(folder / "model.onnx")
+    return EngineInfo(
+        engine=engine,
+        version=version(engine),
+        precision=precision,
+        weights_bytes=sum(path.stat().st_size for path in files),
+        parameters=parameters,
+        context_tokens=context,
+        threads=threads,
+    )

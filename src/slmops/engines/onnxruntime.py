@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token, Top
 from slmops.engines.choices import check_choices, common_prefix, search, tree
 from slmops.engines.decoding import check, decode, score, score_top
-from slmops.engines.onnx_file import describe
+from slmops.engines.onnx_file import info_of
 from slmops.errors import BadInput
 from slmops.models.tokenizer import configured_end_ids
 
@@ -104,17 +103,7 @@ class OnnxGenaiEngine:
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""
-        files = [path for path in self._folder.iterdir() if path.name.endswith((".onnx", ".onnx.data"))]
-        precision, parameters = describe(self._folder / "model.onnx")
-        return EngineInfo(
-            engine="onnxruntime-genai",
-            version=version("onnxruntime-genai"),
-            precision=precision,
-            weights_bytes=sum(path.stat().st_size for path in files),
-            parameters=parameters,
-            context_tokens=self._context,
-            threads=self._threads,
-        )
+        return info_of(self._folder, "onnxruntime-genai", context=self._context, threads=self._threads)
 
 
 class _Batch:
