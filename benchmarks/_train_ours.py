@@ -103,7 +103,7 @@ def teach(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
     from slmops.engines.sampling import top
     from slmops.models.source import load_model
     from slmops.teach.answers import Answer, save_answers
-    from slmops.train.trainer import collate
+    from slmops.train.collate import collate
 
     model, examples = load_model(Path(job["model"])), _examples(job["rows"])
     begun, answers = time.perf_counter(), {}
@@ -209,8 +209,8 @@ def _losses(model: Any, examples: Sequence[Example], objective: Any) -> dict[str
     """Each term of the loss on `examples`, in nats per answer token."""
     import torch
 
+    from slmops.train.collate import collate
     from slmops.train.objectives.imitate import Imitation
-    from slmops.train.trainer import collate
 
     imitation = Imitation(objective, model)
     with torch.no_grad():

@@ -6,13 +6,13 @@ import torch
 from slmops.models.source import load_model
 from slmops.recipe.training import Optimisation
 from slmops.train import memory
+from slmops.train.collate import collate
 from slmops.train.examples import Example
 from slmops.train.memory import activation_bytes, available_bytes, needed
 from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.on_policy import OwnAnswers, Writer
 from slmops.train.optimiser import MasterAdamW
-from slmops.train.trainer import collate
 
 ROWS = [Example(tuple(range(3, 43)), tuple(range(50, 60))) for _ in range(8)]
 

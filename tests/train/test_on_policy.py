@@ -26,6 +26,7 @@ from slmops.models.source import load_model, save_model
 from slmops.recipe.objective import AttentionTerm, ForwardKl, HiddenTerm, Jsd, Objective, ReverseKl, TextTerm
 from slmops.recipe.training import Optimisation, Rounding
 from slmops.train import trainer
+from slmops.train.collate import collate
 from slmops.train.examples import Example, certain
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.make import check_on_policy
@@ -33,7 +34,7 @@ from slmops.train.objectives.observe import TeacherModel
 from slmops.train.on_policy import OwnAnswers, Writer, draw, sample
 from slmops.train.processes import Processes
 from slmops.train.rounding import to_int4_grid
-from slmops.train.trainer import Trained, collate, train
+from slmops.train.trainer import Trained, train
 from slmops.train.watcher import last_checkpoint
 
 SETTINGS = Optimisation(epochs=4, learning_rate=3e-3, batch_tokens=64, precision="fp32", checkpoint_seconds=1e6)

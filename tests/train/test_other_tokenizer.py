@@ -29,12 +29,13 @@ from slmops.tasks import Classification
 from slmops.teach.answers import load_answers, save_answers
 from slmops.teach.label import label_pool
 from slmops.train.alignment import align_answers
+from slmops.train.collate import collate
 from slmops.train.examples import Example
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.observe import TeacherModel
 from slmops.train.prepare import retold_examples
 from slmops.train.stage import CarveStudent, CheckPair, Distil, DistilSettings, PairSettings
-from slmops.train.trainer import collate, train
+from slmops.train.trainer import train
 from tests.families import make
 from tests.tokenizer_kinds import tokenizer
 

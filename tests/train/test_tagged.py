@@ -18,9 +18,10 @@ from slmops.pipeline.stage import Context
 from slmops.recipe.objective import TextTerm
 from slmops.recipe.training import Carve, Optimisation
 from slmops.teach.answers import Answer, save_answers
+from slmops.train.collate import collate
 from slmops.train.stage import CarveStudent, Distil, DistilSettings
 from slmops.train.tagged import check_rows, new_head, tagged_examples
-from slmops.train.trainer import collate, train
+from slmops.train.trainer import train
 from tests.tiny_task import TASK
 
 SETTINGS = Optimisation(epochs=12, learning_rate=3e-3, batch_tokens=512, precision="fp32", checkpoint_seconds=1e6)

@@ -21,12 +21,13 @@ from slmops.progress import Silent
 from slmops.recipe.objective import ForwardKl, TextTerm
 from slmops.recipe.training import Optimisation, StopEarly
 from slmops.train import precision, trainer
+from slmops.train.collate import collate
 from slmops.train.examples import Example, certain
 from slmops.train.memory import needed
 from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW
-from slmops.train.trainer import collate, slope, train
+from slmops.train.trainer import slope, train
 from slmops.train.watcher import WHOLE, last_checkpoint
 from tests.train.launch import together
 

@@ -18,12 +18,12 @@ from slmops.models.vocabulary import trim_vocabulary
 from slmops.progress import Progress
 from slmops.recipe.training import Carve
 from slmops.tasks.base import Task
+from slmops.train.collate import collate
 from slmops.train.examples import Example
 from slmops.train.importance import measure_importance, most_important
 from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.precision import resolve_precision
-from slmops.train.trainer import collate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

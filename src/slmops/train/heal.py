@@ -172,10 +172,10 @@ def distance(
     """How far `student` is from the uncut model on `blocks`."""
     import torch
 
+    from slmops.train.collate import collate
     from slmops.train.objectives.divergences import kl
     from slmops.train.objectives.imitate import Imitation
     from slmops.train.objectives.outcomes import full
-    from slmops.train.trainer import collate
 
     imitation = Imitation([ForwardKl(logits="online")], student, teacher=teacher)
     rows = max(1, batch_tokens // max(map(len, blocks)))

@@ -13,8 +13,8 @@ import torch
 from slmops.models.layers import layers_of
 from slmops.models.width import Width, width_of
 from slmops.progress import Progress, Silent
+from slmops.train.collate import collate
 from slmops.train.examples import Example
-from slmops.train.trainer import collate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

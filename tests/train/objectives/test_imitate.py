@@ -23,12 +23,13 @@ from slmops.progress import Silent
 from slmops.recipe import objective as recipe
 from slmops.recipe.objective import Objective
 from slmops.recipe.training import Optimisation, TrainSettings
+from slmops.train.collate import collate
 from slmops.train.examples import Example, SoftTargets
 from slmops.train.objectives.base import View
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.observe import TeacherModel, every_nth
 from slmops.train.objectives.recall import Recall
-from slmops.train.trainer import Trained, collate, last_checkpoint, train
+from slmops.train.trainer import Trained, last_checkpoint, train
 
 SETTINGS = Optimisation(epochs=8, learning_rate=1e-2, batch_tokens=64, precision="fp32", checkpoint_seconds=1e6)
 TOKENS, TOP = 40, 6

@@ -14,6 +14,7 @@ from slmops.errors import BadInput
 from slmops.models.layers import layers_of
 from slmops.models.source import load_model
 from slmops.progress import Progress
+from slmops.train.collate import collate
 from slmops.train.examples import Example
 from slmops.train.objectives.base import Shape, Spans
 from slmops.train.objectives.recall import Recall
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Inputs = Mapping[str, torch.Tensor]
-"""A collated batch; see `trainer.collate`."""
+"""A collated batch; see `collate`."""
 
 
 def answer_logits(model: Any, inputs: Inputs) -> torch.Tensor:
@@ -167,8 +168,6 @@ class Teacher:
         Nothing is kept where that would need more than `MAX_STATES_BYTES`, or where attention maps are wanted. The
         batches depend on the examples alone, so a resumed training computes the same bits.
         """
-        from slmops.train.trainer import collate
-
         answers = sum(len(example.answer) for example in examples)
         width, dtype = self.model.config.hidden_size, self.model.dtype
         if self.maps or answers * (1 + self.layers) * width * dtype.itemsize > MAX_STATES_BYTES:
