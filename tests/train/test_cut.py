@@ -18,7 +18,8 @@ from slmops.pipeline.stage import Context
 from slmops.recipe.training import Carve
 from slmops.tasks import Classification
 from slmops.teach.answers import Answer, save_answers
-from slmops.train.stage import CarveStudent, CheckCut
+from slmops.train.stage import CarveStudent
+from slmops.train.stage_checks import CheckCut
 
 TASK = Classification(("refund", "other"), None, 8)
 

@@ -32,7 +32,7 @@ from slmops.train.cut import Kept, read_kept, size_of, write_kept
 from slmops.train.examples import Example
 from slmops.train.heal import choose_blocks, distance, packed, text_blocks
 from slmops.train.objectives.observe import TeacherModel
-from slmops.train.stage import CheckHeal, Heal, HealSettings
+from slmops.train.stage_heal import CheckHeal, Heal, HealSettings
 from slmops.train.trainer import train
 
 TASK = Classification(("refund", "other"), None, 8)
@@ -216,7 +216,7 @@ import json, os, signal, sys
 from pathlib import Path
 from slmops.pipeline.stage import Context
 from slmops.progress import Silent
-from slmops.train.stage import Heal, HealSettings
+from slmops.train.stage_heal import Heal, HealSettings
 
 class Deadly:
     steps = 0

@@ -34,7 +34,8 @@ from slmops.train.examples import Example
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.observe import TeacherModel
 from slmops.train.prepare import retold_examples
-from slmops.train.stage import CarveStudent, CheckPair, Distil, DistilSettings, PairSettings
+from slmops.train.stage import CarveStudent, Distil, DistilSettings
+from slmops.train.stage_checks import CheckPair, PairSettings
 from slmops.train.trainer import train
 from tests.families import make
 from tests.tokenizer_kinds import tokenizer

@@ -106,10 +106,10 @@ class Floor:
 
         from slmops.data.read import read_jsonl, write_jsonl
         from slmops.evaluate.compare import headline
-        from slmops.tasks import from_description, metrics
+        from slmops.tasks import metrics, task_of
         from slmops.tasks.floor import most_frequent
 
-        task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
+        task = task_of(inputs["data"])
         train, rows = read_jsonl(inputs["data"] / "train.jsonl"), read_jsonl(inputs["data"] / "test.jsonl")
         started = time.perf_counter()
         fitted = [task.write(answer) for answer in task.floor(train, [row["input"] for row in rows])]
@@ -163,10 +163,10 @@ class JudgeAnswers:
         from slmops.data.read import read_jsonl
         from slmops.evaluate.ask import AskEndpoint, AskLocal, Remembered
         from slmops.evaluate.judge import Answered, drawn, judge
-        from slmops.tasks import from_description
+        from slmops.tasks import task_of
 
         wanted = settings.judge
-        task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
+        task = task_of(inputs["data"])
         tests, ours, theirs = (
             read_jsonl(path)
             for path in (inputs["data"] / "test.jsonl", *(inputs[side] / "predictions.jsonl" for side in _SIDES))
@@ -218,10 +218,10 @@ class Compare:
         from slmops.evaluate.compare import compare, errors
         from slmops.evaluate.cost import running_cost
         from slmops.evaluate.outcome import APART, completed, regression_results, write_outcome
-        from slmops.tasks import from_description
+        from slmops.tasks import task_of
         from slmops.tasks.custom import load_metrics
 
-        task = from_description(json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8")))
+        task = task_of(inputs["data"])
         rows = read_jsonl(inputs["data"] / "test.jsonl")
         scored = {role: path for role, path in inputs.items() if role not in APART and not role.startswith(METRIC)}
         metrics = load_metrics(settings.metrics, [figure.name for figure in task.figures()])

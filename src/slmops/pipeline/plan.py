@@ -64,22 +64,9 @@ from slmops.teach.stage import (
 from slmops.train.objectives.base import OF_TEACHER, SPANS, STORED, STORED_SPANS
 from slmops.train.objectives.layers import in_range
 from slmops.train.objectives.make import all_needs, check_on_policy, custom_terms, needs_of
-from slmops.train.stage import (
-    OBJECTIVE,
-    TEXT,
-    CarveStudent,
-    CheckCut,
-    CheckHeal,
-    CheckMarks,
-    CheckPair,
-    Distil,
-    DistilSettings,
-    Fit,
-    FitSettings,
-    Heal,
-    HealSettings,
-    PairSettings,
-)
+from slmops.train.stage import OBJECTIVE, CarveStudent, Distil, DistilSettings, Fit, FitSettings
+from slmops.train.stage_checks import CheckCut, CheckMarks, CheckPair, PairSettings
+from slmops.train.stage_heal import TEXT, CheckHeal, Heal, HealSettings
 
 _KEPT = frozenset({STORED, STORED_SPANS})
 """Needs that are met by what was kept of the teacher's probabilities."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -43,6 +44,7 @@ __all__ = [
     "metrics",
     "plain_text",
     "read_schema",
+    "task_of",
 ]
 
 KINDS: Mapping[str, type[Any]] = {
@@ -79,6 +81,11 @@ def make_task(settings: TaskSettings, schema: dict[str, Any] | None = None) -> T
         common = (tuple(settings.labels), *common)
     task: Task = KINDS[settings.kind](*common)
     return task
+
+
+def task_of(data: Path) -> Task:
+    """The task that the rows in the artifact `data` are of; see `from_description`."""
+    return from_description(json.loads((data / "task.json").read_text(encoding="utf-8")))
 
 
 def input_reader(kind: str) -> Callable[[Any], str | ParseFailure]:

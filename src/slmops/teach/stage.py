@@ -19,7 +19,7 @@ from slmops.teach.routing import Routes, by_field, by_label
 if TYPE_CHECKING:
     from slmops.engines.base import Top
     from slmops.models.tokenizer import Tokenizer
-    from slmops.tasks import Row, Task
+    from slmops.tasks import Row
     from slmops.teach.answers import Answer
 
 AGREEMENT_ROWS = 32
@@ -39,11 +39,12 @@ class Teach:
         from slmops.data.read import read_jsonl, write_jsonl
         from slmops.engines import load_engine
         from slmops.models.tokenizer import Tokenizer
+        from slmops.tasks import task_of
         from slmops.tasks.base import ParseFailure
         from slmops.teach.answers import save_answers
         from slmops.teach.label import agreement, label_pool
 
-        task = _task(inputs["data"])
+        task = task_of(inputs["data"])
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
         if not rows:
             raise BadInput("the pool has no rows for the teacher to answer", hint="give texts of its own as data.pool")
@@ -154,9 +155,10 @@ class Route:
 
     def run(self, inputs: Mapping[str, Path], settings: RouteSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl, write_jsonl
+        from slmops.tasks import task_of
         from slmops.teach.answers import load_answers
 
-        task, rows = _task(inputs["data"]), read_jsonl(inputs["data"] / "pool.jsonl")
+        task, rows = task_of(inputs["data"]), read_jsonl(inputs["data"] / "pool.jsonl")
         if "pool" in inputs:
             kind = task.describe()["kind"]
             teachers = by_field(inputs["pool"], settings, input=settings.input, kind=kind)
@@ -228,10 +230,11 @@ class Mix:
     def run(self, inputs: Mapping[str, Path], settings: MixSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
         from slmops.engines import load_engine
+        from slmops.tasks import task_of
         from slmops.teach.answers import load_answers
         from slmops.teach.combine import elect, opinions, together
 
-        task, tokenizers = _task(inputs["data"]), _tokenizers(inputs)
+        task, tokenizers = task_of(inputs["data"]), _tokenizers(inputs)
 
         def read(teacher: int, others: Sequence[Answer]) -> list[Top]:
             if not others:
@@ -296,9 +299,3 @@ def _tokenizers(inputs: Mapping[str, Path]) -> list[Tokenizer]:
     from slmops.models.tokenizer import Tokenizer
 
     return [Tokenizer.load(inputs[f"engine_{n}"] / "model") for n in _numbers(inputs, "engine_")]
-
-
-def _task(data: Path) -> Task:
-    from slmops.tasks import from_description
-
-    return from_description(json.loads((data / "task.json").read_text(encoding="utf-8")))
