@@ -1,5 +1,7 @@
 """The estimate is of the size of what autograd really keeps."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.on_policy import OwnAnswers, Writer
 from slmops.train.optimiser import MasterAdamW
+from slmops.train.rounding import to_int4_grid
 
 ROWS = [Example(tuple(range(3, 43)), tuple(range(50, 60))) for _ in range(8)]
 
@@ -56,19 +59,24 @@ def test_recomputed_activations_keep_less_and_are_estimated_as_less(tiny):
     assert again < whole
 
 
-def test_weights_gradients_and_optimiser_are_counted_to_the_byte(tiny):
-    model = load_model(tiny.folder, dtype=torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_gradients_and_optimiser_are_counted_to_the_byte(tiny, dtype):
+    model = load_model(tiny.folder, dtype=dtype)
     model.get_input_embeddings().weight.requires_grad_(False)
     moving = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = MasterAdamW(moving, lr=1e-3, weight_decay=0.0)
+    grids = dict.fromkeys(moving[:2], partial(to_int4_grid, block_size=32))
+    optimiser = MasterAdamW(moving, lr=1e-3, weight_decay=0.0, rounding=grids)
     for weight in moving:
         weight.grad = torch.zeros_like(weight)
     optimiser.step()
-    state = [*optimiser.masters, *(value for s in optimiser.state.values() for value in s.values() if value.dim())]
-    found = needed(model, [[0, 1]], ROWS, Optimisation())
+    of_the_model = {weight.data_ptr() for weight in moving}
+    masters = [master for master in optimiser.masters if master.data_ptr() not in of_the_model]
+    state = [*masters, *(value for s in optimiser.state.values() for value in s.values() if value.dim())]
+    found = needed(model, [[0, 1]], ROWS, Optimisation(), on_grid=grids)
     assert found.optimiser == sum(tensor.nbytes for tensor in state)
     assert found.weights == sum(weight.nbytes for weight in model.parameters())
-    assert found.gradients == sum(weight.numel() * (2 + 4) for weight in moving)
+    float32_copies = 0 if dtype == torch.float32 else 4
+    assert found.gradients == sum(weight.numel() * (weight.itemsize + float32_copies) for weight in moving)
 
 
 def test_the_largest_batch_counts(tiny):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ class Memory:
     Attributes:
         weights: of the model, in the type it computes in.
         gradients: in that type, and once more in float32 while a step is taken where that is another.
-        optimiser: float32 masters and two moments of each moving weight.
+        optimiser: two moments of each moving weight, and a float32 master where the model computes with another value.
         activations: what the backward pass of the largest batch reads, and the logits of its answers.
         states: what the still layers put out, where it is kept for every example.
         teacher: weights of the teacher that runs beside the student.
@@ -64,6 +64,7 @@ def needed(
     examples: Sequence[Example],
     settings: Optimisation,
     *,
+    on_grid: Collection[torch.Tensor] = (),
     parts: int = 1,
     writer: Writer | None = None,
     whole: bool = False,
@@ -72,13 +73,16 @@ def needed(
     """What training `model` on `batches` of `examples` needs; still weights have no gradient and no master.
 
     Args:
+        on_grid: weights that are rounded, whatever their type.
         parts: processes that weights, gradients and the optimiser's state are shared out over.
         writer: the answers of its batches count as the longest that it may write. The cache that they are written with
             is gone before the backward pass, which keeps several times as much of every token.
         whole: still layers are run again in every pass, and nothing of them is kept.
     """
     itemsize = model.dtype.itemsize
-    moving = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    moving = sum(weight.numel() for weight in weights)
+    masters = sum(weight.numel() for weight in weights if itemsize != _FLOAT32 or weight in on_grid)
     in_step = 0 if itemsize == _FLOAT32 else _FLOAT32 * moving
     activations = []
     for number, batch in enumerate(batches):
@@ -91,7 +95,7 @@ def needed(
     return Memory(
         weights=sum(weight.numel() for weight in model.parameters()) * itemsize // parts,
         gradients=(moving * itemsize + in_step) // parts,
-        optimiser=3 * _FLOAT32 * moving // parts,
+        optimiser=_FLOAT32 * (2 * moving + masters) // parts,
         activations=max(activations),
         states=0 if whole else states_bytes(model, settings.freeze_layers, examples),
         teacher=teacher_bytes,

@@ -1,4 +1,4 @@
-"""AdamW that keeps float32 master weights behind a bfloat16 model."""
+"""AdamW that keeps float32 master weights behind a model in bfloat16 or on a grid."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Round(Protocol):
 
 
 class MasterAdamW(torch.optim.AdamW):
-    """AdamW on float32 copies of the model's weights (Micikevicius et al. 2018, section 3.1).
+    """AdamW on float32 masters of the model's weights (Micikevicius et al. 2018, section 3.1).
 
     A bfloat16 weight has eight bits of mantissa: a step of 1e-4 of its size would round to nothing. The
     model computes in bfloat16, where this processor is fastest; the step is taken on the float32 masters,
-    which are part of the optimiser's state and so of every checkpoint.
+    which are part of the optimiser's state and so of every checkpoint. A float32 weight on no grid is its own master.
     """
 
     def __init__(
@@ -39,9 +39,15 @@ class MasterAdamW(torch.optim.AdamW):
         """
         self._rounding = rounding or {}
         self._weights: list[torch.Tensor] = [weight for weight in weights if weight.requires_grad]
-        masters = [weight.detach().float().clone().requires_grad_() for weight in self._weights]
+        masters = [self._master(weight).requires_grad_() for weight in self._weights]
         super().__init__(masters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
         self.write_back()
+
+    def _master(self, weight: torch.Tensor) -> torch.Tensor:
+        """A float32 copy of `weight`; or itself, sharing its memory, where the model computes with the master."""
+        if weight.dtype == torch.float32 and weight not in self._rounding:
+            return weight.detach()
+        return weight.detach().float().clone()
 
     @property
     def masters(self) -> list[torch.Tensor]:
@@ -68,7 +74,9 @@ class MasterAdamW(torch.optim.AdamW):
         for weight, master in zip(self._weights, self.masters, strict=True):
             grid = self._rounding.get(weight)
             if grid is None:
-                weight.copy_(master)
+                # Both may still be one memory; but processes that train together move the model's to a place of its own.
+                if not weight.data_ptr() or weight.data_ptr() != master.data_ptr():
+                    weight.copy_(master)
             elif weight.dtype == master.dtype:
                 grid(master, out=weight)
             else:

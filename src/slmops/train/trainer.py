@@ -140,6 +140,7 @@ def train(
         plan,
         read,
         settings,
+        on_grid=grids,
         parts=processes.count if fsdp else 1,
         writer=writer,
         whole=from_below,
