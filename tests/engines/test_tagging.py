@@ -134,6 +134,21 @@ def test_what_does_not_label_is_refused(tagger, tiny):
         engine.score_top([[1]], [[2]], top_logits=1)
 
 
+@pytest.mark.parametrize("engine", ["transformers", "onnxruntime-genai"])
+def test_a_request_as_long_as_the_context_is_read_twice_and_answered(tagger, tiny, tmp_path, engine):
+    folder = tagger
+    if engine != "transformers":
+        convert(tagger, folder := tmp_path / "onnx", CompressSettings(precision="fp32"), scratch=tmp_path / "scratch")
+    loaded = load_engine(engine, folder, threads=1)
+    context = loaded.info().context_tokens
+    text = "gone "
+    while len(tiny.prompt(text + "gone ")) < context:
+        text += "gone "
+    assert answers(loaded, [tiny.prompt(text)])[0][-1].finish in ("stop", "length")
+    with pytest.raises(BadInput, match="does not fit"):
+        answers(loaded, [tiny.prompt(text + "gone " * 3)])
+
+
 def test_a_limit_cuts_the_answer(tagger, tiny):
     engine = load_engine("transformers", tagger, threads=1)
     tokens = list(engine.generate([tiny.prompt("Where is order 4711?")], Sampling(max_tokens=3)))

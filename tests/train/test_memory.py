@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from slmops.models.rounding import to_int4_grid
 from slmops.models.source import load_model
 from slmops.recipe.training import Optimisation
 from slmops.train import memory
@@ -15,7 +16,6 @@ from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.on_policy import OwnAnswers, Writer
 from slmops.train.optimiser import MasterAdamW
-from slmops.train.rounding import to_int4_grid
 
 ROWS = [Example(tuple(range(3, 43)), tuple(range(50, 60))) for _ in range(8)]
 

@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from slmops.errors import BadInput
 from slmops.models.carve import keep_tokens
+from slmops.models.rounding import to_int4_grid
 from slmops.models.source import load_model, save_model
 from slmops.recipe.objective import AttentionTerm, ForwardKl, HiddenTerm, Jsd, Objective, ReverseKl, TextTerm
 from slmops.recipe.training import Optimisation, Rounding
@@ -33,7 +34,6 @@ from slmops.train.objectives.make import check_on_policy
 from slmops.train.objectives.observe import TeacherModel
 from slmops.train.on_policy import OwnAnswers, Writer, draw, sample
 from slmops.train.processes import Processes
-from slmops.train.rounding import to_int4_grid
 from slmops.train.trainer import Trained, train
 from slmops.train.watcher import last_checkpoint
 

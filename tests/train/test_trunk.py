@@ -7,11 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from slmops.errors import BadInput
+from slmops.models.rounding import to_int4_grid
 from slmops.models.source import load_model
 from slmops.recipe.training import Optimisation, Rounding
 from slmops.train import trainer, trunk
 from slmops.train.examples import Example
-from slmops.train.rounding import to_int4_grid
 from tests.families import FAMILIES, make
 
 ROWS = [Example((3, 4, 5, 6 + i), tuple(range(20, 22 + i % 5))) for i in range(16)]

@@ -16,8 +16,11 @@ from slmops.models.source import TOKENIZER_FILES
 from slmops.models.tag_files import TAGS, WEIGHTS, is_tagger
 from slmops.recipe.models import CompressSettings
 
-ALGORITHMS = {"rtn": "default", "k_quant": "k_quant"}
-"""Our names to the builder's, whose `default` is the runtime's own symmetric round-to-nearest kernel."""
+ALGORITHMS = {"rtn": "default", "gptq": "default", "k_quant": "k_quant"}
+"""Our names to the builder's, whose `default` is the runtime's own symmetric round-to-nearest kernel.
+
+After GPTQ the weights lie where that kernel puts them.
+"""
 
 CONTEXT_TOKENS = 2048
 """The key-value cache is allocated for this many tokens at most; engines take less for shorter requests."""

@@ -59,10 +59,10 @@ class TaggingEngine:
 
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         """See `Engine.generate`."""
-        info = self._body.info()
-        check(prompts, vocabulary=self._body.vocabulary, context=info.context_tokens)
+        check(prompts, vocabulary=self._body.vocabulary, context=self.info().context_tokens)
         readings = [self._reader.reading(prompt) for prompt in prompts]
-        check([reading.ids for reading in readings], vocabulary=self._body.vocabulary, context=info.context_tokens)
+        body = self._body.info().context_tokens
+        check([reading.ids for reading in readings], vocabulary=self._body.vocabulary, context=body)
         for rows in _alike(readings):
             states = self._body.states([readings[row].ids for row in rows])
             for row, at in zip(rows, states, strict=True):
@@ -86,10 +86,14 @@ class TaggingEngine:
         raise BadInput("a model that labels cannot score texts", hint="use a student with student.head: language")
 
     def info(self) -> EngineInfo:
-        """See `Engine.info`."""
+        """See `Engine.info`. As messages are read twice, a request may have half of what the body can read."""
         body = self._body.info()
-        parameters = body.parameters + self._matrix.size + self._bias.size
-        return replace(body, parameters=parameters, weights_bytes=body.weights_bytes + self._head_bytes)
+        return replace(
+            body,
+            parameters=body.parameters + self._matrix.size + self._bias.size,
+            weights_bytes=body.weights_bytes + self._head_bytes,
+            context_tokens=(body.context_tokens - len(self._reader.marking.options)) // 2,
+        )
 
     def _read(self, reading: Reading, states: Logits) -> tuple[str, float]:
         """The most likely answer and its log-probability."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,3 +56,14 @@ def set_layers(model: PreTrainedModel, layers: Sequence[Layer]) -> None:
     model.config.num_hidden_layers = len(layers)
     for name in layers[0].entries:
         setattr(model.config, name, [layer.entries[name] for layer in layers])
+
+
+@contextmanager
+def only_layers(model: PreTrainedModel, span: slice) -> Iterator[None]:
+    """The model made of some of its layers alone; fed with the states below them as `inputs_embeds`."""
+    every = layers_of(model)
+    set_layers(model, every[span])
+    try:
+        yield
+    finally:
+        set_layers(model, every)

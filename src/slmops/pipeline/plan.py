@@ -354,7 +354,7 @@ def _student(recipe: Recipe) -> list[Node]:
         nodes.append(_reading(heal, "student:healed", Heal, uncut))
     nodes += [
         Node("student", Distil, distil, inputs=learns, sources=_own_terms(objective)),
-        Node("shipped", Convert, recipe.compress, inputs={"model": "student"}),
+        _shipped("shipped", recipe.compress, "student"),
     ]
     if train.baseline:
         moved = _part(Optimisation, train).model_copy(update={"epochs": train.baseline_epochs})
@@ -368,6 +368,18 @@ def _student(recipe: Recipe) -> list[Node]:
         begins = "baseline:healed" if heal else "baseline:carved"
         nodes.append(Node("baseline", Fit, alone, inputs={"model": begins, "data": "data"}))
     return nodes
+
+
+def _shipped(node: str, settings: CompressSettings, model: str) -> Node:
+    """A model in the format that ships."""
+    return Node(node, Convert, settings, {"model": model} | ({"data": "data"} if settings.calibrated else {}))
+
+
+def _format_of_teacher(recipe: Recipe) -> CompressSettings:
+    """How the teacher is put into the shipped format; where it is only timed there, which values it has is all one."""
+    if recipe.evaluate.quantised_teacher or not recipe.compress.calibrated:
+        return recipe.compress
+    return recipe.compress.model_copy(update={"algorithm": "rtn"})
 
 
 def _reading(heal: HealRecipe, node: str, stage: type[Heal | CheckHeal], inputs: Mapping[str, str]) -> Node:
@@ -404,7 +416,7 @@ def _evaluation(recipe: Recipe, made: set[str]) -> list[Node]:
         "shipped": ("shipped", onnx),
     }
     nodes = [
-        Node("teacher:same", Convert, recipe.compress, inputs={"model": fitted}),
+        _shipped("teacher:same", _format_of_teacher(recipe), fitted),
         Node("score:floor", Floor, Settings(), inputs={"data": "data"}),
     ]
     for role, (model, score) in roles.items():

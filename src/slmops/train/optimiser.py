@@ -74,7 +74,7 @@ class MasterAdamW(torch.optim.AdamW):
         for weight, master in zip(self._weights, self.masters, strict=True):
             grid = self._rounding.get(weight)
             if grid is None:
-                # Both may still be one memory; but processes that train together move the model's to a place of its own.
+                # Both may be one memory still; processes that train together move the model's to a place of its own.
                 if not weight.data_ptr() or weight.data_ptr() != master.data_ptr():
                     weight.copy_(master)
             elif weight.dtype == master.dtype:

@@ -17,6 +17,8 @@ from transformers import AutoConfig, Trainer, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from slmops.errors import BadInput
+from slmops.models.layers import only_layers
+from slmops.models.rounding import to_int4_grid
 from slmops.models.source import load_model
 from slmops.models.tag_head import TagHead, attach, label_weights
 from slmops.progress import Progress, Silent
@@ -35,9 +37,8 @@ from slmops.train.on_policy import OwnAnswers, Writer
 from slmops.train.optimiser import MasterAdamW, Round
 from slmops.train.precision import Precision, resolve_precision
 from slmops.train.processes import Processes
-from slmops.train.rounding import to_int4_grid
 from slmops.train.sharding import check_sharding, gathered, shard, whole
-from slmops.train.trunk import freeze, only_layers, trunk_states
+from slmops.train.trunk import freeze, trunk_states
 from slmops.train.watcher import Watcher, kept_state, last_checkpoint, step_of
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
 from slmops.errors import BadInput
-from slmops.models.layers import layers_of, set_layers
+from slmops.models.layers import layers_of, only_layers
 from slmops.models.tag_head import tag_head
 from slmops.progress import Progress, Silent
 from slmops.train.examples import Example
@@ -98,14 +97,3 @@ def batches(examples: Sequence[Example]) -> Iterator[list[int]]:
         batch.append(i)
     if batch:
         yield batch
-
-
-@contextmanager
-def only_layers(model: PreTrainedModel, span: slice) -> Iterator[None]:
-    """The model made of some of its layers alone; fed with the states below them as `inputs_embeds`."""
-    every = layers_of(model)
-    set_layers(model, every[span])
-    try:
-        yield
-    finally:
-        set_layers(model, every)

@@ -9,12 +9,12 @@ from onnxruntime.quantization.matmul_nbits_quantizer import quantize_matmul_4bit
 
 from slmops.compress.convert import convert
 from slmops.engines import load_engine
+from slmops.models.rounding import to_int4_grid
 from slmops.models.source import save_model
 from slmops.recipe.models import CompressSettings
 from slmops.recipe.objective import TextTerm
 from slmops.recipe.training import Optimisation, Rounding
 from slmops.train.examples import Example
-from slmops.train.rounding import to_int4_grid
 from slmops.train.trainer import train
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 150))

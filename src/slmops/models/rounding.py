@@ -27,9 +27,21 @@ def to_int4_grid(weight: torch.Tensor, block_size: int, *, out: torch.Tensor | N
         return out.copy_(to_int4_grid(padded, block_size)[:, :columns])
     blocks, result = weight.view(rows, -1, block_size), out.view(rows, -1, block_size)
     highest, lowest = blocks.amax(-1, keepdim=True), blocks.amin(-1, keepdim=True)
-    scale = torch.where(highest > -lowest, highest, lowest) / -LEVELS
+    scale = _scale(highest, lowest)
     # A block of zeros has no scale; any other one keeps its zeros.
     inverse = torch.where(scale == 0, 0.0, 1 / scale)
     torch.mul(blocks, inverse, out=result)
     result.round_().clamp_(-LEVELS, LEVELS - 1).mul_(scale)
     return out
+
+
+@torch.no_grad()
+def scales(block: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scale of each row of one block [out, in] as `to_int4_grid` sets it, and which weight it is set by: [out]."""
+    highest, lowest = block.max(-1), block.min(-1)
+    by = torch.where(highest.values > -lowest.values, highest.indices, lowest.indices)
+    return _scale(highest.values, lowest.values), by
+
+
+def _scale(highest: torch.Tensor, lowest: torch.Tensor) -> torch.Tensor:
+    return torch.where(highest > -lowest, highest, lowest) / -LEVELS
