@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -21,6 +23,9 @@ from slmops.models.source import load_model, save_model
 from slmops.models.tag_head import TagHead, attach
 from slmops.recipe.models import CompressSettings
 from slmops.tasks.marking import Marking
+from slmops.train.collate import collate
+from slmops.train.examples import Example
+from slmops.train.objectives.observe import answer_logits
 from tests.tiny_task import SCHEMA, TASK
 
 MARKING = Marking.of(SCHEMA)
@@ -121,6 +126,47 @@ def test_onnx_labels_as_pytorch_does_one_by_one_and_together(tagger, tiny, tmp_p
     assert info.engine == "onnxruntime"
     assert precision == "fp32" or precision in info.precision
     assert info.parameters == torch_engine.info().parameters
+
+
+@pytest.mark.parametrize("text", ["Where is order 4711?", ""])
+def test_the_engine_reads_what_training_makes_likely(tagger, tiny, text):
+    model = load_model(tagger)
+    reading = Reader(TASK.describe(), tiny.tokenizer).reading(tiny.prompt(text))
+    example = Example(reading.prompt, reading.again, labels=(0,) * len(reading.again))
+    with torch.no_grad():
+        trained = answer_logits(model, collate([example], pad=0)).numpy()
+    tokens, labels = len(reading.places), trained[:, :LABELS]
+    options = trained[tokens, LABELS:]
+    (written,) = answers(load_engine("transformers", tagger, threads=1), [tiny.prompt(text)])
+    spans = best_spans(MARKING, labels[:tokens])[1]
+    assert written[0].top[1][0] == pytest.approx(spans + options.max(), abs=1e-4)
+    answer = TASK.parse(tiny.tokenizer.decode([token.id for token in written if token.finish is None]))
+    assert answer["intent"] == MARKING.options["intent"][options.argmax()]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=4), st.integers(0, 9))
+def test_what_a_message_is_called_is_the_smooth_maximum_over_its_tokens(lengths, seed):
+    random, sizes = torch.Generator().manual_seed(seed), (3, 4, 2)
+    head = TagHead(6, sizes, {})
+    torch.nn.init.normal_(head.matrix, generator=random)
+    states = [torch.randn(length + 2, 6, generator=random) for length in lengths]
+    with torch.no_grad():
+        together = head.read(torch.cat(states), [len(one) for one in states])
+        for one, read in zip(states, together.split([len(one) for one in states]), strict=True):
+            plain = (one.double() @ (8 * head.matrix.double()).T).numpy()
+            torch.testing.assert_close(read[:-2], head(one)[:-2])
+            for end, group in ((-2, slice(3, 7)), (-1, slice(7, 9))):
+                seen = np.exp(np.concatenate([plain[:-2], plain[[end]]])[:, group]).sum(0)
+                expected = np.log(seen) - np.log(seen.sum())
+                np.testing.assert_allclose(read[end, group].numpy(), expected, atol=1e-3)
+
+
+def test_a_head_of_another_format_is_refused(tagger, tmp_path):
+    folder = shutil.copytree(tagger, tmp_path / "old")
+    tags = json.loads((folder / "tags.json").read_text())
+    (folder / "tags.json").write_text(json.dumps({key: value for key, value in tags.items() if key != "format"}))
+    with pytest.raises(BadInput, match="has format 1"):
+        load_engine("transformers", folder, threads=1)
 
 
 def test_what_does_not_label_is_refused(tagger, tiny):

@@ -260,6 +260,21 @@ def test_both_sides_of_a_same_engine_comparison_are_made_alike(project):
     assert nodes["score:teacher_same"].settings == nodes["score:shipped"].settings
 
 
+def test_rows_are_read_where_they_choose_the_shipped_values(project):
+    graph = {node.id: node for node in nodes_for(load(project, "compress.algorithm=gptq"))}
+    assert graph["shipped"].inputs["data"] == graph["teacher:same"].inputs["data"] == "data"
+    eight = {node.id: node for node in nodes_for(load(project, "compress={algorithm: gptq, precision: int8}"))}
+    assert "data" not in eight["shipped"].inputs
+    # A teacher that is timed and not asked runs the same format with whatever values are soonest made.
+    timed = {
+        node.id: node
+        for node in nodes_for(load(project, "compress.algorithm=gptq", "evaluate.quantised_teacher=false"))
+    }
+    assert "data" not in timed["teacher:same"].inputs
+    ships, same = timed["shipped"].settings, timed["teacher:same"].settings
+    assert same == ships.model_copy(update={"algorithm": "rtn"})
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

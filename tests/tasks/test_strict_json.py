@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.tasks.strict_json import loads
+from slmops.tasks.strict_json import loads, members
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -53,3 +53,17 @@ def test_any_text_is_read_or_refused_with_a_value_error(text: str) -> None:
     except ValueError:
         return
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+
+
+@given(st.dictionaries(st.text(), VALUES), st.sampled_from([None, 2]))
+def test_members_are_found_where_they_stand(value: dict[str, Any], indent: int | None) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    found = {name: text[start:end] for name, (start, end) in members(text).items()}
+    assert list(found) == list(value)
+    assert {name: loads(f"{{{part}}}")[name] for name, part in found.items()} == value
+
+
+@pytest.mark.parametrize("text", ["[1]", "1", '{"a": 1', '{"a": 1, "a": 2}'])
+def test_what_is_no_object_has_no_members(text: str) -> None:
+    with pytest.raises(ValueError, match=r"JSON|twice"):
+        members(text)

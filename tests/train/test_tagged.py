@@ -20,21 +20,22 @@ from slmops.recipe.training import Carve, Optimisation
 from slmops.teach.answers import Answer, save_answers
 from slmops.train.collate import collate
 from slmops.train.stage import CarveStudent, Distil, DistilSettings
-from slmops.train.tagged import check_rows, new_head, tagged_examples
+from slmops.train.tagged import UNMARKED, Answered, check_rows, new_head, tagged_examples
 from slmops.train.trainer import train
 from tests.tiny_task import TASK
 
+ORDER = {"intent": "refund", "order": "4711"}
 SETTINGS = Optimisation(epochs=12, learning_rate=3e-3, batch_tokens=512, precision="fp32", checkpoint_seconds=1e6)
 
 
-def rows(seed: int, count: int) -> list[tuple[str, str, dict[str, str]]]:
+def rows(seed: int, count: int) -> list[Answered]:
     rng = random.Random(seed)
     made = []
     for i in range(count):
         order = str(rng.randrange(1000, 10_000))
         late = rng.random() < 0.5
         text = f"Where is order {order}?" if late else f"I want {order} back"
-        made.append((str(i), text, {"intent": "order_late" if late else "refund", "order": order}))
+        made.append(Answered(str(i), text, {"intent": "order_late" if late else "refund", "order": order}))
     return made
 
 
@@ -48,23 +49,38 @@ def test_it_points_at_values_that_no_row_had(tiny, tmp_path):
     engine = load_engine("transformers", tmp_path / "model", threads=1)
     unseen = rows(2, 30)
     written = [[] for _ in unseen]
-    for token in engine.generate([tiny.prompt(text) for _, text, _ in unseen], Sampling(max_tokens=60)):
+    for token in engine.generate([tiny.prompt(row.text) for row in unseen], Sampling(max_tokens=60)):
         written[token.request].append(token.id)
-    right = [TASK.parse(tiny.tokenizer.decode(ids)) == row[2] for ids, row in zip(written, unseen, strict=True)]
+    right = [TASK.parse(tiny.tokenizer.decode(ids)) == row.answer for ids, row in zip(written, unseen, strict=True)]
     assert sum(right) >= 27
 
 
 def test_labels_stand_at_the_tokens_of_the_second_reading(tiny):
-    (example,), _ = tagged_examples([("1", "order 4711", {"intent": "refund", "order": "4711"})], TASK, tiny.tokenizer)
+    (example,), _ = tagged_examples([Answered("1", "order 4711", ORDER)], TASK, tiny.tokenizer)
     batch = collate([example], pad=0)
     read = batch["input_ids"][batch["predicts"]].tolist()
     assert tiny.tokenizer.decode(read) == "order 4711"
     assert len(read) == len(batch["target"]) == len(example.labels)
 
 
-def test_an_answer_that_the_text_does_not_hold_is_left_out(tiny):
-    given = [("1", "hello", {"intent": "other"}), ("2", "hello", {"intent": "other", "name": "Zoë"})]
+def test_a_reference_that_the_text_does_not_hold_is_left_out(tiny):
+    given = [Answered("1", "hello", {"intent": "other"}), Answered("2", "hello", {"intent": "other", "name": "Zoë"})]
     assert tagged_examples(given, TASK, tiny.tokenizer)[1] == ["1"]
+
+
+def test_what_a_teacher_says_counts_as_it_was_sure_of_it_and_what_it_leaves_out_little(tiny):
+    told = Answered(
+        "1", "order 4711 of Zoë", {**ORDER, "amount": "20 €"}, {"intent": 0.5, "order": 0.75, "amount": 0.9}
+    )
+    (example,), _ = tagged_examples([told], TASK, tiny.tokenizer)
+    certain, _ = tagged_examples([told._replace(answer=ORDER, sure=None)], TASK, tiny.tokenizer)
+    assert example.labels == certain[0].labels
+    of_order = [label in (1, 2) for label in example.labels[:-1]]
+    assert set(of_order) == {True, False}
+    assert example.certainty == (*(0.75 if inside else UNMARKED for inside in of_order), 0.5)
+    batch = collate([example, certain[0]], pad=0)
+    count = len(example.answer)
+    assert batch["certainty"].tolist() == pytest.approx([*example.certainty, *[1.0] * count])
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["of its teacher", "of another model"])
@@ -73,14 +89,13 @@ def test_it_is_cut_to_frequent_tokens_and_taught_by_the_stages(tiny, tmp_path, o
     for folder in inputs.values():
         folder.mkdir()
     (inputs["model"] / "model").symlink_to(tiny.folder)
-    if own:
-        inputs["teacher"] = inputs["model"]
+    inputs["teacher"] = inputs["model"]
     (inputs["data"] / "task.json").write_text(json.dumps(TASK.describe()))
-    labelled = [{"id": name, "input": text, "output": output} for name, text, output in rows(1, 8)]
+    labelled = [{"id": row.name, "input": row.text, "output": row.answer} for row in rows(1, 8)]
+    labelled.append({"id": "odd", "input": "order 4711", "output": {"intent": "refund", "order": "No. 4711"}})
     write_jsonl(inputs["data"] / "train.jsonl", labelled)
-    told = [*rows(2, 8), ("odd", "order 4711", {"intent": "refund", "order": "No. 4711"})]
     (end,) = tiny.tokenizer.end_ids
-    written = [(name, text, TASK.write(output)) for name, text, output in told]
+    written = [(row.name, row.text, TASK.write(row.answer)) for row in rows(2, 8)]
     tokens = {name: np.array([*tiny.tokenizer.encode(answer), end]) for name, _, answer in written}
     top = {
         name: (np.zeros((len(ids), 1), np.int32), np.zeros((len(ids), 1), np.float32)) for name, ids in tokens.items()
@@ -89,7 +104,11 @@ def test_it_is_cut_to_frequent_tokens_and_taught_by_the_stages(tiny, tmp_path, o
         inputs["answers"], [Answer(name, text, answer, tokens[name], *top[name]) for name, text, answer in written]
     )
     carve = Carve(layers=1, choose="first", vocabulary="frequent", extra_tokens=2)
-    CarveStudent().run(inputs, carve, Context(out=inputs["student"], work=tmp_path / "cut", seed=7))
+    CarveStudent().run(
+        inputs if own else {n: p for n, p in inputs.items() if n != "teacher"},
+        carve,
+        Context(out=inputs["student"], work=tmp_path / "cut", seed=7),
+    )
     assert Tokenizer.load(inputs["student"] / "model").size < tiny.tokenizer.size
     moved = SETTINGS.model_copy(update={"epochs": 1})
     words = [TextTerm(kind="text")]

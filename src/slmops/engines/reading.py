@@ -2,7 +2,7 @@
 
 A causal model sees only what stands before a token. When it comes to a token the second time, it has seen all of the
 message (Springer et al. 2024, "Repetition improves language model embeddings"). One end token for each field with
-options follows; the field's label is read off there.
+options follows; the field's label is read off there and off all tokens before it (`TagHead.read`).
 """
 
 from __future__ import annotations

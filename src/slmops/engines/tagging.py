@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from slmops.engines.base import EngineInfo, Finish, Logits, Prompts, Sampling, T
 from slmops.engines.decoding import check
 from slmops.engines.reading import Reader, Reading
 from slmops.errors import BadInput
-from slmops.models.tag_files import TAGS, WEIGHTS
+from slmops.models.tag_files import WEIGHTS, read_tags
 from slmops.models.tokenizer import Tokenizer
 from slmops.tasks.marking import Marking
 
@@ -50,7 +49,7 @@ class TaggingEngine:
     def __init__(self, body: Body, folder: Path) -> None:
         """Put the head in `folder` upon `body`."""
         tensors = load_file(folder / WEIGHTS)
-        task = json.loads((folder / TAGS).read_text(encoding="utf-8"))["task"]
+        task = read_tags(folder)["task"]
         self._body, self._matrix, self._bias = body, tensors["matrix"], tensors["bias"]
         self._tokenizer = Tokenizer.load(folder)
         self._reader = Reader(task, self._tokenizer)
@@ -96,10 +95,11 @@ class TaggingEngine:
         )
 
     def _read(self, reading: Reading, states: Logits) -> tuple[str, float]:
-        """The most likely answer and its log-probability."""
+        """The most likely answer and its log-probability; see `TagHead.read` for what the ends say."""
         start = len(reading.prompt)
         scores = states[start : start + len(reading.again)] @ self._matrix.T + self._bias
         marking, tokens = self._reader.marking, len(reading.places)
+        scores[tokens:] = np.logaddexp(np.logaddexp.reduce(scores[:tokens], axis=0), scores[tokens:])
         groups = np.split(scores, np.cumsum(marking.sizes)[:-1], axis=-1)
         spans, log_prob = best_spans(marking, _log_softmax(groups[0][:tokens]))
         options = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from slmops.models.tag_files import TAGS, WEIGHTS
+from slmops.models.tag_files import WEIGHTS, read_tags, write_tags
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,7 +18,7 @@ _GAIN = 8.0
 """What scores are multiplied by. A new head must move further than the body below it, at the body's learning rate."""
 
 
-_OPTION_WEIGHT = 10.0
+_OPTION_WEIGHT = 3.0
 """What the label of a whole message counts beside that of a token, of which a message has some thirty."""
 
 
@@ -46,20 +45,42 @@ class TagHead(torch.nn.Module):
         self.register_buffer("weights", torch.tensor(counts).repeat_interleave(torch.tensor(sizes)), persistent=False)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities [..., labels] of states [..., width]; those of each group are a distribution."""
-        scores = torch.nn.functional.linear(hidden, _GAIN * self.matrix, self.bias).float()
+        """Log-probabilities [..., labels] of states [..., width], each alone; those of a group are a distribution."""
+        return self._distributions(self._scores(hidden))
+
+    def read(self, states: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """Log-probabilities [tokens, labels] of what is to be labelled in several messages, one behind the other.
+
+        A message's last tokens, one for each group but the first, speak for all of it: a label's score there is the
+        logarithm of the sum of exponentials of its scores at the message's tokens and at that one. It is a smooth
+        maximum, so one telling word is enough, and many weak ones are too.
+
+        Args:
+            states: [tokens, width].
+            rows: how many of the tokens belong to each message.
+        """
+        ends, said = len(self.sizes) - 1, []
+        for scores in torch.split(self._scores(states), list(rows)):
+            message, last = torch.split(scores, [len(scores) - ends, ends])
+            said += [message, torch.logaddexp(message.logsumexp(0), last)]
+        return self._distributions(torch.cat(said))
+
+    def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(hidden, _GAIN * self.matrix, self.bias).float()
+
+    def _distributions(self, scores: torch.Tensor) -> torch.Tensor:
         return torch.cat([group.log_softmax(-1) for group in torch.split(scores, list(self.sizes), dim=-1)], dim=-1)
 
     def save(self, folder: Path) -> None:
         """Write `tags.json` and `tags.safetensors`, whose `matrix` has the gain in it."""
-        (folder / TAGS).write_text(json.dumps({"sizes": self.sizes, "task": self.task}) + "\n", encoding="utf-8")
+        write_tags(folder, {"sizes": self.sizes, "task": self.task})
         matrix = (_GAIN * self.matrix).detach().float().contiguous()
         save_file({"matrix": matrix, "bias": self.bias.detach().float().contiguous()}, folder / WEIGHTS)
 
     @classmethod
     def load(cls, folder: Path) -> TagHead:
         """The head that `save` wrote."""
-        described, tensors = json.loads((folder / TAGS).read_text(encoding="utf-8")), load_file(folder / WEIGHTS)
+        described, tensors = read_tags(folder), load_file(folder / WEIGHTS)
         head = cls(tensors["matrix"].shape[1], described["sizes"], described["task"])
         with torch.no_grad():
             head.matrix.copy_(tensors["matrix"] / _GAIN)
@@ -77,9 +98,3 @@ def tag_head(model: PreTrainedModel) -> TagHead | None:
     """The model's head if it labels."""
     head = model.get_output_embeddings()
     return head if isinstance(head, TagHead) else None
-
-
-def label_weights(model: PreTrainedModel) -> torch.Tensor | None:
-    """What each label counts in training, float32 [labels]; None where the model writes."""
-    head = tag_head(model)
-    return None if head is None else head.weights

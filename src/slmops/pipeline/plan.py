@@ -346,7 +346,7 @@ def _student(recipe: Recipe) -> list[Node]:
         cut |= {"model": _base(recipe), "teacher": fitted}
     heal = recipe.student.heal
     learns = {"student": "student:healed" if heal else "student:carved", "data": "data", "answers": "teach"}
-    if recipe.student.model or all_needs(objective) & (OF_TEACHER | SPANS):
+    if recipe.student.model or head == "tags" or all_needs(objective) & (OF_TEACHER | SPANS):
         learns["teacher"] = fitted
     nodes = [Node("student:carved", CarveStudent, carve, inputs=cut)]
     if heal:

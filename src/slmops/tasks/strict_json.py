@@ -27,6 +27,31 @@ def loads(text: str) -> Any:
     return value
 
 
+def members(text: str) -> dict[str, tuple[int, int]]:
+    """Where each member of the object `text` stands: from the first character of its key to behind its value.
+
+    Raises:
+        ValueError: `loads` would not take it, or it is no object.
+    """
+    if not isinstance(loads(text), dict):
+        raise ValueError("no JSON object")
+    found, at, value = {}, text.index("{") + 1, json.JSONDecoder()
+    while text[at := _next(text, at)] != "}":
+        name, end = value.raw_decode(text, at)
+        _, end = value.raw_decode(text, _next(text, _next(text, end) + 1))
+        found[name] = (at, end)
+        at = _next(text, end)
+        at += text[at] == ","
+    return found
+
+
+def _next(text: str, at: int) -> int:
+    """The next character that is no white space."""
+    while text[at] in " \t\n\r":
+        at += 1
+    return at
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):

@@ -16,10 +16,14 @@ def collate(examples: Sequence[Example], *, pad: int) -> dict[str, torch.Tensor]
     Returns:
         input_ids, attention_mask: int64 [rows, length]; predicts: bool [rows, length], the positions whose next
         token is an answer token, or whose own token is labelled; target: int64 [answer tokens] in row order, and
-        soft_ids, soft_log_probs [answer tokens, k] where the examples carry them. Where they are aligned with the
+        soft_ids, soft_log_probs [answer tokens, k] where the examples carry them; certainty: float32 [answer tokens]
+        where they are labelled. Where they are aligned with the
         teacher's tokens, what `collate_aligned` gives.
     """
     batch = _padded(examples, pad)
+    if examples[0].labels is not None:
+        sure = [example.certainty or (1.0,) * len(example.answer) for example in examples]
+        batch["certainty"] = torch.tensor([each for one in sure for each in one])
     soft = [example.soft for example in examples if example.soft is not None]
     if len(soft) == len(examples):
         batch["soft_ids"] = torch.cat([torch.from_numpy(targets.ids) for targets in soft])

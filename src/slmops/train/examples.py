@@ -54,12 +54,14 @@ class Example:
     Attributes:
         labels: for a model that labels, what it is to say at each token of `answer`, which it reads; else the answer is
             what it is to write, each token at the one before.
+        certainty: how sure each label is, 0 to 1; None where all are certain.
     """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     soft: SoftTargets | None = None
     labels: tuple[int, ...] | None = None
+    certainty: tuple[float, ...] | None = None
     aligned: Aligned | None = None
 
     def __len__(self) -> int:

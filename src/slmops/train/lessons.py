@@ -10,13 +10,14 @@ from slmops.recipe.objective import Objective
 from slmops.recipe.training import Head
 from slmops.tasks.base import Row, Task
 from slmops.teach.answers import Answer
+from slmops.teach.certainty import member_certainties
 from slmops.train.alignment import align_answers, align_references
 from slmops.train.examples import Example
 from slmops.train.kinship import Kinship
 from slmops.train.objectives.base import SPANS, STORED
 from slmops.train.objectives.make import all_needs, refuse_token_by_token
 from slmops.train.prepare import finished, reference_examples, retold_examples, taught_examples
-from slmops.train.tagged import tagged_examples
+from slmops.train.tagged import Answered, tagged_examples
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,17 @@ def lessons(
     return Lessons(taught + references, names, {"cut_off": len(answers) - len(kept)})
 
 
-def marked_lessons(answers: Sequence[Answer], rows: Sequence[Row], task: Task, tokenizer: Tokenizer) -> Lessons:
+def marked_lessons(
+    answers: Sequence[Answer], rows: Sequence[Row], task: Task, tokenizer: Tokenizer, teacher: Tokenizer
+) -> Lessons:
     """The same for a student that labels, whose tokenizer this is: both as marks on their texts, where they can be."""
-    taught, names = tagged_examples(
-        ((answer.id, answer.input, task.parse(answer.text)) for answer in answers), task, tokenizer
-    )
+    told = [
+        Answered(answer.id, answer.input, task.parse(answer.text), member_certainties(answer, teacher))
+        for answer in answers
+    ]
+    taught, names = tagged_examples(told, task, tokenizer)
     labelled, others = labelled_examples(rows, task, tokenizer, "tags")
-    examples = taught + labelled
-    return Lessons(examples, names + others, {"not_in_text": len(answers) + len(rows) - len(examples)})
+    return Lessons(taught + labelled, names + others, {"not_in_text": len(rows) - len(labelled)})
 
 
 def labelled_examples(
@@ -88,5 +92,5 @@ def labelled_examples(
 ) -> tuple[list[Example], list[str]]:
     """Labelled rows as examples, and which rows they are: not all can be learned by a student that labels."""
     if head == "tags":
-        return tagged_examples(((row["id"], row["input"], row["output"]) for row in rows), task, tokenizer)
+        return tagged_examples((Answered(row["id"], row["input"], row["output"]) for row in rows), task, tokenizer)
     return reference_examples(rows, task, tokenizer), [row["id"] for row in rows]

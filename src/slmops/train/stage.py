@@ -57,7 +57,7 @@ class Fit:
     """`model` and `data` → `model/`, fine-tuned on the labelled rows."""
 
     name: ClassVar[str] = "fit"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: FitSettings, context: Context) -> Mapping[str, float | str]:
@@ -153,12 +153,12 @@ OBJECTIVE = "objective:"
 class Distil:
     """`student`, `data` and `answers` → `model/`, trained on the teacher's answers and the labelled rows.
 
-    With terms that ask for more than the teacher's stored probabilities of the student's own tokens, or a student of
-    another model, an input `teacher`: the model that answered.
+    With terms that ask for more than the teacher's stored probabilities of the student's own tokens, a student that
+    labels, or one of another model, an input `teacher`: the model that answered.
     """
 
     name: ClassVar[str] = "distil"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:
@@ -212,7 +212,8 @@ def _lessons(
 
     answers, rows = load_answers(inputs["answers"]), read_jsonl(inputs["data"] / "train.jsonl")
     if settings.head == "tags":
-        return marked_lessons(answers, rows, task, tokenizer)
+        assert teacher is not None  # noqa: S101 - the plan gives it
+        return marked_lessons(answers, rows, task, tokenizer, teacher)
     return lessons(
         answers, rows, task, tokenizer, settings.objective, kin, teacher=teacher, max_cut_off=settings.max_cut_off
     )

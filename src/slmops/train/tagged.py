@@ -2,37 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from slmops.engines.reading import Reader, marking_of
 from slmops.errors import BadInput
 from slmops.models.tag_head import TagHead
 from slmops.models.tokenizer import Tokenizer
 from slmops.tasks.base import Row, Task
+from slmops.tasks.marking import OUTSIDE
 from slmops.train.examples import Example
+
+UNMARKED = 0.2
+"""What a token counts that a teacher leaves unmarked: it overlooks more than it makes up (docs/adr/0011)."""
 
 MAX_LOST = 0.2
 """Share of labelled rows that may hold a value which their text does not: beyond it, marking is the wrong head."""
 
 
-def tagged_examples(
-    answered: Iterable[tuple[str, str, Any]], task: Task, tokenizer: Tokenizer
-) -> tuple[list[Example], list[str]]:
-    """Names, texts and answers as examples with labels, and the names of those that became one.
+class Answered(NamedTuple):
+    """A text with its answer.
 
-    An answer that names something its text does not hold cannot be marked, and is left out: as it stands it is wrong
-    or was not copied, and the labels without it would say that nothing is there.
+    Attributes:
+        name: of its row, for messages.
+        sure: of a teacher's answer, how sure it was of each field that it wrote; None where the answer is a reference.
+    """
+
+    name: str
+    text: str
+    answer: Any
+    sure: Mapping[str, float] | None = None
+
+
+def tagged_examples(answered: Iterable[Answered], task: Task, tokenizer: Tokenizer) -> tuple[list[Example], list[str]]:
+    """Texts and answers as examples with labels, and the names of those that became one.
+
+    A reference that names something its text does not hold cannot be marked, and is left out: the labels without it
+    would say that nothing is there. Of a teacher's answer the rest is learned. What a teacher marks counts as much as
+    it was sure of it, and what it leaves unmarked counts `UNMARKED`.
     """
     reader = Reader(task.describe(), tokenizer)
     examples, names = [], []
-    for name, text, answer in answered:
+    for name, text, answer, sure in answered:
         reading = reader.reading(tokenizer.prompt(task.render(text)))
         marks = reader.marking.mark(reading.message, answer)
-        if not marks.lost:
-            examples.append(Example(reading.prompt, reading.again, labels=reader.labels(reading, marks)))
-            names.append(name)
+        if marks.lost and sure is None:
+            continue
+        labels = reader.labels(reading, marks)
+        certainty = None if sure is None else _certainty(reader, labels, sure, marks.lost)
+        examples.append(Example(reading.prompt, reading.again, labels=labels, certainty=certainty))
+        names.append(name)
     return examples, names
+
+
+def _certainty(
+    reader: Reader, labels: Sequence[int], sure: Mapping[str, float], lost: Collection[str]
+) -> tuple[float, ...]:
+    """How much each label of a teacher's answer counts."""
+    marking, ends = reader.marking, len(reader.marking.options)
+    copied = list(marking.copied)
+    tokens = [
+        UNMARKED if label == OUTSIDE else sure.get(copied[(label - 1) // 2], 1.0) for label in labels[: -ends or None]
+    ]
+    chosen = []
+    for field, label in zip(marking.options, labels[len(tokens) :], strict=True):
+        absent = marking.options[field][label - marking.first_option(field)] is None
+        chosen.append(0.0 if field in lost else UNMARKED if absent else sure.get(field, 1.0))
+    return (*tokens, *chosen)
 
 
 def new_head(task: Task, tokenizer: Tokenizer, width: int) -> TagHead:

@@ -20,7 +20,7 @@ from slmops.errors import BadInput
 from slmops.models.layers import only_layers
 from slmops.models.rounding import to_int4_grid
 from slmops.models.source import load_model
-from slmops.models.tag_head import TagHead, attach, label_weights
+from slmops.models.tag_head import TagHead, attach
 from slmops.progress import Progress, Silent
 from slmops.recipe.objective import Objective, TextTerm
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
@@ -31,7 +31,7 @@ from slmops.train.memory import available_bytes, check_memory, needed
 from slmops.train.objectives.base import SPANS, STORED, STORED_SPANS
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.make import check_on_policy
-from slmops.train.objectives.observe import TeacherModel, answer_logits
+from slmops.train.objectives.observe import TeacherModel, answer_logits, label_weights
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.on_policy import OwnAnswers, Writer
 from slmops.train.optimiser import MasterAdamW, Round
@@ -435,7 +435,8 @@ class _Trainer(Trainer):
         for rows in self.processes.part(self.validation):
             # One that has no rows left runs along: the others may need its part of the weights.
             inputs = self._prepare_inputs(self._collate(rows))
-            text = cross_entropy(answer_logits(self.model, inputs), inputs["target"], label_weights(self.model))
+            weights = label_weights(self.model, inputs)
+            text = cross_entropy(answer_logits(self.model, inputs), inputs["target"], weights)
             count = len(inputs["target"]) if rows else 0
             nats, tokens = nats + float(text) * count, tokens + count
         self.model.train()

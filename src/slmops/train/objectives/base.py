@@ -73,7 +73,8 @@ class View:
         logits: the student's, float32 [n, V], V being its vocabulary.
         target: the tokens of the answers, or their labels, int64 [n]; with `train.on_policy` some batches have the
             student's own.
-        weights: float32 [V] of a model that labels, how much each label counts; its `logits` are log-probabilities.
+        weights: float32 [n] of a model that labels, how much each of its labels counts; its `logits` are
+            log-probabilities.
         stored_ids: need `stored`: the teacher's most likely tokens, int64 [n, k]; -1 where the student lacks one.
         stored_log_probs: need `stored`: their log-probabilities under the teacher's softmax, float32 [n, k].
         teacher_logits: need `online`: float32 [n, V of the teacher].

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from slmops.errors import BadInput
-from slmops.models.tag_head import label_weights
 from slmops.progress import Progress
 from slmops.recipe.objective import Term as TermSettings
 from slmops.train.examples import Example
@@ -33,7 +32,16 @@ from slmops.train.objectives.base import (
 from slmops.train.objectives.custom import Custom
 from slmops.train.objectives.make import make_terms
 from slmops.train.objectives.mixture import Mixture
-from slmops.train.objectives.observe import Inputs, Taps, Teacher, TeacherModel, answer_logits, every_nth, shape_of
+from slmops.train.objectives.observe import (
+    Inputs,
+    Taps,
+    Teacher,
+    TeacherModel,
+    answer_logits,
+    every_nth,
+    label_weights,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -154,7 +162,7 @@ class Imitation:
         inputs = every_nth(inputs, self.every)
         logits, at = answer_logits(student, inputs), inputs["predicts"]
         given = "own" not in inputs
-        shown: dict[str, Any] = {"weights": label_weights(student)}
+        shown: dict[str, Any] = {"weights": label_weights(student, inputs)}
         if STORED in self.needs and given:
             shown |= {"stored_ids": inputs["soft_ids"], "stored_log_probs": inputs["soft_log_probs"]}
         if STORED_SPANS in self.needs and given:

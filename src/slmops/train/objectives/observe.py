@@ -13,6 +13,7 @@ import torch
 from slmops.errors import BadInput
 from slmops.models.layers import layers_of
 from slmops.models.source import load_model
+from slmops.models.tag_head import tag_head
 from slmops.progress import Progress
 from slmops.train.collate import collate
 from slmops.train.examples import Example
@@ -42,8 +43,20 @@ def run_to_answers(model: Any, inputs: Inputs) -> torch.Tensor:
     """As `answer_logits`, with weights that are there."""
     below = {"inputs_embeds": inputs["states"]} if "states" in inputs else {"input_ids": inputs["input_ids"]}
     hidden = model.base_model(**below, attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
-    logits: torch.Tensor = model.get_output_embeddings()(hidden[inputs["predicts"]])
+    at, labels = hidden[inputs["predicts"]], tag_head(model)
+    if labels is not None:
+        return labels.read(at, inputs["predicts"].sum(1).tolist())
+    logits: torch.Tensor = model.get_output_embeddings()(at)
     return logits.float()
+
+
+def label_weights(model: Any, inputs: Inputs) -> torch.Tensor | None:
+    """How much each label to be said counts, float32 [answer tokens]; None where the model writes."""
+    head = tag_head(model)
+    return None if head is None else head.weights[inputs["target"]] * inputs["certainty"]
+
+
+_BY_POSITION = ("target", "certainty", "soft_ids", "soft_log_probs")
 
 
 def every_nth(inputs: Inputs, n: int) -> Inputs:
@@ -56,7 +69,7 @@ def every_nth(inputs: Inputs, n: int) -> Inputs:
     rows, places = inputs["predicts"].nonzero(as_tuple=True)
     predicts = torch.zeros_like(inputs["predicts"])
     predicts[rows[chosen], places[chosen]] = True
-    by_position = {name: inputs[name][chosen] for name in ("target", "soft_ids", "soft_log_probs") if name in inputs}
+    by_position = {name: inputs[name][chosen] for name in _BY_POSITION if name in inputs}
     return {**inputs, "predicts": predicts, **by_position}
 
 

@@ -17,14 +17,15 @@ def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weights: torch.Ten
     Args:
         logits: float32 [tokens, vocabulary].
         target: int64 [tokens].
-        weights: float32 [labels], of a model that labels: how much a label counts in the mean. Its `logits` are
+        weights: float32 [tokens], of a model that labels: how much each counts in the mean. Its `logits` are
             log-probabilities already, those of each group of labels a distribution.
     """
     from torch.nn import functional
 
     if weights is None:
         return functional.cross_entropy(logits, target)
-    return functional.nll_loss(logits, target, weights)
+    said = logits.gather(1, target[:, None])[:, 0]
+    return -(weights * said).sum() / weights.sum()
 
 
 @dataclass(frozen=True)
