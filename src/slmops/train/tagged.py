@@ -13,7 +13,7 @@ from slmops.tasks.base import Row, Task
 from slmops.tasks.marking import OUTSIDE
 from slmops.train.examples import Example
 
-UNMARKED = 0.2
+UNMARKED = 0.1
 """What a token counts that a teacher leaves unmarked: it overlooks more than it makes up (docs/adr/0011)."""
 
 MAX_LOST = 0.2
