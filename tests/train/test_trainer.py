@@ -20,14 +20,15 @@ from slmops.models.source import load_model
 from slmops.progress import Silent
 from slmops.recipe.objective import ForwardKl, TextTerm
 from slmops.recipe.training import Optimisation, StopEarly
-from slmops.train import precision, trainer
+from slmops.train import loop, precision, trainer
 from slmops.train.collate import collate
 from slmops.train.examples import Example, certain
+from slmops.train.loop import slope
 from slmops.train.memory import needed
 from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW
-from slmops.train.trainer import slope, train
+from slmops.train.trainer import train
 from slmops.train.watcher import WHOLE, last_checkpoint
 from tests.train.launch import together
 
@@ -145,7 +146,7 @@ class Watching(MasterAdamW):
 
 
 def first_gradients(folder: Path, rows: list[Example], settings: Optimisation) -> tuple[list[torch.Tensor], float]:
-    with tempfile.TemporaryDirectory() as work, mock.patch.object(trainer, "MasterAdamW", Watching):
+    with tempfile.TemporaryDirectory() as work, mock.patch.object(loop, "MasterAdamW", Watching):
         trained = train(folder, rows, settings, work=Path(work), seed=1)
     assert len(trained.history) == 1
     return Watching.seen, trained.history[0]["text"]

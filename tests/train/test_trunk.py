@@ -11,6 +11,7 @@ from slmops.models.rounding import to_int4_grid
 from slmops.models.source import load_model
 from slmops.recipe.training import Optimisation, Rounding
 from slmops.train import trainer, trunk
+from slmops.train.collate import collate
 from slmops.train.examples import Example
 from tests.families import FAMILIES, make
 
@@ -33,7 +34,7 @@ def assert_states_give_the_same(model, layers=1):
     before = copy.deepcopy(model.config.to_dict())
     states = trunk.trunk_states(model, layers, ROWS)
     assert model.config.to_dict() == before
-    batch = trainer.collate(ROWS, pad=0)
+    batch = collate(ROWS, pad=0)
     padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
     with torch.inference_mode():
         whole = model.base_model(

@@ -1,0 +1,44 @@
+"""From a recipe to the graph of its run: the only place that knows which stage follows which.
+
+base ─ teacher ─ teacher:onnx ─ teach ─ student:carved ─ student ─ shipped ─┐
+  │       └──────────────┴────────┘                         │               ├─ score:* ─ evaluate ─ bundle ─ report
+  └─ baseline:carved ─ baseline ────────────────────────────┴───────────────┘
+
+Of several teachers the others have nodes of their own, numbered from 2 (`teacher:2`), each answers as `teach:N`, and
+`teach` makes one set of answers of all.
+A student of another model is carved from `student:base`, and so is its baseline.
+Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved.
+"""
+
+from __future__ import annotations
+
+from slmops.bundle.stage import WriteBundle, WriteBundleSettings
+from slmops.data.stage import prepare_data_node
+from slmops.pipeline.plan.checks import check
+from slmops.pipeline.plan.evaluation import evaluation_nodes, report_node
+from slmops.pipeline.plan.student import student_checks, student_nodes
+from slmops.pipeline.plan.teachers import teacher_nodes
+from slmops.pipeline.stage import Node
+from slmops.recipe.models import Recipe
+from slmops.report.stage import Card, CardSettings
+
+
+def nodes_for(recipe: Recipe) -> list[Node]:
+    """The nodes of a run, each behind those it reads from.
+
+    Raises:
+        BadInput: the teacher's model is not on this machine, the task's schema cannot be used, or settings that are
+            valid each by itself do not go together, or a metric or a term of the loss cannot be imported.
+    """
+    check(recipe)
+    nodes = [prepare_data_node(recipe), *student_checks(recipe), *teacher_nodes(recipe), *student_nodes(recipe)]
+    nodes += evaluation_nodes(recipe, {node.id for node in nodes})
+    name, version, shared = recipe.bundle.name or recipe.name, recipe.bundle.version, recipe.shareable()
+    card = CardSettings(name=name, version=version, recipe=shared)
+    told = {"data": "data", "evaluate": "evaluate"} | ({"healed": "student:healed"} if recipe.student.heal else {})
+    nodes.append(Node("card", Card, card, inputs=told))
+    bundle = WriteBundleSettings(name=name, version=version, engine=recipe.compress.runtime, recipe=shared)
+    parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
+    nodes.append(Node("bundle", WriteBundle, bundle, inputs=parts))
+    nodes.append(report_node(recipe, nodes))
+    return nodes

@@ -1,0 +1,116 @@
+"""What a recipe cannot mean, told before any stage runs."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from slmops.errors import BadInput
+from slmops.evaluate.cost import COSTS
+from slmops.evaluate.evidence import JUDGED
+from slmops.evaluate.gates import COMPARED_FIGURES
+from slmops.pipeline.plan.names import KEPT, named_terms, objective_of, routed_combination, routes_of
+from slmops.recipe.models import Recipe
+from slmops.recipe.objective import Layered, Term
+from slmops.recipe.task import ClassificationTask, ExtractionTask, NliTask
+from slmops.recipe.teaching import LABEL, Combine
+from slmops.tasks import figure_names
+from slmops.teach.routing import by_field
+from slmops.train.objectives.base import OF_TEACHER, SPANS, STORED
+from slmops.train.objectives.layers import in_range
+from slmops.train.objectives.make import check_on_policy, needs_of
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse now what would come to light only when the teacher is trained."""
+    pool = recipe.data.sample.pool if recipe.data.sample else recipe.data.pool
+    if not pool:
+        raise BadInput("data.pool is missing: the teacher has nothing to answer", hint="give texts without answers")
+    _check_processes(recipe)
+    _check_objective(recipe)
+    _check_gates(recipe)
+    if combine := routed_combination(recipe):
+        _check_routes(recipe, combine)
+
+
+def _check_processes(recipe: Recipe) -> None:
+    """Refuse what takes several processes: a run is one."""
+    if recipe.train.fsdp:
+        raise BadInput(
+            "train.fsdp shares a model out over several processes, and a run is one",
+            hint="take it out; `slmops.train.trainer.train` takes it below torchrun (docs/guides/distil.md)",
+        )
+
+
+def _check_objective(recipe: Recipe) -> None:
+    """Refuse terms of the loss that cannot be had; the user's own are imported and made."""
+    objective = objective_of(recipe)
+    for term, name in named_terms(objective):
+        needs = needs_of(term)
+        if needs & KEPT and not recipe.teach.top_logits:
+            raise BadInput(
+                f"train.objective: {name} needs the teacher's probabilities, and teach.top_logits 0 keeps none",
+                hint="set `logits: online` for it, use the kind text, or set teach.top_logits above 0",
+            )
+        if needs & OF_TEACHER and len(recipe.teachers) > 1:
+            raise BadInput(
+                f"train.objective: {name} runs the teacher beside the student, and there are {len(recipe.teachers)}",
+                hint="several teachers are learned from by what they answered: the kind text, and divergences, span "
+                "and uld with `logits: stored`",
+            )
+        _check_student_layers(recipe, term, f"train.objective: {name}")
+    if recipe.train.on_policy:
+        check_on_policy(objective, recipe.train.on_policy.fraction)
+    for term, name in named_terms(recipe.student.heal.objective if recipe.student.heal else []):
+        needs = needs_of(term)
+        if STORED in needs:
+            raise BadInput(
+                f"student.heal.objective: {name} needs stored probabilities, and for this text none are stored",
+                hint="a term here may need the teacher online, its hidden states or its attention",
+            )
+        if needs & SPANS:
+            raise BadInput(
+                f"student.heal.objective: {name} goes by spans of answers, and this text has none",
+                hint="a term here may need the teacher online, its hidden states or its attention",
+            )
+        _check_student_layers(recipe, term, f"student.heal.objective: {name}")
+
+
+def _check_student_layers(recipe: Recipe, term: Term, place: str) -> None:
+    """Refuse layers that the student will not have; how many a whole one has is known when it is there."""
+    if isinstance(term, Layered) and recipe.student.carve.layers is not None:
+        in_range(term.student_layers or [], recipe.student.carve.layers, f"{place}.student_layers", "student")
+
+
+def _check_gates(recipe: Recipe) -> None:
+    """Refuse a gate on a figure that no evaluation has, before anything is trained."""
+    own = [*figure_names(recipe.task), *(metric.partition(":")[2] for metric in recipe.evaluate.metrics)]
+    known = [*own, *(f"{name}_kept" for name in own), *COMPARED_FIGURES, *COSTS]
+    for name in recipe.evaluate.gates:
+        if name in known or name.startswith(JUDGED):
+            continue
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
+        raise BadInput(f"evaluate.gates.{name} is no figure of this task", hint=hint)
+
+
+def _check_routes(recipe: Recipe, combine: Combine) -> None:
+    """Refuse rows of the pool that no teacher answers, and teachers that no row is for."""
+    task = recipe.task
+    if combine.by == LABEL:
+        labelled = task.label if isinstance(task, ExtractionTask) else isinstance(task, ClassificationTask | NliTask)
+        if not labelled:
+            raise BadInput("teach.combine.by: an answer of this task has no label", hint="route by a field of the rows")
+        known = getattr(task, "labels", None)
+        if known and (odd := [label for label in combine.routes if label not in known]):
+            near = get_close_matches(odd[0], known, n=1) or known
+            raise BadInput(f"teach.combine.routes.{odd[0]} is no label of the task", hint=f"did you mean `{near[0]}`?")
+    elif recipe.data.pool is None:
+        raise BadInput("teach.combine.by: rows of data.sample have a text alone", hint="give files, or `by: label`")
+    else:
+        found = by_field(recipe.data.pool, routes_of(recipe, combine), input=recipe.data.input, kind=task.kind)
+        for number, teacher in enumerate(recipe.teachers, 1):
+            if number not in found.values():
+                raise BadInput(
+                    f"teach.combine routes no row of {recipe.data.pool} to the teacher {teacher.name}",
+                    hint="take it out of the recipe, or mend its routes",
+                )

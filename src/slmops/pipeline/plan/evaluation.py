@@ -1,0 +1,128 @@
+"""The part of the graph that measures, compares and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from slmops.bundle.manifest import read_manifest
+from slmops.bundle.stage import OpenBundle
+from slmops.data.stage import PrepareRegression
+from slmops.errors import BadInput
+from slmops.evaluate.stage import (
+    METRIC,
+    Compare,
+    CompareSettings,
+    Floor,
+    JudgeAnswers,
+    JudgeAnswersSettings,
+    Score,
+    ScoreSettings,
+)
+from slmops.models.source import local_path
+from slmops.pipeline.plan.names import fetched_node, fitted_node, nth_node, shipped_node
+from slmops.pipeline.stage import Node
+from slmops.recipe.evaluate import Running
+from slmops.recipe.models import CompressSettings, Recipe
+from slmops.recipe.settings import Settings
+from slmops.report.stage import Report, ReportSettings
+from slmops.tasks import figure_names
+from slmops.tasks.custom import load_metrics
+
+
+def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
+    """Each model measured on the test rows, and all of them compared."""
+    settings = recipe.evaluate
+    fitted = fitted_node(recipe)
+    pytorch = ScoreSettings(engine="transformers", latency_requests=settings.latency_requests, threads=settings.threads)
+    onnx = pytorch.model_copy(update={"engine": recipe.compress.runtime})
+    roles: Mapping[str, tuple[str, ScoreSettings]] = {
+        "teacher": (fitted, pytorch),
+        "teacher_same": ("teacher:same", onnx.model_copy(update={"answers": settings.quantised_teacher})),
+        "baseline": ("baseline", pytorch),
+        "student": ("student", pytorch),
+        "shipped": ("shipped", onnx),
+    }
+    nodes = [
+        shipped_node("teacher:same", _format_of_teacher(recipe), fitted),
+        Node("score:floor", Floor, Settings(), inputs={"data": "data"}),
+    ]
+    for role, (model, score) in roles.items():
+        if model in made or model == "teacher:same":
+            nodes.append(_score(role, model, score))
+    if settings.released:
+        # Answering the test rows again, beside all others, makes it a comparison of the same rows on the same machine.
+        engine = read_manifest(settings.released, verify=False).engine
+        nodes += [
+            Node("released", OpenBundle, Settings(), {"data": "data"}, sources={"bundle": settings.released}),
+            _score("released", "released", onnx.model_copy(update={"engine": engine})),
+        ]
+    scored = {node.id.partition(":")[2]: node.id for node in nodes if node.id.startswith("score:")}
+    suite, judge = _regression(recipe, onnx), _judge(recipe, scored)
+    beside = {"regression": "regression", "regression_answers": "regression:answers"} if suite else {}
+    beside |= {"judged": "judge"} if judge else {}
+    metrics = load_metrics(settings.metrics, figure_names(recipe.task))
+    sources = {METRIC + metric.path: metric.source for metric in metrics}
+    compare = CompareSettings(
+        gates=settings.all_gates(),
+        metrics=settings.metrics,
+        running=Running(**{name: getattr(settings, name) for name in Running.model_fields}),
+        teacher_price=recipe.teacher.price,
+    )
+    evaluate = Node("evaluate", Compare, compare, inputs={"data": "data", **scored, **beside}, sources=sources)
+    return [*nodes, *suite, *judge, evaluate]
+
+
+def _format_of_teacher(recipe: Recipe) -> CompressSettings:
+    """How the teacher is put into the shipped format; where it is only timed there, which values it has is all one."""
+    if recipe.evaluate.quantised_teacher or not recipe.compress.calibrated:
+        return recipe.compress
+    return recipe.compress.model_copy(update={"algorithm": "rtn"})
+
+
+def _score(role: str, model: str, settings: ScoreSettings) -> Node:
+    return Node(f"score:{role}", Score, settings, inputs={"model": model, "data": "data"})
+
+
+def _regression(recipe: Recipe, score: ScoreSettings) -> list[Node]:
+    """The rows that once failed, answered by the shipped model; no node where the recipe has none."""
+    if recipe.evaluate.regression is None:
+        return []
+    answers = score.model_copy(update={"latency_requests": 1})
+    return [
+        Node("regression", PrepareRegression, Settings(), {"data": "data"}, {"suite": recipe.evaluate.regression}),
+        Node("regression:answers", Score, answers, inputs={"model": "shipped", "data": "regression"}),
+    ]
+
+
+def _judge(recipe: Recipe, scored: Mapping[str, str]) -> list[Node]:
+    """The judge, with its model where that runs on this machine; no node where the recipe has none."""
+    judge = recipe.evaluate.judge
+    if judge is None:
+        return []
+    if judge.against not in scored:
+        raise BadInput(f"evaluate.judge.against: this recipe makes no {judge.against}")
+    inputs = {"data": "data", "ours": scored["shipped"], "theirs": scored[judge.against]}
+    nodes, engine = [], "transformers"
+    if judge.base_url is None:
+        path = local_path(judge.model)
+        inputs["model"] = "judge:model"
+        if path and (path / "manifest.json").is_file():
+            engine = read_manifest(path, verify=False).engine
+            nodes.append(Node("judge:model", OpenBundle, Settings(), sources={"bundle": path}))
+        else:
+            nodes.append(fetched_node("judge:model", judge.model, judge.chat_template))
+        judge = judge.model_copy(update={"model": Path(judge.model).name if path else judge.model})
+    settings = JudgeAnswersSettings(judge=judge, engine=engine, threads=recipe.evaluate.threads)
+    return [*nodes, Node("judge", JudgeAnswers, settings, inputs=inputs)]
+
+
+def report_node(recipe: Recipe, nodes: list[Node]) -> Node:
+    """The report reads every stage that has something to show, and the answers of every model."""
+    made = {node.id for node in nodes}
+    others = [nth_node("teacher", n) for n in range(2, len(recipe.teachers) + 1)]
+    wanted = ["data", "teacher", *others, "teach", "student:carved", "student:healed", "student", "baseline", "front"]
+    wanted += ["evaluate", "bundle"]
+    shown = [name for name in wanted if name in made] + sorted(name for name in made if name.startswith("score:"))
+    inputs = {name.replace(":", "_"): name for name in shown}
+    return Node("report", Report, ReportSettings(recipe=recipe.shareable()), inputs=inputs)

@@ -1,0 +1,91 @@
+"""What the parts of a plan have in common: how nodes are called, and the settings that several need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from slmops.compress.stage import Convert
+from slmops.models.source import local_path
+from slmops.models.stage import Fetch, FetchSettings
+from slmops.pipeline.stage import Node
+from slmops.recipe.models import CompressSettings, Recipe
+from slmops.recipe.objective import Objective, Term, TextTerm, term_names
+from slmops.recipe.settings import Settings
+from slmops.recipe.teaching import LABEL, Combine
+from slmops.teach.routing import Routes
+from slmops.train.objectives.base import STORED, STORED_SPANS
+from slmops.train.objectives.make import custom_terms
+from slmops.train.stage import OBJECTIVE
+
+Part = TypeVar("Part", bound=Settings)
+
+
+KEPT = frozenset({STORED, STORED_SPANS})
+"""Needs that are met by what was kept of the teacher's probabilities."""
+
+
+def nth_node(node: str, n: int) -> str:
+    """The node of the teacher of number `n`: the first's has none."""
+    return node if n == 1 else f"{node}:{n}"
+
+
+def fitted_node(recipe: Recipe, n: int = 1) -> str:
+    """The node whose model answers for the teacher of number `n`."""
+    return nth_node("teacher" if recipe.teachers[n - 1].fit else "base", n)
+
+
+def writer_node(recipe: Recipe, n: int) -> str:
+    """The node whose model writes the answers of the teacher of number `n`: its export, or itself in PyTorch."""
+    return nth_node("teacher:onnx", n) if recipe.teach.engine == "onnxruntime-genai" else fitted_node(recipe, n)
+
+
+def base_node(recipe: Recipe) -> str:
+    """The node of the model that nobody taught and that the student, or its like, is cut from."""
+    return "student:base" if recipe.student.model else "base"
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """What the student imitates: one that labels learns labels alone."""
+    return recipe.train.objective if recipe.student.head == "language" else [TextTerm(kind="text", weight=1.0)]
+
+
+def named_terms(objective: Sequence[Term]) -> Iterator[tuple[Term, str]]:
+    return zip(objective, term_names(objective), strict=True)
+
+
+def routed_combination(recipe: Recipe) -> Combine | None:
+    combine = recipe.teach.combine
+    return combine if combine and combine.how == "routed" else None
+
+
+def routes_of(recipe: Recipe, combine: Combine) -> Routes:
+    """The routes without names: what teachers are called shapes nothing."""
+    number = {teacher.name: n for n, teacher in enumerate(recipe.teachers, 1)}
+    routes = {value: number[name] for value, name in combine.routes.items()}
+    otherwise = None if combine.otherwise is None else number[combine.otherwise]
+    return Routes(by=combine.by or LABEL, routes=routes, otherwise=otherwise)
+
+
+def fetched_node(node: str, model: str, chat_template: Literal["model", "chatml", "plain"]) -> Node:
+    """A model from a wheel, a folder or the Hub."""
+    path = local_path(model)
+    named = None if path and path.is_dir() else model
+    settings = FetchSettings(model=named, chat_template=chat_template)
+    return Node(node, Fetch, settings, sources={"model": path} if path else {})
+
+
+def shipped_node(node: str, settings: CompressSettings, model: str) -> Node:
+    """A model in the format that ships."""
+    return Node(node, Convert, settings, {"model": model} | ({"data": "data"} if settings.calibrated else {}))
+
+
+def own_terms(objective: Objective) -> dict[str, Path]:
+    """The sources of the user's own terms, which shape what is trained with them."""
+    return {OBJECTIVE + term.path: term.source for term in custom_terms(objective)}
+
+
+def part_of(of: type[Part], settings: Part) -> Part:
+    """The part of `settings` that `of` has, without what a subclass adds: only that part enters the key."""
+    return of(**{name: getattr(settings, name) for name in of.model_fields})

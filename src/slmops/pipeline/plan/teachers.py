@@ -1,0 +1,94 @@
+"""The part of the graph that ends in the answers to the pool."""
+
+from __future__ import annotations
+
+from slmops.compress.stage import Convert
+from slmops.pipeline.environment import multiplies_bytes
+from slmops.pipeline.plan.names import (
+    KEPT,
+    fetched_node,
+    fitted_node,
+    named_terms,
+    nth_node,
+    objective_of,
+    part_of,
+    routed_combination,
+    routes_of,
+    writer_node,
+)
+from slmops.pipeline.plan.student import student_base
+from slmops.pipeline.stage import Node
+from slmops.recipe.models import CompressSettings, Recipe
+from slmops.recipe.settings import Settings
+from slmops.recipe.teaching import LABEL, Combine
+from slmops.recipe.training import Asking, Optimisation
+from slmops.teach.stage import CheckTeachers, CheckTeachersSettings, Join, Mix, MixSettings, Route, RouteSettings, Teach
+from slmops.train.objectives.make import needs_of
+from slmops.train.stage import Fit, FitSettings
+
+
+def teacher_nodes(recipe: Recipe) -> list[Node]:
+    """Every teacher as it is, fitted to the labelled rows, exported, and the answers of all to the pool."""
+    numbers = range(1, len(recipe.teachers) + 1)
+    nodes = [
+        fetched_node(nth_node("base", n), teacher.model, teacher.chat_template)
+        for n, teacher in enumerate(recipe.teachers, 1)
+    ]
+    if len(recipe.teachers) > 1:
+        stored = [name for term, name in named_terms(objective_of(recipe)) if needs_of(term) & KEPT]
+        check = CheckTeachersSettings(names=[teacher.name for teacher in recipe.teachers], stored=stored)
+        models = {f"model_{n}": nth_node("base", n) for n in numbers}
+        nodes.append(Node("teachers:check", CheckTeachers, check, inputs=models))
+    nodes += student_base(recipe)
+    for n in numbers:
+        nodes += _teacher(recipe, n)
+    return [*nodes, *_together(recipe)]
+
+
+def _teacher(recipe: Recipe, n: int) -> list[Node]:
+    """The teacher of number `n` fitted, exported, and its answers to its rows of the pool."""
+    pool, nodes = "data", list[Node]()
+    if (combine := routed_combination(recipe)) and (n > 1 or combine.by != LABEL):
+        pool = f"route:{n}"
+        nodes.append(_route(recipe, combine, n))
+    fit, fitted = recipe.teachers[n - 1].fit, fitted_node(recipe, n)
+    if fit:
+        settings = FitSettings(optimisation=part_of(Optimisation, fit))
+        nodes.append(Node(fitted, Fit, settings, inputs={"model": nth_node("base", n), "data": "data"}))
+    asking, answers = part_of(Asking, recipe.teach), {"data": pool, "model": fitted}
+    if (writer := writer_node(recipe, n)) != fitted:
+        wanted = asking.precision
+        exported = CompressSettings(
+            precision=("int8" if multiplies_bytes() else "fp32") if wanted == "auto" else wanted
+        )
+        asking = asking.model_copy(update={"precision": exported.precision})
+        nodes.append(Node(writer, Convert, exported, inputs={"model": fitted}))
+        answers["engine"] = writer
+    return [*nodes, Node("teach" if len(recipe.teachers) == 1 else f"teach:{n}", Teach, asking, inputs=answers)]
+
+
+def _route(recipe: Recipe, combine: Combine, n: int) -> Node:
+    """The rows of the pool that the teacher of number `n` answers."""
+    routes = routes_of(recipe, combine).model_dump()
+    settings = RouteSettings(**routes, teacher_number=n, input=recipe.data.input)
+    if combine.by == LABEL or recipe.data.pool is None:
+        return Node(f"route:{n}", Route, settings, inputs={"data": "data", "answers": "teach:1"})
+    return Node(f"route:{n}", Route, settings, inputs={"data": "data"}, sources={"pool": recipe.data.pool})
+
+
+def _together(recipe: Recipe) -> list[Node]:
+    """The answers of several teachers as those of one; no node where there is one."""
+    if len(recipe.teachers) == 1:
+        return []
+    inputs = {"data": "data"}
+    for n in range(1, len(recipe.teachers) + 1):
+        inputs |= {f"answers_{n}": f"teach:{n}", f"engine_{n}": writer_node(recipe, n)}
+        if n > 1 and routed_combination(recipe):
+            inputs[f"rows_{n}"] = f"route:{n}"
+    if routed_combination(recipe):
+        return [Node("teach", Join, Settings(), inputs=inputs)]
+    given = recipe.teach.combine.weights if recipe.teach.combine else {}
+    weights = [given.get(teacher.name, 1.0) for teacher in recipe.teachers]
+    asked = recipe.teach
+    mix = MixSettings(weights=weights, engine=asked.engine, batch=asked.batch, top_logits=asked.top_logits)
+    return [Node("teach", Mix, mix, inputs=inputs)]
