@@ -18,6 +18,13 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0))} x {cpu_model()}"
 
 
+def machine_with_gpu() -> str:
+    """The same, and its GPU: `16 x Intel Xeon, NVIDIA H100`."""
+    import torch
+
+    return f"{machine()}, {torch.cuda.get_device_name()}"
+
+
 def missed(figures: Mapping[str, float], goals: Mapping[str, float]) -> list[str]:
     """The goals that the figures do not meet; a goal without a figure is not met."""
     return [name for name, goal in goals.items() if name not in figures or not _meets(name, figures[name], goal)]
@@ -34,6 +41,7 @@ def publish(
     goals: Mapping[str, float],
     spread: Mapping[str, Sequence[float]] | None = None,
     keep: bool = True,
+    on: str | None = None,
 ) -> None:
     """Print the figures and keep them in `benchmarks/results/NAME.json`.
 
@@ -42,17 +50,18 @@ def publish(
         goals: the worst value of a figure that is good enough.
         spread: lower and upper end of a figure.
         keep: false for a run too small to stand beside others.
+        on: what the figures were measured on, where that is not this machine's processor alone.
     """
-    spread = spread or {}
+    spread, on = spread or {}, on or machine()
     result = {
         "name": name,
-        "machine": machine(),
+        "machine": on,
         "figures": dict(figures),
         "spread": {figure: list(ends) for figure, ends in spread.items()},
         "goals": dict(goals),
         "missed": missed(figures, goals),
     }
-    print(f"{name} on {machine()}\n")
+    print(f"{name} on {on}\n")
     for figure, value in figures.items():
         ends = "{:>9,.3f} to {:,.3f}".format(*spread[figure]) if figure in spread else ""
         print(f"{figure:<28}{value:>10,.3f}{ends:<22}{_verdict(figure, value, goals)}".rstrip())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from slmops.train.examples import Example
     from slmops.train.trainer import Trained
 
-MATRIX, MULTIPLICATIONS = 1024, 20
+MATRIX, MULTIPLICATIONS = {"cpu": 1024, "cuda": 8192}, 20
 
 
 class Clock(Silent):
@@ -101,20 +101,22 @@ def teach(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
     import torch
 
     from slmops.engines.sampling import top
+    from slmops.models.device import fastest_device
     from slmops.models.source import load_model
     from slmops.teach.answers import Answer, save_answers
     from slmops.train.collate import collate
 
-    model, examples = load_model(Path(job["model"])), _examples(job["rows"])
+    model, examples = load_model(Path(job["model"]), device=fastest_device()), _examples(job["rows"])
     begun, answers = time.perf_counter(), {}
     order = sorted(range(len(examples)), key=lambda i: len(examples[i]))
     for start in range(0, len(order), job["batch"]):
         rows = order[start : start + job["batch"]]
         batch = collate([examples[i] for i in rows], pad=0)
         with torch.inference_mode():
-            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
             hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
-            logits = model.get_output_embeddings()(hidden[batch["predicts"]]).float().numpy()
+            predicts = batch["predicts"].to(model.device)
+            logits = model.get_output_embeddings()(hidden[predicts]).float().cpu().numpy()
         places = iter(logits)
         for i in rows:
             tokens = np.array(examples[i].answer, dtype=np.int64)
@@ -126,7 +128,6 @@ def teach(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
 
 def fit(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
     """One pass of our trainer over the rows, its loss on some of them before and after, its peak memory."""
-    from slmops.evaluate.process import peak_rss_bytes
     from slmops.recipe.objective import ForwardKl, TextTerm
     from slmops.recipe.training import Optimisation
     from slmops.train.trainer import train
@@ -146,7 +147,7 @@ def fit(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
         progress=clock,
         title="train",
     )
-    peak = peak_rss_bytes()
+    peak = peak_bytes()
     return {
         "steps": clock.steps("train"),
         "other_s": clock.seconds(but="train"),
@@ -154,7 +155,7 @@ def fit(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
         "end": _losses(trained.model, some, objective),
         "peak_mb": peak / 1e6,
         "weights": matrix_weights(Path(job["model"])),
-        "matmul_flops_per_s": matmul_flops_per_s(),
+        "matmul_flops_per_s": matmul_flops_per_s(job["optimisation"]["precision"]),
     }
 
 
@@ -171,16 +172,32 @@ def matrix_weights(model: Path) -> dict[str, int]:
     return {"layers": layers, "head": config["vocab_size"] * config["hidden_size"]}
 
 
-def matmul_flops_per_s() -> float:
-    """What the machine makes of a product of two square float32 matrices, median; 2 n^3 operations each."""
+def peak_bytes() -> int:
+    """The most memory that this process took: of the GPU where it trains on one, else of the machine."""
     import torch
 
-    left, right, seconds = torch.rand(MATRIX, MATRIX), torch.rand(MATRIX, MATRIX), []
+    from slmops.evaluate.process import peak_rss_bytes
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_rss_bytes()
+
+
+def matmul_flops_per_s(precision: str) -> float:
+    """What the machine makes of a product of two square matrices, median; 2 n^3 operations each."""
+    import torch
+
+    from slmops.models.device import fastest_device
+
+    device, size = fastest_device(), MATRIX[fastest_device()]
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    left, right = (torch.rand(size, size, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
     for _ in range(MULTIPLICATIONS):
         begun = time.perf_counter()
         torch.matmul(left, right)
+        if device == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
-    return 2 * MATRIX**3 / median(seconds)
+    return 2 * size**3 / median(seconds)
 
 
 def _examples(rows: Sequence[Mapping[str, Any]], answers: str | None = None) -> list[Example]:

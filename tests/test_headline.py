@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from dataclasses import replace
@@ -183,9 +185,11 @@ def test_too_few_rows_are_refused(part, tmp_path) -> None:
 
 def test_every_cell_has_a_name_of_its_own_and_three_seeds_where_it_counts(part) -> None:
     cells = part("_headline.cells")
-    names = [cell.name for cell in cells.grid()]
-    assert len(set(names)) == len(names)
-    rungs = Counter(cell.rung for cell in cells.grid())
+    for budget in cells.BUDGETS:
+        names = [cell.name for cell in cells.grid(budget)]
+        assert len(set(names)) == len(names)
+        assert {cell.budget for cell in cells.grid(budget)} == {budget}
+    rungs = Counter(cell.rung for cell in cells.grid("laptop"))
     for rung in ("snips.few.tags-06-first-trim", "snips.all.lm-28-imp-trim", "banking77.few.lm-06-first-trim"):
         assert {rungs[f"{rung}.default.unhealed.{precision}"] for precision in ("int8", "int4")} == {3}
 
@@ -194,7 +198,8 @@ def test_cells_are_settings_of_the_recipe(part, tmp_path, tiny) -> None:
     """A cell that asks for a part which this version does not have is refused, and told which."""
     cells, work = part("_headline.cells"), part("_headline.running").Work
     corpus = part("_headline.snips").read(write_snips(tmp_path / "raw"))
-    different = {tuple(cell.overrides()): cell for cell in cells.grid() if cell.task == "snips" and cell.seed == 1}
+    every = [*cells.grid("laptop"), *cells.grid("gpu")]
+    different = {tuple(cell.overrides()): cell for cell in every if cell.task == "snips" and cell.seed == 1}
     for cell in different.values():
         here = replace(cell, extra=(f"teachers.0.model={json.dumps(str(tiny.folder))}",))
         wanted = {told.partition("=")[0] for told in cell.overrides()} & PARTS_TO_COME.keys()
@@ -456,9 +461,45 @@ def test_cells_without_their_data_are_refused(part, tmp_path) -> None:
     with pytest.raises(BadInput, match="--snips DIR is missing"):
         headline.run([cells.Cell("snips", "few", 1)], folder, arguments(tmp_path))
     with pytest.raises(BadInput, match="no cell is called nothing"):
-        headline.chosen_cells("nothing*")
-    assert headline.chosen_cells(None) == []
-    assert len(headline.chosen_cells("snips.few.teacher-*")) == len(cells.TEACHERS)
+        headline.chosen_cells("nothing*", "laptop")
+    assert headline.chosen_cells(None, "laptop") == []
+    for budget, ways in (("laptop", cells.LAPTOP_TEACHERS), ("gpu", cells.GPU_TEACHERS)):
+        assert len(headline.chosen_cells("snips.few.teacher-*", budget)) == len(ways)
+
+
+def test_workers_take_a_training_each_and_say_which_failed(part, tmp_path, monkeypatch) -> None:
+    """Both precisions of a training are one worker's."""
+    headline, cells = part("headline"), part("_headline.cells")
+    grid = [
+        cells.Cell("snips", "few", seed, cells.TAGS[0], precision=precision, budget="gpu")
+        for seed in (1, 2, 3)
+        for precision in ("int8", "int4")
+    ]
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import os, pathlib, sys\n"
+        "pattern, place = sys.argv[-1], pathlib.Path(sys.argv[1])\n"
+        "(place / pattern.replace('*', '_')).write_text(str(len(os.sched_getaffinity(0))))\n"
+        "sys.exit('.s2' in pattern)\n"
+    )
+    monkeypatch.setattr(headline, "__file__", str(worker))
+    monkeypatch.setattr(sys, "argv", ["headline.py", str(tmp_path)])
+    told = arguments(tmp_path, minutes=1.0, workers=3)
+    folder = part("_headline.records").Folder(tmp_path / "records")
+    rung = "snips.few.tags-06-first-trim.default.unhealed"
+    assert headline.side_by_side(grid, folder, told) == [f"{rung}.*.s2"]
+    shares = [int((tmp_path / f"{rung}._.s{seed}").read_text()) for seed in (1, 2, 3)]
+    assert min(shares) < len(os.sched_getaffinity(0)) or len(os.sched_getaffinity(0)) == 1
+    told.minutes = -1.0
+    assert headline.side_by_side(grid, folder, told) == []
+
+
+def test_what_other_processes_shape_is_in_no_record_of_a_gpu(part) -> None:
+    measured = {"latency_p50_ms": 9.0, "peak_rss_bytes": 1e9, "weights_bytes": 1e7, "weights_saving": 0.9}
+    assert part("_headline.running")._size(measured) == {"weights_bytes": 1e7, "weights_saving": 0.9}
+    # What keeps enough is then compared by its size.
+    small, large = rung_of(part, SMALL, 0.8, 0.8, ms=0, mb=10), rung_of(part, LARGE, 0.8, 0.8, ms=0, mb=100)
+    assert part("_headline.ladder").choose([large, small]) is small
 
 
 def test_the_documents_have_a_place_for_the_table(part, tmp_path, monkeypatch) -> None:
@@ -467,18 +508,20 @@ def test_the_documents_have_a_place_for_the_table(part, tmp_path, monkeypatch) -
         copy = tmp_path / getattr(headline, name).name
         copy.write_text(getattr(headline, name).read_text(encoding="utf-8"), encoding="utf-8")
         monkeypatch.setattr(headline, name, copy)
-    monkeypatch.setattr(headline, "DRAWING", tmp_path / "headline.svg")
+    monkeypatch.setattr(headline, "DRAWINGS", {name: tmp_path / f"{name}.svg" for name in headline.RECORDS})
     small, large = rung_of(part, SMALL, 0.8, 0.7, ms=5, mb=10), rung_of(part, LARGE, 0.82, 0.8, ms=200, mb=100)
     groups, chosen = {("snips", "few"): [small, large]}, {("snips", "few"): small}
     figures = part("_headline.ladder").figures(chosen)[0] | {"cells_missing": 7}
-    said = headline.missed_words(figures)
+    said = headline.missed_words(figures, part("_headline.ladder").GOALS)
     assert "exact_match_kept 0.875 (goal 0.97)" in said
     assert "time_saving_same_engine not measured" in said
     whole = headline.ladder_text([small, large], groups, chosen)
-    headline.write_documents(whole, groups, chosen, said)
+    for budget in headline.RECORDS:
+        headline.write_documents(whole, groups, chosen, said, budget)
+    assert "No cell" not in headline.README.read_text() + headline.PAGE.read_text()
     assert "lm-28" not in (readme := headline.README.read_text()).partition("headline:begin")[2]
     assert "7 have no record yet" in readme
     assert "lm-28" in headline.PAGE.read_text()
-    assert headline.DRAWING.read_text().startswith("<svg xmlns")
+    assert all(drawing.read_text().startswith("<svg xmlns") for drawing in headline.DRAWINGS.values())
     with pytest.raises(BadInput, match="no student of SNIPS"):
-        headline.write_documents(whole, {}, {}, said)
+        headline.write_documents(whole, {}, {}, said, "laptop")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +44,20 @@ HEALING: Mapping[str, tuple[str, ...]] = {
 }
 """Tokens of the task's own texts, without answers, on which a cut model finds its way back to the uncut one first."""
 
+Budget = Literal["laptop", "gpu"]
+GPU_TEACHER = "recipe"
+"""The way to fit the teacher that validation prefers among those of `GPU_TEACHERS`."""
+
+BUDGETS: Mapping[Budget, tuple[str, ...]] = {
+    "laptop": (),
+    # The teacher writes on the GPU too. Processes share the processor there, so nothing of these runs is timed.
+    "gpu": (
+        *("teach.engine=transformers", "evaluate.quantised_teacher=false", "evaluate.latency_requests=3"),
+        *("teachers.0.fit.precision=fp32", "train.precision=fp32"),
+    ),
+}
+"""What a training may take: two cores for minutes, or passes without end."""
+
 SETTING: Mapping[Setting, tuple[str, ...]] = {
     "few": (),
     # Seven times the labels, and hardly a text without one: what the teacher knows comes from its probabilities.
@@ -59,15 +73,20 @@ TEACHERS: Mapping[str, tuple[str, ...]] = {
     "recipe": (),
     **{
         f"e{epochs}-f{freeze}": (f"teachers.0.fit.epochs={epochs}", f"teachers.0.fit.freeze_layers={freeze}")
-        for epochs, freeze in ((3, 8), (5, 8), (4, 12), (2, 12))
+        for epochs, freeze in ((3, 8), (5, 8), (4, 12), (2, 12), (8, 8), (8, 0), (16, 0))
     },
 }
+LAPTOP_TEACHERS = ("recipe", "e3-f8", "e5-f8", "e4-f12", "e2-f12")
+GPU_TEACHERS = ("recipe", "e8-f8", "e8-f0", "e16-f0")
 """Ways to fit the teacher. Validation decides between them; the better one is then written into the recipe."""
 
 
 @dataclass(frozen=True)
 class Student:
-    """What is cut from the teacher: see `student.carve` and `student.head` of a recipe."""
+    """What is cut from the teacher: see `student.carve` and `student.head` of a recipe.
+
+    `passes` over its rows instead of as many as its head and depth get.
+    """
 
     head: Literal["language", "tags"]
     layers: int
@@ -75,13 +94,15 @@ class Student:
     vocabulary: Literal["trim", "frequent", "keep"] = "trim"
     heads: int | None = None
     channels: int | None = None
+    passes: int | None = None
 
     @property
     def name(self) -> str:
+        passes = f"-p{self.passes}" if self.passes else ""
         width = "".join(f"-{letter}{kept}" for letter, kept in (("h", self.heads), ("c", self.channels)) if kept)
         head = {"language": "lm", "tags": "tags"}[self.head]
         choice = {"importance": "imp"}.get(self.choose, self.choose)
-        return f"{head}-{self.layers:02}-{choice}-{self.vocabulary}{width}"
+        return f"{head}-{self.layers:02}-{choice}-{self.vocabulary}{width}{passes}"
 
     def overrides(self) -> Iterator[str]:
         for key in ("layers", "choose", "vocabulary"):
@@ -105,6 +126,8 @@ class Student:
             # A deep student is near the teacher it was cut from, and its steps are dear.
             yield "train.epochs=2"
             yield "train.freeze_layers=8"
+        if self.passes:
+            yield f"train.epochs={self.passes}"
 
 
 DEEP, FREQUENT = 20, 12_000
@@ -122,11 +145,12 @@ class Cell:
     heal: str = "unhealed"
     precision: Literal["int8", "int4"] = "int8"
     teacher: str = "recipe"
+    budget: Budget = "laptop"
     extra: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def rung(self) -> str:
-        """The cell's name without its seed: what cells that differ in nothing else have in common."""
+        """The cell's name without its seed: what cells of a budget that differ in nothing else have in common."""
         if self.student is None:
             return f"{self.task}.{self.setting}.teacher-{self.teacher}"
         return f"{self.task}.{self.setting}.{self.student.name}.{self.objective}.{self.heal}.{self.precision}"
@@ -136,12 +160,17 @@ class Cell:
         return f"{self.rung}.s{self.seed}"
 
     @property
+    def trained(self) -> str:
+        """A pattern of the names of all cells of the same training: they differ in their precision alone."""
+        return self.name if self.student is None else f"{self.rung.rpartition('.')[0]}.*.s{self.seed}"
+
+    @property
     def recipe(self) -> Path:
         return RECIPES / f"{self.task}.yaml"
 
     def overrides(self) -> list[str]:
         """Everything but the files."""
-        told = [f"seed={self.seed}", *SETTING[self.setting], *TEACHERS[self.teacher]]
+        told = [f"seed={self.seed}", *SETTING[self.setting], *TEACHERS[self.teacher], *BUDGETS[self.budget]]
         if self.student is not None:
             told += [*self.student.overrides(), *OBJECTIVES[self.objective], *HEALING[self.heal]]
             told.append(f"compress.precision={self.precision}")
@@ -160,17 +189,22 @@ LANGUAGE_ALL_TOKENS = [Student("language", layers, vocabulary="keep") for layers
 CHOSEN_OTHERWISE = [Student("language", 12, choose) for choose in ("first", "even")]
 NARROW = [Student("language", 20, channels=1024), Student("tags", 6, "first", channels=1024)]
 CLASSIFIERS = [Student("language", 6, "first"), Student("tags", 6, "first"), Student("language", 4, "first")]
+LONG = [Student("tags", 12, "first", vocabulary, passes=15) for vocabulary in ("trim", "frequent")]
 HEALED = [LANGUAGE[1], TAGS[0], LANGUAGE[3]]
 COMPARED = Student("language", 12)
 """The student that objectives are compared on."""
 
 
-def grid() -> list[Cell]:
+def grid(budget: Budget) -> list[Cell]:
     """All cells, in the order of their worth."""
+    return _on_laptop() if budget == "laptop" else _on_gpu()
+
+
+def _on_laptop() -> list[Cell]:
     first, second = [*TAGS[:2], *TAGS_FREQUENT, *LANGUAGE[:2]], [*TAGS[2:], *LANGUAGE[2:]]
     compared = [name for name in OBJECTIVES if name != "default"]
     return [
-        *(Cell("snips", "few", 1, teacher=teacher) for teacher in TEACHERS),
+        *(Cell("snips", "few", 1, teacher=teacher) for teacher in LAPTOP_TEACHERS),
         *_cells("snips", "few", [*first, *second], SEEDS[:1]),
         *_cells("snips", "few", first, SEEDS[1:]),
         *_cells("snips", "few", HEALED, SEEDS[:1], heal="heal100k"),
@@ -182,6 +216,25 @@ def grid() -> list[Cell]:
         *_cells("banking77", "all", CLASSIFIERS, SEEDS),
         *_cells("dialogsum", "few", LANGUAGE[1:3], SEEDS),
     ]
+
+
+def _on_gpu() -> list[Cell]:
+    """Fewer kinds of student, each from three seeds, some with more passes; first what shares no teacher."""
+    twelve, six = TAGS[1], TAGS[0]
+    made = [
+        *_cells("snips", "few", [twelve], SEEDS),
+        *_cells("snips", "all", [twelve], SEEDS),
+        *_cells("banking77", "few", [six], SEEDS),
+        *(cell for student in (*LONG, six, *TAGS_FREQUENT) for cell in _cells("snips", "few", [student], SEEDS)),
+        *_cells("snips", "all", LONG[:1], SEEDS),
+        *_cells("snips", "few", [TAGS[3]], SEEDS),
+        *_cells("snips", "few", LANGUAGE[:1], SEEDS),
+        *_cells("snips", "few", [COMPARED], SEEDS, heal="heal100k"),
+        *_cells("banking77", "few", CLASSIFIERS[:1], SEEDS),
+        *_cells("snips", "few", [COMPARED], SEEDS),
+    ]
+    fitted = [Cell("snips", "few", 1, teacher=teacher, budget="gpu") for teacher in GPU_TEACHERS]
+    return [*fitted, *(replace(cell, budget="gpu", teacher=GPU_TEACHER) for cell in made)]
 
 
 def _cells(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from slmops.data.check import Screen
@@ -116,15 +117,19 @@ def parted(corpus: Corpus, setting: Setting, seed: int) -> tuple[list[Row], list
 
 
 def write(corpus: Corpus, setting: Setting, seed: int, folder: Path) -> Files:
-    """The setting's files in `folder`; the same rows and seed write the same bytes."""
+    """The setting's files in `folder`; the same rows and seed write the same bytes, while others may read them."""
     labelled, pool = parted(corpus, setting, seed)
     folder.mkdir(parents=True, exist_ok=True)
     share = corpus.validation * len(by_intent(labelled)) / len(labelled)
     schema = None if corpus.schema is None else folder / "schema.json"
     files = Files(*(folder / f"{side}.jsonl" for side in ("train", "pool", "test")), schema, share)
-    write_jsonl(files.train, labelled)
-    write_jsonl(files.pool, pool)
-    write_jsonl(files.test, corpus.test)
-    if schema is not None:
-        schema.write_text(json.dumps(corpus.schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with TemporaryDirectory(dir=folder) as name:
+        draft = Path(name)
+        for path, rows in ((files.train, labelled), (files.pool, pool), (files.test, corpus.test)):
+            write_jsonl(draft / path.name, rows)
+        if schema is not None:
+            text = json.dumps(corpus.schema, indent=2, ensure_ascii=False) + "\n"
+            (draft / schema.name).write_text(text, encoding="utf-8")
+        for path in draft.iterdir():
+            path.replace(folder / path.name)
     return files

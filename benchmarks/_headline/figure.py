@@ -29,10 +29,11 @@ circle {{ stroke-width: 1.5; }} .chosen {{ fill: none; stroke: #a8325e; stroke-w
 
 
 def draw(members: Sequence[Rung], chosen: Rung) -> str:
-    """The whole figure as an SVG that stands alone."""
+    """The whole figure as an SVG that stands alone; a panel for each measure that is known."""
+    known = [panel for panel in PANELS if chosen.measured("shipped", panel[0])]
     panels = "".join(
         f'<g transform="translate({place * WIDTH} {HEAD})">{_panel(members, chosen, *panel)}</g>'
-        for place, panel in enumerate(PANELS)
+        for place, panel in enumerate(known)
     )
     task, setting = chosen.group
     rows = chosen.records[0]["rows"]["test"]

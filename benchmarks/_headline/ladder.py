@@ -18,6 +18,7 @@ from slmops.evaluate.significance import Difference, paired_bootstrap, ratio_int
 from slmops.tasks.figures import Array, micro_f1
 
 ROLES = ("teacher", "baseline", "student", "shipped", "floor")
+COSTS = ("latency_p50_ms", "weights_bytes")
 SAVINGS = ("time_saving_torch", "time_saving_same_engine", "weights_saving", "memory_saving")
 KEPT_GOAL = 0.97
 GOALS = {
@@ -124,14 +125,14 @@ def grouped(found: Iterable[Rung]) -> dict[Group, list[Rung]]:
 def choose(candidates: Sequence[Rung]) -> Rung:
     """The student of a setting, by validation figures alone.
 
-    Of the rungs with most seeds, those that keep enough of the teacher's quality are compared by latency; where none
-    does, the one that keeps most is taken.
+    Of the rungs with most seeds, those that keep enough of the teacher's quality are compared by latency, or by size
+    where that was not measured; where none does, the one that keeps most is taken.
     """
     most = max(len(rung.records) for rung in candidates)
     whole = [rung for rung in candidates if len(rung.records) == most]
     good = [rung for rung in whole if min(rung.kept("validation")) >= KEPT_GOAL]
     if good:
-        return min(good, key=lambda rung: rung.measured("shipped", "latency_p50_ms") or float("inf"))
+        return min(good, key=lambda rung: [rung.measured("shipped", cost) or float("inf") for cost in COSTS])
     return max(whole, key=lambda rung: min(rung.kept("validation")))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from _contract import machine
+from _contract import machine, machine_with_gpu
 
 from _headline.cells import Cell
 from _headline.corpus import Corpus, Files, write
@@ -133,7 +133,7 @@ def record(cell: Cell, corpus: Corpus, result: RunResult) -> Record:
         "cell": cell.name,
         "rung": cell.rung,
         "asked": cell.asked(),
-        "machine": machine(),
+        "machine": machine() if cell.budget == "laptop" else machine_with_gpu(),
         "commit": commit(),
         "rows": json.loads((made["data"] / "data.json").read_text(encoding="utf-8"))["rows"],
         "left_out": dict(corpus.left_out),
@@ -149,6 +149,9 @@ def record(cell: Cell, corpus: Corpus, result: RunResult) -> Record:
         models = evidence["models"].items()
         found["measured"] = {role: {name: one[name] for name in MEASURED if name in one} for role, one in models}
         found["savings"] = evidence["savings"]
+        if cell.budget != "laptop":
+            found["measured"] = {role: _size(measured) for role, measured in found["measured"].items()}
+            found["savings"] = _size(found["savings"])
     steps = result.artifacts.items()
     found["stage_s"] = {name: round(step.seconds, 1) for name, step in steps}
     found["train_s"] = {name: step.metrics["train_seconds"] for name, step in steps if "train_seconds" in step.metrics}
@@ -172,6 +175,11 @@ def _judged(made: Mapping[str, Path], data: str, prefix: str) -> dict[str, dict[
                 "counts": [digits(row[column] for row in judged) for column in COUNTS if "field_f1" in figures],
             }
     return found
+
+
+def _size(figures: Mapping[str, float]) -> dict[str, float]:
+    """Without what other processes beside a cell make another."""
+    return {name: value for name, value in figures.items() if name.startswith("weights_")}
 
 
 def commit() -> str:

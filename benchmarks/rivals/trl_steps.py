@@ -44,6 +44,8 @@ class Steps(TrainerCallback):
         self.ends.append(time.perf_counter())
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
 
     def found(self) -> list[dict[str, float]]:
@@ -119,7 +121,7 @@ def losses(trainer: Any, job: dict[str, Any]) -> dict[str, float]:
     rows = list(dataset(job["rows"][: job["probe"]]))
     trainer.model.eval()
     with torch.no_grad():
-        batch = trainer.data_collator(rows)
+        batch = {name: tensor.to(trainer.model.device) for name, tensor in trainer.data_collator(rows).items()}
         own = float(trainer.compute_loss(trainer.model, dict(batch)))
         if job["kind"] == "sft":
             return {"text": own}
@@ -129,7 +131,9 @@ def losses(trainer: Any, job: dict[str, Any]) -> dict[str, float]:
 
 
 def peak_mb() -> float:
-    """Largest resident memory of this process so far; of this program alone, whatever had started it."""
+    """The most memory that this process took: of the GPU where there is one, else of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
     return int(kilobytes) * 1024 / 1e6

@@ -17,11 +17,11 @@ def gate(figure: str, state: str) -> dict[str, Any]:
 PASSING = gate("exact_match", "pass")
 
 
-def shift(evidence: dict[str, Any], theirs: str, points: float, p: float) -> None:
-    """Let the shipped model stand `points` from another, with this corrected p."""
+def shift(evidence: dict[str, Any], theirs: str, points: float, p: float, ours: str = "shipped") -> None:
+    """Let one model stand `points` from another, with this corrected p."""
     for test in evidence["paired"]:
-        if {test["ours"], test["theirs"]} == {"shipped", theirs}:
-            sign = 1 if test["ours"] == "shipped" else -1
+        if {test["ours"], test["theirs"]} == {ours, theirs}:
+            sign = 1 if test["ours"] == ours else -1
             ends = sorted((sign * (points - 2), sign * (points + 2)))
             test |= {"points": sign * points, "interval": ends, "p_adjusted": p}
 
@@ -73,8 +73,11 @@ def test_without_a_floor_that_is_said(evidence):
     [(6.0, 0.01, "so the teacher's answers helped"), (0.5, 0.7, "so the teacher is not shown to have helped")],
 )
 def test_whether_the_teacher_helped_is_said(evidence, points, p, said):
-    shift(evidence, "baseline", points, p)
-    assert any(said in reason for reason in judge(evidence, [PASSING]).reasons)
+    """By the models as they were trained: what rounding costs the one that ships is another matter."""
+    shift(evidence, "baseline", points, p, ours="student")
+    shift(evidence, "baseline", -20.0, 0.001)
+    (reason,) = (reason for reason in judge(evidence, [PASSING]).reasons if said in reason)
+    assert reason.startswith("Before quantising it ")
 
 
 def test_without_gates_the_verdict_is_left_to_the_reader(evidence):

@@ -44,7 +44,7 @@ def quantise(
     Returns:
         `calibration_tokens`, and `rounding_error`: the mean of ‖x(W - Q)ᵀ‖² / ‖xWᵀ‖² over what layers read.
     """
-    batches = list(_batches(texts))
+    batches = [(ids.to(model.device), mask.to(model.device)) for ids, mask in _batches(texts)]
     embed = model.get_input_embeddings()
     states = [embed(ids) for ids, _ in batches]
     errors: list[float] = []
@@ -84,7 +84,7 @@ def round_to_grid(weight: torch.Tensor, curvature: torch.Tensor, block_size: int
     columns = weight.shape[1]
     for start in range(0, columns, _CHUNK):
         end = min(start + _CHUNK, columns)
-        owed = torch.empty(weight.shape[0], end - start)
+        owed = weight.new_empty(weight.shape[0], end - start)
         for i in range(start, end):
             if i % block_size == 0:
                 scale, set_by = scales(rest[:, i : min(i + block_size, columns)])
@@ -103,7 +103,7 @@ def _passed_on(curvature: torch.Tensor) -> torch.Tensor:
     damped = curvature.double()
     # A channel that nothing ever came through has no curvature; any will do.
     mean = float(damped.diagonal().mean()) or 1.0
-    damped += _DAMPING * mean * torch.eye(len(damped), dtype=damped.dtype)
+    damped += _DAMPING * mean * torch.eye(len(damped), dtype=damped.dtype, device=damped.device)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor.float()
@@ -117,10 +117,15 @@ def _relative_error(weight: torch.Tensor, rounded: torch.Tensor, curvature: torc
 
 
 class _Curvatures:
-    """Listens to a layer's linear maps and adds up Σ xᵀx of what comes in; maps that read the same share one sum."""
+    """Listens to a layer's linear maps and adds up Σ xᵀx of what comes in; maps that read the same share one sum.
+
+    Attributes:
+        mask: bool [rows, length], which tokens of the batch that is about to come in are no padding.
+    """
+
+    mask: torch.Tensor
 
     def __init__(self, layer: torch.nn.Module) -> None:
-        self.mask: torch.Tensor | None = None
         self._linear = [module for module in layer.modules() if isinstance(module, torch.nn.Linear)]
         self._reads: dict[torch.nn.Linear, int] = {}
         self._sums: list[torch.Tensor] = []
@@ -141,10 +146,10 @@ class _Curvatures:
             self._reads.setdefault(linear, len(self._sums) - 1)
             return
         self._given = given[0]
-        here = given[0][self.mask] if self.mask is not None else given[0].flatten(0, -2)
+        here = given[0][self.mask]
         number = self._reads.setdefault(linear, len(self._sums))
         if number == len(self._sums):
-            self._sums.append(torch.zeros(here.shape[1], here.shape[1]))
+            self._sums.append(here.new_zeros(here.shape[1], here.shape[1]))
         self._sums[number].addmm_(here.T, here)
 
     def of_maps(self) -> Iterator[tuple[list[torch.nn.Linear], torch.Tensor]]:

@@ -39,10 +39,11 @@ def _rounded(model: Path, data: Path, settings: CompressSettings, context: Conte
     """A copy of `model` with its layers on the int4 grid, and what GPTQ says of it."""
     from slmops.compress.calibration import calibration_texts
     from slmops.compress.gptq import quantise
+    from slmops.models.device import fastest_device
     from slmops.models.source import load_model, save_model
 
     texts = calibration_texts(data, model, settings.calibration_tokens)
-    loaded, folder = load_model(model), context.work / "rounded"
+    loaded, folder = load_model(model, device=fastest_device()), context.work / "rounded"
     figures = quantise(loaded, texts, settings.block_size, context.progress)
     save_model(loaded, folder, tokenizer_from=model)
     return folder, figures

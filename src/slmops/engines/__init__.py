@@ -24,24 +24,35 @@ BODIES = {
 }
 """What the same runtimes run of a model that labels. Of ONNX it is onnxruntime alone: there is nothing to generate."""
 
+DEVICES = {"transformers": "slmops.models.device:fastest_device"}
+"""What says where a runtime computes best; the onnxruntime of the lock knows processors alone."""
 
-def load_engine(name: str, folder: Path, *, threads: int = 0) -> Engine:
+
+def on_gpu(name: str) -> bool:
+    """Whether the engine `name` has a GPU to compute on."""
+    return name in DEVICES and _named(DEVICES[name])() != "cpu"
+
+
+def load_engine(name: str, folder: Path, *, threads: int = 0, gpu: bool = False) -> Engine:
     """The model in `folder`, ready to run.
 
     Args:
         name: a key of `ENGINES`.
         threads: 0 takes all cores that this process may use.
+        gpu: compute on a GPU where there is one and the runtime has a use for it; else on the processor, as always
+            where time and memory are measured.
 
     Raises:
         BadInput: the engine does not exist or is not installed, or the folder does not hold a model of it.
     """
     if name not in ENGINES:
         raise BadInput(f"there is no engine {name!r}", hint=f"choose one of {', '.join(sorted(ENGINES))}")
+    where = {"device": _named(DEVICES[name])()} if gpu and name in DEVICES else {}
     if is_tagger(folder):
         from slmops.engines.tagging import TaggingEngine
 
-        return TaggingEngine(_named(BODIES[name]).load(folder, threads=threads), folder)
-    engine: Engine = _named(ENGINES[name]).load(folder, threads=threads)
+        return TaggingEngine(_named(BODIES[name]).load(folder, threads=threads, **where), folder)
+    engine: Engine = _named(ENGINES[name]).load(folder, threads=threads, **where)
     return engine
 
 

@@ -76,6 +76,7 @@ class EngineInfo:
         parameters: weights; tied ones count once.
         context_tokens: prompt and answer together.
         threads: used by one forward pass.
+        device: where it computes: `cpu` or `cuda`.
     """
 
     engine: str
@@ -85,6 +86,7 @@ class EngineInfo:
     parameters: int
     context_tokens: int
     threads: int
+    device: str = "cpu"
 
 
 class Engine(Protocol):

@@ -29,7 +29,7 @@ _MAX_CACHED = 4096
 
 
 class TransformersEngine:
-    """A Hugging Face causal language model on the CPU, in the precision it has on disk."""
+    """A Hugging Face causal language model in the precision it has on disk."""
 
     def __init__(self, model: PreTrainedModel, folder: Path, threads: int) -> None:
         self._model = model
@@ -40,9 +40,9 @@ class TransformersEngine:
         self._vocabulary: int = model.config.vocab_size
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int = 0) -> TransformersEngine:
+    def load(cls, folder: Path, *, threads: int = 0, device: str = "cpu") -> TransformersEngine:
         """See `load_engine`. The number of threads is PyTorch's own and holds for the whole process."""
-        return cls(*_load(folder, threads))
+        return cls(*_load(folder, threads, device))
 
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         """See `Engine.generate`."""
@@ -84,12 +84,8 @@ class TransformersEngine:
     def _forward(self, sequences: Prompts) -> Logits:
         import torch
 
-        length = max(map(len, sequences))
-        ids = torch.tensor([list(sequence) + [0] * (length - len(sequence)) for sequence in sequences])
         with torch.inference_mode():
-            # No mask: attention is causal, and what stands on the right is not read.
-            logits: Logits = self._model(input_ids=ids).logits.float().numpy()
-        return logits
+            return _array(self._model(input_ids=_padded(self._model, sequences)).logits)
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""
@@ -104,21 +100,17 @@ class TransformersBody:
         self.vocabulary: int = model.config.vocab_size
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int = 0) -> TransformersBody:
+    def load(cls, folder: Path, *, threads: int = 0, device: str = "cpu") -> TransformersBody:
         """See `load_engine`."""
-        return cls(*_load(folder, threads))
+        return cls(*_load(folder, threads, device))
 
     def states(self, sequences: Prompts) -> Logits:
         """See `Body.states`."""
         import torch
 
-        length = max(map(len, sequences))
-        ids = torch.tensor([list(sequence) + [0] * (length - len(sequence)) for sequence in sequences])
         with torch.inference_mode():
-            # No mask: attention is causal, and what stands on the right is not read.
-            output = self._model.base_model(input_ids=ids, use_cache=False)
-        states: Logits = output.last_hidden_state.float().numpy()
-        return states
+            output = self._model.base_model(input_ids=_padded(self._model, sequences), use_cache=False)
+            return _array(output.last_hidden_state)
 
     def info(self) -> EngineInfo:
         """See `Body.info`. The head is in the model, so its weights are left out here."""
@@ -133,7 +125,7 @@ class TransformersBody:
         )
 
 
-def _load(folder: Path, threads: int) -> tuple[PreTrainedModel, Path, int]:
+def _load(folder: Path, threads: int, device: str) -> tuple[PreTrainedModel, Path, int]:
     """The model in `folder`, the folder, and how many threads PyTorch now takes."""
     try:
         import torch
@@ -147,7 +139,7 @@ def _load(folder: Path, threads: int) -> tuple[PreTrainedModel, Path, int]:
     threads = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     try:
-        model = load_model(folder)
+        model = load_model(folder, device=device)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     return model, folder, threads
@@ -164,6 +156,7 @@ def _info(model: PreTrainedModel, folder: Path, threads: int) -> EngineInfo:
         parameters=count_parameters(model),
         context_tokens=model.config.max_position_embeddings,
         threads=threads,
+        device=model.device.type,
     )
 
 
@@ -174,8 +167,7 @@ class _Batch:
         self._rows = CachedBatch(model, prompts)
 
     def logits(self) -> Logits:
-        logits: Logits = self._rows.logits.float().numpy()
-        return logits
+        return _array(self._rows.logits)
 
     def advance(self, ids: Sequence[int]) -> None:
         self._rows.advance(ids)
@@ -183,6 +175,20 @@ class _Batch:
     def keep(self, rows: Sequence[int]) -> bool:
         self._rows.keep(rows)
         return True
+
+
+def _padded(model: PreTrainedModel, sequences: Prompts) -> torch.Tensor:
+    """Ids [sequences, longest] for a pass without a mask: attention is causal, so no token reads what is behind it."""
+    import torch
+
+    length = max(map(len, sequences))
+    rows = [list(sequence) + [0] * (length - len(sequence)) for sequence in sequences]
+    return torch.tensor(rows, device=model.device)
+
+
+def _array(tensor: torch.Tensor) -> Logits:
+    array: Logits = tensor.float().cpu().numpy()
+    return array
 
 
 def _attends_to_all(model: PreTrainedModel) -> bool:
@@ -197,7 +203,7 @@ def _run_shared(model: PreTrainedModel, ids: Sequence[int]) -> Any:
     import torch
 
     with torch.inference_mode():
-        return model(input_ids=torch.tensor([list(ids)]), use_cache=True, logits_to_keep=1).past_key_values
+        return model(input_ids=_padded(model, [ids]), use_cache=True, logits_to_keep=1).past_key_values
 
 
 def _alike(prompts: Prompts, nodes: int, vocabulary: int) -> Iterator[list[int]]:
@@ -220,7 +226,7 @@ def _score_tree(
     """
     import torch
 
-    length = max(map(len, rests))
+    length, device = max(map(len, rests)), model.device
     pads = torch.tensor([length - len(rest) for rest in rests])
     tail = [node.path[-1] for node in nodes[1:]]
     ids = torch.tensor([[0] * (length - len(rest)) + [*rest, *tail] for rest in rests])
@@ -231,14 +237,18 @@ def _score_tree(
     if cache is not None:
         cache.batch_repeat_interleave(len(rests))
     with torch.inference_mode():
-        logits = model(
-            input_ids=ids,
-            attention_mask=torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=len(nodes),
-        ).logits.float()
+        logits = (
+            model(
+                input_ids=ids.to(device),
+                attention_mask=torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(device, model.dtype),
+                position_ids=positions.to(device),
+                past_key_values=cache,
+                use_cache=cache is not None,
+                logits_to_keep=len(nodes),
+            )
+            .logits.float()
+            .cpu()
+        )
         at, which, token = (torch.tensor(column) for column in zip(*_steps(nodes), strict=True))
         steps = logits[:, at, token] - logits.logsumexp(-1)[:, at]
         total: Logits = torch.zeros(len(rests), choices).index_add_(1, which, steps).numpy()

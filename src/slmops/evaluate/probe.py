@@ -10,12 +10,12 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from slmops.data.read import read_jsonl, write_jsonl
-from slmops.engines.base import Engine, Sampling
+from slmops.engines.base import Engine, EngineInfo, Sampling
 from slmops.evaluate.energy import METHOD, Meter
 from slmops.evaluate.latency import PASSES, Timed, passes, summary
 from slmops.evaluate.process import cpu_seconds, peak_rss_bytes
@@ -78,9 +78,10 @@ def probe(job: Job) -> dict[str, Any]:
 
     Latency is wall time of one request at a time after a warm-up, prompt rendering and tokenising included;
     `ttft` is the part of it up to the first token. Peak memory is the process's resident high-water mark at
-    the end of that phase, before the test rows are answered in batches.
+    the end of that phase, before the test rows are answered in batches. That is on the processor; the batches are
+    run on a GPU where there is one and the engine has a use for it.
     """
-    from slmops.engines import load_engine
+    from slmops.engines import load_engine, on_gpu
     from slmops.tasks import from_description
 
     rows = read_jsonl(Path(job.rows))
@@ -90,8 +91,12 @@ def probe(job: Job) -> dict[str, Any]:
     subject = Subject(engine, Tokenizer.load(Path(job.model)), task)
     load_s = time.perf_counter() - started
     timed = _alone(subject, rows[: job.latency_requests])
-    figures = {"load_s": load_s, "peak_rss_bytes": peak_rss_bytes(), **asdict(engine.info()), **timed}
+    figures: dict[str, Any] = {"load_s": load_s, "peak_rss_bytes": peak_rss_bytes(), **asdict(engine.info()), **timed}
     if job.answers:
+        engine = (
+            load_engine(job.engine, Path(job.model), threads=job.threads, gpu=True) if on_gpu(job.engine) else engine
+        )
+        subject = replace(subject, engine=engine)
         answers, speed = _together(subject, rows)
         figures |= speed
         if job.probabilities:
@@ -103,7 +108,7 @@ def probe(job: Job) -> dict[str, Any]:
         if job.reference_nll:
             answers = [answer | one for answer, one in zip(answers, _references(subject, rows), strict=True)]
         write_jsonl(Path(job.out) / "predictions.jsonl", answers)
-    figures["method"] = _method(job, len(rows), engine.info().threads)
+    figures["method"] = _method(job, len(rows), engine.info())
     (Path(job.out) / "probe.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures
 
@@ -168,16 +173,18 @@ def _references(subject: Subject, rows: Sequence[Row]) -> list[dict[str, float]]
     return [{"nll": -float(score.sum(dtype="float64")), "tokens": len(score)} for score in scores]
 
 
-def _method(job: Job, rows: int, threads: int) -> str:
+def _method(job: Job, rows: int, info: EngineInfo) -> str:
     """For readers of a report."""
     count = min(job.latency_requests, rows)
     alone = (
-        f"One process for this model alone, {threads} engine threads. Latency: wall time of one request at a time, "
-        f"rendering and tokenising included, after {min(WARM_UP, count)} requests that do not count; {count} requests "
-        f"in {min(PASSES, count)} passes of like prompt lengths, the spread being that of the passes' medians. "
+        f"One process for this model alone, {info.threads} engine threads. Latency: wall time of one request at a "
+        f"time, rendering and tokenising included, after {min(WARM_UP, count)} requests that do not count; {count} "
+        f"requests in {min(PASSES, count)} passes of like prompt lengths, the spread being that of the medians of the "
+        "passes. "
         "Processor time and energy: over the same requests. Memory: the highest resident size up to their end."
     )
-    load = f" Under load: all {rows} rows, up to {BATCH} decoded together."
+    where = "" if info.device == "cpu" else f", on {info.device}"
+    load = f" Under load: all {rows} rows, up to {BATCH} decoded together{where}."
     return alone + load if job.answers else alone
 
 

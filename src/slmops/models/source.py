@@ -106,13 +106,14 @@ def _hush() -> None:
     logging.disable_progress_bar()
 
 
-def load_model(folder: Path, *, dtype: Any = None) -> PreTrainedModel:
-    """The causal language model in `folder`, from safetensors only, on the CPU and in evaluation mode.
+def load_model(folder: Path, *, dtype: Any = None, device: str = "cpu") -> PreTrainedModel:
+    """The causal language model in `folder`, from safetensors only and in evaluation mode.
 
     A model that was saved with a labelling head has it in the place of its own.
 
     Args:
         dtype: a torch dtype; as on disk when None.
+        device: where it is to compute, e.g. `cuda`.
     """
     from transformers import AutoModelForCausalLM
 
@@ -124,7 +125,7 @@ def load_model(folder: Path, *, dtype: Any = None) -> PreTrainedModel:
         from slmops.models.tag_head import TagHead, attach
 
         attach(model, TagHead.load(folder))
-    return model.eval()
+    return model.to(device).eval()
 
 
 def save_model(model: PreTrainedModel, out: Path, *, tokenizer_from: Path | None = None) -> None:

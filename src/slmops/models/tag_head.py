@@ -91,7 +91,7 @@ class TagHead(torch.nn.Module):
 def attach(model: PreTrainedModel, head: TagHead) -> None:
     """Put `head` in the place of the model's own."""
     head.replaced = (model.get_output_embeddings(),)
-    model.set_output_embeddings(head.to(model.dtype))
+    model.set_output_embeddings(head.to(model.device, model.dtype))
 
 
 def tag_head(model: PreTrainedModel) -> TagHead | None:

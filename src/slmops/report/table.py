@@ -17,8 +17,9 @@ CELL_WIDTH = 10
 PER_BLOCK = 6
 """Models beside each other; more than that stand in several blocks."""
 
-_COMPARED = ("baseline", "floor")
-"""What the shipped model must beat to be worth its making."""
+_COMPARED = (("student", "baseline"), ("shipped", "baseline"), ("shipped", "floor"))
+"""What must beat what for a teacher, and a model at all, to be worth their while; the first two learned alike and are
+both as they were trained."""
 
 
 def table(evidence: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -129,12 +130,12 @@ def _teacher(evidence: Mapping[str, Any], role: str) -> str:
 
 
 def _paired(evidence: Mapping[str, Any], subject: str) -> Iterator[str]:
-    """The shipped model against what it must beat; a freely named one against all others."""
+    """The models of a run against what they must beat; a freely named one against all others."""
     headline = evidence["headline"]
-    rivals = _COMPARED if subject == "shipped" else in_order(evidence["models"])
-    for rival in rivals:
-        if test := difference(evidence, subject, rival, headline):
+    pairs = _COMPARED if subject == "shipped" else [(subject, rival) for rival in in_order(evidence["models"])]
+    for ours, rival in pairs:
+        if test := difference(evidence, ours, rival, headline):
             yield (
-                f"{title(subject)} against {title(rival)}: {points(test.points)} points of {figure_name(headline)} "
+                f"{title(ours)} against {title(rival)}: {points(test.points)} points of {figure_name(headline)} "
                 f"[{points(test.low)} to {points(test.high)}], {p_value(test.p)}: {test.reading}"
             )

@@ -145,7 +145,9 @@ def _reasons(evidence: Mapping[str, Any], subject: str) -> Iterator[str]:
         yield _against(test, "so a language model is worth its cost here", "so nothing here needs a language model")
     elif evidence["floor_beaten"] is None:
         yield "No trivial floor was measured, so nothing shows that a language model is needed."
-    if "baseline" in evidence["models"] and (test := difference(evidence, subject, "baseline", headline)):
+    # Of like precision: what rounding costs is no fault of the teacher's.
+    taught = "student" if "student" in evidence["models"] else subject
+    if "baseline" in evidence["models"] and (test := difference(evidence, taught, "baseline", headline)):
         yield _against(test, "so the teacher's answers helped", "so the teacher is not shown to have helped")
     if isinstance(evidence["parity"], float):
         yield f"Quantising left {percent(evidence['parity'])} of its answers as they were, letter for letter."
@@ -167,11 +169,12 @@ def _kept(held: Held, headline: str) -> Iterator[str]:
 
 def _against(test: Difference, if_better: str, if_not: str) -> str:
     said = f"{points(test.points)} points, {points(test.low)} to {points(test.high)}, {p_value(test.p)}"
+    it = "Before quantising it" if test.ours == "student" else "It"
     if test.reading == "better":
-        return f"It beats {prose(test.theirs)} ({said}), {if_better}."
+        return f"{it} beats {prose(test.theirs)} ({said}), {if_better}."
     if test.reading == "worse":
-        return f"It is worse than {prose(test.theirs)} ({said}), {if_not}."
-    return f"It is not shown to beat {prose(test.theirs)} ({said}), {if_not}."
+        return f"{it} is worse than {prose(test.theirs)} ({said}), {if_not}."
+    return f"{it} is not shown to beat {prose(test.theirs)} ({said}), {if_not}."
 
 
 def _speed(held: Held) -> Iterator[str]:

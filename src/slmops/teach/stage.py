@@ -53,7 +53,7 @@ class Teach:
         tokenizer = Tokenizer.load(writer)
         ask = partial(
             label_pool,
-            load_engine(settings.engine, writer),
+            load_engine(settings.engine, writer, gpu=True),
             tokenizer,
             task,
             batch=settings.batch,
@@ -63,7 +63,7 @@ class Teach:
         answers = ask(rows[:AGREEMENT_ROWS], work=context.work / "first")
         figures: dict[str, float | str] = {}
         if writer is not model:
-            agrees = agreement(load_engine("transformers", model), answers, tokenizer, task)
+            agrees = agreement(load_engine("transformers", model, gpu=True), answers, tokenizer, task)
             _check_agreement(agrees, settings, context.progress)
             figures["agreement"] = agrees
         answers += ask(rows[AGREEMENT_ROWS:], work=context.work / "rest")
@@ -240,7 +240,7 @@ class Mix:
             if not others:
                 return []
             return opinions(
-                load_engine(settings.engine, inputs[f"engine_{teacher + 1}"] / "model"),
+                load_engine(settings.engine, inputs[f"engine_{teacher + 1}"] / "model", gpu=True),
                 tokenizers[teacher],
                 task,
                 others,

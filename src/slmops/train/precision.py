@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from slmops.models.device import fastest_device
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
@@ -71,7 +73,7 @@ def measured_rates(hidden: int, inner: int) -> tuple[float, float]:
 
     The two take turns, so that what else the machine does meets both; each is given the best of its rounds.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = fastest_device()
     made = torch.Generator().manual_seed(0)
     inputs, weight = (torch.randn(rows, hidden, generator=made) for rows in (_TOKENS, inner))
     pairs = [(inputs.to(device, dtype), weight.to(device, dtype)) for dtype in (torch.float32, torch.bfloat16)]

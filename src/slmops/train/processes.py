@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from slmops.models.device import fastest_device
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -56,7 +58,7 @@ class Processes:
         """The sum of each value over all processes, the same on each of them."""
         if self.count == 1:
             return list(values)
-        numbers = torch.tensor(values, dtype=torch.float64, device=device_type())
+        numbers = torch.tensor(values, dtype=torch.float64, device=fastest_device())
         dist.all_reduce(numbers)
         return [float(number) for number in numbers]
 
@@ -68,8 +70,3 @@ class Processes:
         """Go on when all have come here."""
         if self.count > 1:
             dist.barrier()
-
-
-def device_type() -> str:
-    """What a process computes on: `cuda` where there is a GPU, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

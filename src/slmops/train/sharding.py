@@ -16,12 +16,13 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from slmops.errors import BadInput
+from slmops.models.device import fastest_device
 from slmops.recipe.objective import CustomTerm, Objective
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
 from slmops.train.objectives.base import OF_TEACHER
 from slmops.train.objectives.make import all_needs
 from slmops.train.objectives.observe import run_to_answers
-from slmops.train.processes import Processes, device_type
+from slmops.train.processes import Processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,7 +73,7 @@ def shard(model: PreTrainedModel, fsdp: Fsdp, processes: Processes) -> None:
 
     Embeddings, last norm and head are one unit with the model itself, each layer is one of its own.
     """
-    mesh = init_device_mesh(device_type(), (processes.count,))
+    mesh = init_device_mesh(fastest_device(), (processes.count,))
     for layer in model.get_decoder().layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=fsdp.reshard_after_forward)
     fully_shard(model, mesh=mesh)

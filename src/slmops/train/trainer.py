@@ -14,6 +14,7 @@ import transformers
 from transformers import AutoConfig
 
 from slmops.errors import BadInput
+from slmops.models.device import fastest_device
 from slmops.models.layers import only_layers
 from slmops.models.rounding import to_int4_grid
 from slmops.models.source import load_model
@@ -113,7 +114,7 @@ def train(
     available, last = available_bytes(), last_checkpoint(work)
     transformers.set_seed(seed)
     precision = _precision(settings, folder, last, processes, told)
-    model = load_model(folder, dtype=precision.dtype)
+    model = load_model(folder, dtype=precision.dtype, device=fastest_device())
     if head is not None:
         attach(model, head)
     grids = _grids(model, rounding)
@@ -191,7 +192,9 @@ def _finished(trainer: Loop, model: transformers.PreTrainedModel, folder: Path) 
         for weight, master in zip(moving(made), weights, strict=True):
             weight.copy_(master)
     trainer.imitation.detach(model)
-    return Trained(made.eval(), watcher.history, int(watcher.history[-1]["tokens"]), watcher.seconds, watcher.figures())
+    return Trained(
+        made.cpu().eval(), watcher.history, int(watcher.history[-1]["tokens"]), watcher.seconds, watcher.figures()
+    )
 
 
 def _check(settings: Optimisation, validation: Sequence[Example]) -> None:

@@ -75,9 +75,9 @@ def trunk_states(
         ):
             for batch in batches(examples):
                 longest = len(examples[batch[-1]])
-                ids = torch.zeros(len(batch), longest, dtype=torch.long)
+                ids = torch.zeros(len(batch), longest, dtype=torch.long, device=model.device)
                 for row, i in enumerate(batch):
-                    ids[row, : len(examples[i])] = torch.tensor(examples[i].prompt + examples[i].answer)
+                    ids[row, : len(examples[i])] = ids.new_tensor(examples[i].prompt + examples[i].answer)
                 # No mask: attention is causal, and what stands on the right is not read.
                 hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
                 states |= {i: hidden[row, : len(examples[i])].clone() for row, i in enumerate(batch)}

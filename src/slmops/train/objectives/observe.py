@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from slmops.errors import BadInput
+from slmops.models.device import fastest_device
 from slmops.models.layers import layers_of
 from slmops.models.source import load_model
 from slmops.models.tag_head import tag_head
@@ -182,13 +183,14 @@ class Teacher:
         batches depend on the examples alone, so a resumed training computes the same bits.
         """
         answers = sum(len(example.answer) for example in examples)
-        width, dtype = self.model.config.hidden_size, self.model.dtype
+        width, dtype, device = self.model.config.hidden_size, self.model.dtype, fastest_device()
         if self.maps or answers * (1 + self.layers) * width * dtype.itemsize > MAX_STATES_BYTES:
             return
         with progress.task("run the uncut model", sum(map(len, examples)), "tokens") as task:
             for batch in batches(examples):
                 taken = [examples[i] for i in batch]
-                final, hidden, _ = self._states(collate(taken, pad=0))
+                inputs = {name: tensor.to(device) for name, tensor in collate(taken, pad=0).items()}
+                final, hidden, _ = self._states(inputs)
                 sizes = [len(example.answer) for example in taken]
                 parts = {layer: torch.split(states.to(dtype), sizes) for layer, states in hidden.items()}
                 for row, (example, own) in enumerate(zip(taken, torch.split(final, sizes), strict=True)):
