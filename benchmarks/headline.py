@@ -37,11 +37,8 @@ READERS: Mapping[str, Callable[[Path], Corpus]] = {
     "banking77": banking77.read,
     "dialogsum": dialogsum.read,
 }
-DRAWINGS: Mapping[Budget, Path] = {
-    "laptop": ROOT / "docs" / "headline.svg",
-    "gpu": ROOT / "docs" / "headline-gpu.svg",
-}
-RECORDS: Mapping[Budget, str] = {"laptop": "headline", "gpu": "headline-gpu"}
+RECORDS: Mapping[Budget, str] = {"laptop": "headline", "gpu": "headline-gpu", "times": "headline-times"}
+DRAWINGS: Mapping[Budget, Path] = {budget: ROOT / "docs" / f"{RECORDS[budget]}.svg" for budget in ("laptop", "gpu")}
 Groups = Mapping[ladder.Group, Sequence[ladder.Rung]]
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "headline.md"
 
@@ -90,7 +87,7 @@ def work_through(folder: Folder, arguments: argparse.Namespace) -> list[str]:
     chosen = cells if arguments.quick else chosen_cells(arguments.cells, arguments.budget)
     go = side_by_side if arguments.workers else run
     failed = go(chosen, folder, arguments)
-    if arguments.worker:
+    if arguments.worker or arguments.budget == "times":
         return failed
     show(list(fresh(folder.read(), cells).values()), len(cells), arguments)
     return failed
@@ -108,7 +105,10 @@ def parsed() -> argparse.Namespace:
         )
     parser.add_argument("--cells", metavar="GLOB", help="run these cells, e.g. 'snips.few.tags*'; none unless given")
     parser.add_argument(
-        "--budget", choices=[*RECORDS], default="laptop", help="gpu: another grid, trained longer on a GPU; never timed"
+        "--budget",
+        choices=[*RECORDS],
+        default="laptop",
+        help="gpu: another grid, trained longer; times: what its students take here",
     )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="with a GPU: N cells side by side")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -120,8 +120,10 @@ def parsed() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.quick and (arguments.readme or arguments.cells or arguments.list):
         parser.error("a quick run is one cell of its own, and its table is none to show")
-    if arguments.workers and arguments.budget == "laptop":
+    if arguments.workers and arguments.budget != "gpu":
         parser.error("cells that are timed run one at a time: --workers is for --budget gpu")
+    if arguments.readme and arguments.budget == "times":
+        parser.error("times stand in the table of --budget gpu")
     arguments.rows = arguments.home / ("headline-quick" if arguments.quick else "headline")
     return arguments
 
@@ -257,19 +259,19 @@ def _state(
 
 def show(records: Sequence[Record], cells: int, arguments: argparse.Namespace) -> None:
     """Table, figure and line of all records, out of so many `cells`."""
-    found = ladder.rungs(records)
+    timed = Folder(RESULTS / RECORDS["times"]).read() if arguments.budget == "gpu" else []
+    timed = list(fresh(timed, grid("times")).values())
+    found = ladder.rungs(records, timed)
     groups = ladder.grouped(found)
     chosen = {group: ladder.choose(members) for group, members in groups.items()}
     figures, spread = ladder.figures(chosen)
     figures |= {"cells": len(records), "cells_missing": cells - len(records)}
-    timed = arguments.budget == "laptop"
-    goals = {name: goal for name, goal in ladder.GOALS.items() if timed or not name.startswith("time_")}
     whole = ladder_text(found, groups, chosen)
     print(f"{whole}\n")
     if arguments.readme:
-        write_documents(whole, groups, chosen, missed_words(figures, goals), arguments.budget)
-    on = "; ".join(sorted({record["machine"] for record in records})) or None
-    publish(RECORDS[arguments.budget], figures, goals=goals, spread=spread, keep=not arguments.quick, on=on)
+        write_documents(whole, groups, chosen, missed_words(figures), arguments.budget)
+    on = "; ".join(sorted({record["machine"] for record in [*records, *timed]})) or None
+    publish(RECORDS[arguments.budget], figures, goals=ladder.GOALS, spread=spread, keep=not arguments.quick, on=on)
 
 
 def write_documents(
@@ -285,10 +287,12 @@ def write_documents(
         raise BadInput("no student of SNIPS with few labels has a record yet", hint="--cells 'snips.few*' makes some")
     short = f"{table.ladder({main: groups[main]}, chosen, short=True)}\n\n{table.NOTE}"
     drawing = DRAWINGS[budget]
-    for path, text in ((README, short), (PAGE, whole)):
-        picture = f"docs/{drawing.name}" if path is README else drawing.name
+    for path, place, text, picture in (
+        (README, RECORDS["laptop"], short, f"docs/{drawing.name}"),
+        (PAGE, RECORDS[budget], whole, drawing.name),
+    ):
         block = f"```text\n{text}\n```\n\n{missed}\n\n![Quality against latency and size]({picture})\n"
-        path.write_text(put_between(path.read_text(encoding="utf-8"), RECORDS[budget], block), encoding="utf-8")
+        path.write_text(put_between(path.read_text(encoding="utf-8"), place, block), encoding="utf-8")
     drawing.write_text(figure.draw(groups[main], chosen[main]), encoding="utf-8")
 
 
@@ -300,12 +304,12 @@ def ladder_text(found: Sequence[ladder.Rung], groups: Groups, chosen: Mapping[la
     return "\n\n".join([*parts, table.NOTE])
 
 
-def missed_words(figures: Mapping[str, float], goals: Mapping[str, float]) -> str:
+def missed_words(figures: Mapping[str, float]) -> str:
     """Which goals are missed, with what was reached, and how much of the grid is not there yet."""
-    reached = {name: f" {figures[name]:.3g}" if name in figures else " not measured" for name in goals}
-    said = [f"{name}{reached[name]} (goal {goals[name]:g})" for name in missed(figures, goals)]
-    met = f"Missed goals: {', '.join(said)}." if said else "All goals are met."
-    return f"{met} Of the grid's cells {figures['cells_missing']:.0f} have no record yet."
+    reached = {name: f" {figures[name]:.3g}" if name in figures else " not measured" for name in ladder.GOALS}
+    said = [f"{name}{reached[name]} (goal {ladder.GOALS[name]:g})" for name in missed(figures, ladder.GOALS)]
+    goals = f"Missed goals: {', '.join(said)}." if said else "All goals are met."
+    return f"{goals} Of the grid's cells {figures['cells_missing']:.0f} have no record yet."
 
 
 if __name__ == "__main__":

@@ -494,6 +494,29 @@ def test_workers_take_a_training_each_and_say_which_failed(part, tmp_path, monke
     assert headline.side_by_side(grid, folder, told) == []
 
 
+def test_times_of_a_shape_are_lent_to_what_was_trained_elsewhere(part, tmp_path) -> None:
+    cells, ladder = part("_headline.cells"), part("_headline.ladder")
+    on_gpu = {cell.name for cell in cells.grid("gpu")}
+    assert {cell.name for cell in cells.grid("times")} < on_gpu
+    assert all(cell.overrides()[-3:] == list(cells.ONE_PASS) for cell in cells.grid("times"))
+    (trained,) = rung_of(part, SMALL, 0.8, 0.8, seeds=1, ms=0, mb=10).records
+    trained = {**trained, "measured": {"shipped": {"weights_bytes": 1e7}}, "savings": {"weights_saving": 0.9}}
+    timed = {**trained, "measured": {"shipped": {"weights_bytes": 9e6, "latency_p50_ms": 7.0}}}
+    timed["savings"] = {"weights_saving": 0.91, "time_saving_torch": 0.95}
+    (rung,) = ladder.rungs([trained], [timed])
+    assert [rung.measured("shipped", what) for what in ("latency_p50_ms", "weights_bytes")] == [7.0, 1e7]
+    assert [rung.saved(what) for what in ("time_saving_torch", "weights_saving")] == [[0.95], [0.9]]
+    (alone,) = ladder.rungs([trained])
+    assert alone.measured("shipped", "latency_p50_ms") is None
+    assert alone.saved("time_saving_torch") == []
+
+
+def test_the_rows_for_times_are_few_but_what_a_teacher_is_fitted_on(part, tmp_path) -> None:
+    corpus = part("_headline.snips").read(write_snips(tmp_path, train=90, test=20))
+    brief = corpus.brief()
+    assert (brief.few, brief.pool, brief.validation, len(brief.test)) == (corpus.few, 4, 2, 12)
+
+
 def test_what_other_processes_shape_is_in_no_record_of_a_gpu(part) -> None:
     measured = {"latency_p50_ms": 9.0, "peak_rss_bytes": 1e9, "weights_bytes": 1e7, "weights_saving": 0.9}
     assert part("_headline.running")._size(measured) == {"weights_bytes": 1e7, "weights_saving": 0.9}
@@ -508,15 +531,15 @@ def test_the_documents_have_a_place_for_the_table(part, tmp_path, monkeypatch) -
         copy = tmp_path / getattr(headline, name).name
         copy.write_text(getattr(headline, name).read_text(encoding="utf-8"), encoding="utf-8")
         monkeypatch.setattr(headline, name, copy)
-    monkeypatch.setattr(headline, "DRAWINGS", {name: tmp_path / f"{name}.svg" for name in headline.RECORDS})
+    monkeypatch.setattr(headline, "DRAWINGS", {name: tmp_path / f"{name}.svg" for name in headline.DRAWINGS})
     small, large = rung_of(part, SMALL, 0.8, 0.7, ms=5, mb=10), rung_of(part, LARGE, 0.82, 0.8, ms=200, mb=100)
     groups, chosen = {("snips", "few"): [small, large]}, {("snips", "few"): small}
     figures = part("_headline.ladder").figures(chosen)[0] | {"cells_missing": 7}
-    said = headline.missed_words(figures, part("_headline.ladder").GOALS)
+    said = headline.missed_words(figures)
     assert "exact_match_kept 0.875 (goal 0.97)" in said
     assert "time_saving_same_engine not measured" in said
     whole = headline.ladder_text([small, large], groups, chosen)
-    for budget in headline.RECORDS:
+    for budget in headline.DRAWINGS:
         headline.write_documents(whole, groups, chosen, said, budget)
     assert "No cell" not in headline.README.read_text() + headline.PAGE.read_text()
     assert "lm-28" not in (readme := headline.README.read_text()).partition("headline:begin")[2]

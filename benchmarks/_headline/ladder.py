@@ -52,10 +52,14 @@ Group = tuple[str, str]
 
 @dataclass(frozen=True)
 class Rung:
-    """One way to make a student (or, without one, a teacher) and its records, one for each seed."""
+    """One way to make a student (or, without one, a teacher) and its records, one for each seed.
+
+    `timed` is a record of the same shape on a laptop, where these hold no times.
+    """
 
     name: str
     records: Sequence[Record]
+    timed: Record | None = None
 
     @property
     def group(self) -> Group:
@@ -83,7 +87,16 @@ class Rung:
     def measured(self, role: str, what: str) -> float | None:
         """Latency or size, over seeds."""
         found = [record["measured"].get(role, {}).get(what) for record in self.records]
-        return None if None in found else fmean(found)
+        if None in found:
+            return self.timed["measured"].get(role, {}).get(what) if self.timed else None
+        return fmean(found)
+
+    def saved(self, what: str) -> list[float]:
+        """A saving against the teacher of each seed, or of the record that was timed; empty where it is not known."""
+        each = [record["savings"][what] for record in self.records if what in record["savings"]]
+        if len(each) == len(self.records):
+            return each
+        return [self.timed["savings"][what]] if self.timed and what in self.timed["savings"] else []
 
     def kept(self, part: str) -> list[float]:
         """Shares of the teacher's main figures that the shipped model keeps; one of a teacher that has nothing is 0."""
@@ -106,11 +119,13 @@ class Rung:
         return paired_bootstrap(self.each("student"), self.each("baseline"), seed=0)
 
 
-def rungs(records: Iterable[Record]) -> list[Rung]:
+def rungs(records: Iterable[Record], timed: Iterable[Record] = ()) -> list[Rung]:
+    """By rung; `timed` are the records to take times from where these hold none."""
     found: dict[str, list[Record]] = {}
     for record in records:
         found.setdefault(record["rung"], []).append(record)
-    return [Rung(name, sorted(of_one, key=lambda one: one["cell"])) for name, of_one in found.items()]
+    times = {record["rung"]: record for record in timed}
+    return [Rung(name, sorted(of_one, key=lambda one: one["cell"]), times.get(name)) for name, of_one in found.items()]
 
 
 def grouped(found: Iterable[Rung]) -> dict[Group, list[Rung]]:
@@ -158,8 +173,7 @@ def _figures(rung: Rung) -> tuple[dict[str, float], dict[str, Sequence[float]]]:
     values: dict[str, float] = {}
     ends: dict[str, Sequence[float]] = {}
     for name in SAVINGS:
-        each = [record["savings"][name] for record in rung.records if name in record["savings"]]
-        if len(each) == len(rung.records):
+        if each := rung.saved(name):
             values[name], ends[name] = fmean(each), (min(each), max(each))
     for figure in rung.main:
         for role in ROLES:

@@ -70,6 +70,8 @@ class Work:
         Raises:
             BadInput: the recipe does not know a setting of the cell, or the data are too few.
         """
+        if cell.budget == "times":
+            corpus, folder = corpus.brief(), folder / "times"
         files: Files = write(corpus, cell.setting, cell.seed, folder / f"{cell.task}-{cell.setting}-s{cell.seed}")
         recipe = Recipe.load(cell.recipe, [*files.overrides(), *cell.overrides()])
         return cls(cell, corpus, recipe, graph(recipe, with_student=cell.student is not None))
@@ -133,7 +135,7 @@ def record(cell: Cell, corpus: Corpus, result: RunResult) -> Record:
         "cell": cell.name,
         "rung": cell.rung,
         "asked": cell.asked(),
-        "machine": machine() if cell.budget == "laptop" else machine_with_gpu(),
+        "machine": machine_with_gpu() if cell.budget == "gpu" else machine(),
         "commit": commit(),
         "rows": json.loads((made["data"] / "data.json").read_text(encoding="utf-8"))["rows"],
         "left_out": dict(corpus.left_out),
@@ -149,7 +151,7 @@ def record(cell: Cell, corpus: Corpus, result: RunResult) -> Record:
         models = evidence["models"].items()
         found["measured"] = {role: {name: one[name] for name in MEASURED if name in one} for role, one in models}
         found["savings"] = evidence["savings"]
-        if cell.budget != "laptop":
+        if cell.budget == "gpu":
             found["measured"] = {role: _size(measured) for role, measured in found["measured"].items()}
             found["savings"] = _size(found["savings"])
     steps = result.artifacts.items()
