@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+
+from slmops import Recipe
+from slmops.pipeline.plan import nodes_for
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 QUALITY = {"exact_match": 0.8, "field_f1": 0.9}
@@ -242,3 +249,37 @@ def test_no_training_goes_on_from_another(benchmark, tiny, tmp_path, monkeypatch
     assert list(tmp_path.glob("first/checkpoints/checkpoint-*"))
     assert [len(run["steps"]) for run in found] == [7, 7]
     assert found[0]["end"] == found[1]["end"]
+
+
+def test_what_a_teacher_is_worth_is_told_over_all_rows_and_by_seed(benchmark) -> None:
+    worth = benchmark("worth")
+    rows = np.arange(200)
+    first = {"baseline": rows < 60, "student": rows < 90, "shipped": rows < 80, "floor": rows < 10}
+    second = {**first, "student": rows < 70, "shipped": rows < 60}
+    found = [{role: right.astype(float) for role, right in one.items()} for one in (first, second)]
+    values, spread = worth.figures(found)
+    assert values["rows"] == 400
+    assert values["exact_match_student"] == pytest.approx(0.4)
+    assert values["student_over_baseline_points"] == pytest.approx(10)
+    assert spread["student_over_baseline_points_seeds"] == pytest.approx((5, 15))
+    low, high = spread["student_over_baseline_points"]
+    assert 5 < low == values["student_over_baseline_points_low"] < 10 < high < 15
+    assert benchmark("_contract").missed(values, worth.GOALS) == []
+    level = [{**one, "shipped": one["baseline"]} for one in found]
+    assert benchmark("_contract").missed(worth.figures(level)[0], worth.GOALS) == ["shipped_over_baseline_points_low"]
+
+
+def test_what_a_teacher_is_worth_is_asked_of_the_demo_without_asking_the_teacher(benchmark) -> None:
+    worth, running = benchmark("worth"), benchmark("_headline.running")
+    recipe = Recipe.load(worth.RECIPE, [*worth.COMMON, *worth.ON_GPU, "seed=12"])
+    made = running.needed(nodes_for(recipe), {worth.SCORED + role for role in worth.ROLES})
+    scored = {node.id for node in made if node.id.startswith(worth.SCORED)}
+    assert scored == {worth.SCORED + role for role in worth.ROLES}
+
+
+def test_training_on_a_gpu_is_not_measured_without_one() -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    script = Path(__file__).parents[1] / "benchmarks" / "gpu" / "train.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode
+    assert done.stderr.strip() == "there is no GPU here: make bench-train measures on the processor"
