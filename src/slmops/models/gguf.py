@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 
 @contextmanager
@@ -21,13 +21,13 @@ def read_once() -> Iterator[None]:
     class Reader(gguf.GGUFReader):
         def _get(self, *arguments: Any, **named: Any) -> Any:
             # A slice of a mapped file is a mapped file of its own, and to make one takes longer than to read it.
-            self.data = np.asarray(self.data)
+            self.data = cast(Any, np.asarray(self.data))
             return super()._get(*arguments, **named)
 
     slow = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
     try:
-        gguf.GGUFReader = cache(Reader)
-        gguf.get_tensor_name_map = cache(gguf.get_tensor_name_map)
+        for name, function in {**slow, "GGUFReader": Reader}.items():
+            setattr(gguf, name, cache(function))
         yield
     finally:
         for name, function in slow.items():
