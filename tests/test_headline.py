@@ -498,7 +498,7 @@ def test_times_of_a_shape_are_lent_to_what_was_trained_elsewhere(part, tmp_path)
     cells, ladder = part("_headline.cells"), part("_headline.ladder")
     on_gpu = {cell.name for cell in cells.grid("gpu")}
     assert {cell.name for cell in cells.grid("times")} < on_gpu
-    assert all(cell.overrides()[-3:] == list(cells.ONE_PASS) for cell in cells.grid("times"))
+    assert all(cell.overrides()[-4:] == list(cells.ONE_PASS) for cell in cells.grid("times"))
     (trained,) = rung_of(part, SMALL, 0.8, 0.8, seeds=1, ms=0, mb=10).records
     trained = {**trained, "measured": {"shipped": {"weights_bytes": 1e7}}, "savings": {"weights_saving": 0.9}}
     timed = {**trained, "measured": {"shipped": {"weights_bytes": 9e6, "latency_p50_ms": 7.0}}}

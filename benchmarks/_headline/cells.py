@@ -60,8 +60,12 @@ BUDGETS: Mapping[Budget, tuple[str, ...]] = {
 """What a training may take: two cores for an hour, passes without end, or two cores for as little as gives the time
 that a student of the GPU's takes."""
 
-ONE_PASS = ("teachers.0.fit.epochs=1", "train.epochs=1", "train.baseline_epochs=1")
-"""How long a student takes follows from its shape, not from what it learned; a teacher must have learned to end."""
+ONE_PASS = (
+    *("teachers.0.fit.epochs=1", "train.epochs=1", "train.baseline_epochs=1"),
+    "compress.algorithm=rtn",
+)
+"""How long a student takes follows from its shape and bits, not from what it learned or how it was rounded; a teacher
+must have learned to end."""
 
 SETTING: Mapping[Setting, tuple[str, ...]] = {
     "few": (),
