@@ -30,6 +30,7 @@ from slmops.tasks.figures import Array
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "support.yaml"
+SEEDS, ROWS = (11, 12, 13), 1000
 ROLES = ("baseline", "student", "shipped", "floor")
 PAIRS = (("student", "baseline"), ("shipped", "baseline"), ("student", "floor"), ("shipped", "floor"))
 GOALS = {
@@ -51,8 +52,8 @@ Judged = Mapping[str, Array]
 def main() -> None:
     first, *_ = __doc__.splitlines()
     parser = argparse.ArgumentParser(description=first)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13], help="of rows and training alike")
-    parser.add_argument("--rows", type=int, default=1000, help="test rows of each seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of rows and training alike")
+    parser.add_argument("--rows", type=int, default=ROWS, help="test rows of each seed")
     parser.add_argument("--home", type=Path, default=ROOT / ".slmops", help="folder of the store and the history")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
     parser.add_argument("--quick", action="store_true", help="few rows and steps; the result is not kept")
@@ -72,7 +73,7 @@ def main() -> None:
         values | {"seeds": len(seeds)},
         goals=GOALS,
         spread=spread,
-        keep=not (arguments.quick or arguments.set),
+        keep=not (arguments.quick or arguments.set or arguments.rows < ROWS or len(seeds) < len(SEEDS)),
         on=machine_with_gpu() if gpu else machine(),
     )
 

@@ -15,7 +15,7 @@ from slmops.engines import load_engine, on_gpu
 from slmops.engines.base import Sampling
 from slmops.models.device import fastest_device
 from slmops.models.rounding import to_int4_grid
-from slmops.models.source import load_model, save_model
+from slmops.models.source import save_model
 from slmops.progress import Silent
 from slmops.recipe.objective import ForwardKl, HiddenTerm, TextTerm
 from slmops.recipe.training import Optimisation, Rounding
@@ -128,8 +128,3 @@ def test_weights_are_rounded_there_as_here():
     assert errors[0] == pytest.approx(errors[1], rel=0.05)
     weight = models[1].get_decoder().layers[1].mlp.down_proj.weight
     assert torch.equal(to_int4_grid(weight, 16), weight)
-
-
-@needs_gpu
-def test_a_model_can_be_put_there_with_its_head(tiny):
-    assert load_model(tiny.folder, device="cuda").device.type == "cuda"

@@ -55,7 +55,7 @@ BUDGETS: Mapping[Budget, tuple[str, ...]] = {
         *("teach.engine=transformers", "evaluate.quantised_teacher=false", "evaluate.latency_requests=3"),
         *("teachers.0.fit.precision=fp32", "train.precision=fp32"),
     ),
-    "times": (),
+    "times": (),  # `ONE_PASS`, which comes last: it takes back what a student asks for
 }
 """What a training may take: two cores for an hour, passes without end, or two cores for as little as gives the time
 that a student of the GPU's takes."""
