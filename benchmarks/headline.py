@@ -300,6 +300,8 @@ def ladder_text(found: Sequence[ladder.Rung], groups: Groups, chosen: Mapping[la
     """All that is known, as text."""
     teachers = [rung for rung in found if rung.is_teacher]
     parts = [table.ladder(groups, chosen)] if groups else ["no student has a record yet"]
+    trained = ladder.compared(found)
+    parts += [table.trainings(trained)] if trained else []
     parts += [table.teachers(teachers)] if teachers else []
     return "\n\n".join([*parts, table.NOTE])
 

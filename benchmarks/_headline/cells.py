@@ -14,7 +14,8 @@ from _headline.corpus import Setting
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SEEDS = (1, 2, 3)
-PRECISIONS: tuple[Literal["int8", "int4"], ...] = ("int8", "int4")
+Precision = Literal["int8", "int4"]
+PRECISIONS: tuple[Precision, ...] = ("int8", "int4")
 TASKS = {"snips": "SNIPS", "banking77": "Banking77", "dialogsum": "DialogSum"}
 SETTINGS: tuple[Setting, ...] = ("few", "all")
 
@@ -144,7 +145,10 @@ DEEP, FREQUENT = 20, 12_000
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid. Without a student it is a way to fit the teacher, of which only validation is known."""
+    """One point of the grid. Without a student it is a way to fit the teacher, of which only validation is known.
+
+    Without a precision the student is not shipped: the cell asks what training makes of it.
+    """
 
     task: str
     setting: Setting
@@ -152,7 +156,7 @@ class Cell:
     student: Student | None = None
     objective: str = "default"
     heal: str = "unhealed"
-    precision: Literal["int8", "int4"] = "int8"
+    precision: Precision | None = "int8"
     teacher: str = "recipe"
     budget: Budget = "laptop"
     extra: tuple[str, ...] = field(default=(), compare=False)
@@ -162,7 +166,8 @@ class Cell:
         """The cell's name without its seed: what cells of a budget that differ in nothing else have in common."""
         if self.student is None:
             return f"{self.task}.{self.setting}.teacher-{self.teacher}"
-        return f"{self.task}.{self.setting}.{self.student.name}.{self.objective}.{self.heal}.{self.precision}"
+        ships = self.precision or "unshipped"
+        return f"{self.task}.{self.setting}.{self.student.name}.{self.objective}.{self.heal}.{ships}"
 
     @property
     def name(self) -> str:
@@ -182,7 +187,7 @@ class Cell:
         told = [f"seed={self.seed}", *SETTING[self.setting], *TEACHERS[self.teacher], *BUDGETS[self.budget]]
         if self.student is not None:
             told += [*self.student.overrides(), *OBJECTIVES[self.objective], *HEALING[self.heal]]
-            told.append(f"compress.precision={self.precision}")
+            told += [f"compress.precision={self.precision}"] if self.precision else []
         return [*told, *(ONE_PASS if self.budget == "times" else ()), *self.extra]
 
     def asked(self) -> dict[str, Any]:
@@ -198,10 +203,11 @@ LANGUAGE_ALL_TOKENS = [Student("language", layers, vocabulary="keep") for layers
 CHOSEN_OTHERWISE = [Student("language", 12, choose) for choose in ("first", "even")]
 NARROW = [Student("language", 20, channels=1024), Student("tags", 6, "first", channels=1024)]
 CLASSIFIERS = [Student("language", 6, "first"), Student("tags", 6, "first"), Student("language", 4, "first")]
-LONG = [Student("tags", 12, "first", vocabulary, passes=15) for vocabulary in ("trim", "frequent")]
 HEALED = [LANGUAGE[1], TAGS[0], LANGUAGE[3]]
-COMPARED = Student("language", 12)
-"""The student that objectives are compared on."""
+COMPARED = Student("language", 20, passes=4)
+"""The student that objectives are compared on: deep enough to write JSON at all."""
+
+SUMMARISER = Student("language", 20)
 
 
 def grid(budget: Budget) -> list[Cell]:
@@ -212,13 +218,14 @@ def grid(budget: Budget) -> list[Cell]:
     if budget == "gpu":
         return on_gpu
     return [
-        replace(cell, budget="times", teacher="recipe") for cell in on_gpu if cell.student and cell.seed == SEEDS[0]
+        replace(cell, budget="times", teacher="recipe")
+        for cell in on_gpu
+        if cell.student and cell.precision and cell.seed == SEEDS[0]
     ]
 
 
 def _on_laptop() -> list[Cell]:
     first, second = [*TAGS[:2], *TAGS_FREQUENT, *LANGUAGE[:2]], [*TAGS[2:], *LANGUAGE[2:]]
-    compared = [name for name in OBJECTIVES if name != "default"]
     return [
         *(Cell("snips", "few", 1, teacher=teacher) for teacher in LAPTOP_TEACHERS),
         *_cells("snips", "few", [*first, *second], SEEDS[:1]),
@@ -227,35 +234,47 @@ def _on_laptop() -> list[Cell]:
         *_cells("banking77", "few", CLASSIFIERS, SEEDS),
         *_cells("snips", "all", first, SEEDS),
         *_cells("snips", "few", [*TAGS_ALL_TOKENS, *LANGUAGE_ALL_TOKENS, *CHOSEN_OTHERWISE, *NARROW], SEEDS[:1]),
-        *(Cell("snips", "few", seed, COMPARED, objective) for seed in SEEDS for objective in compared),
+        *_compared(SEEDS),
         *_cells("snips", "few", second, SEEDS[1:]),
         *_cells("banking77", "all", CLASSIFIERS, SEEDS),
         *_cells("dialogsum", "few", LANGUAGE[1:3], SEEDS),
     ]
 
 
+def _compared(seeds: Sequence[int]) -> Iterator[Cell]:
+    """The same student after every objective; what takes longest comes first."""
+    for seed, objective in product(seeds, reversed(OBJECTIVES)):
+        yield Cell("snips", "few", seed, COMPARED, objective, precision=None)
+
+
 def _on_gpu() -> list[Cell]:
-    """Fewer kinds of student, each from three seeds, some with more passes; first what shares no teacher."""
-    twelve, six = TAGS[1], TAGS[0]
+    """Fewer kinds of student, each from three seeds; first what shares no teacher."""
+    six, twelve, eight = TAGS[0], TAGS[1], TAGS[3]
+    compared = [replace(cell, extra=("train.batch_tokens=2048",)) for cell in _compared(SEEDS)]
     made = [
         *_cells("snips", "few", [twelve], SEEDS),
-        *_cells("snips", "all", [twelve], SEEDS),
+        *_cells("snips", "all", [twelve], SEEDS, precisions=["int8"]),
+        *_cells("snips", "few", [eight], SEEDS, precisions=["int4"]),
         *_cells("banking77", "few", [six], SEEDS),
-        *(cell for student in (*LONG, six, *TAGS_FREQUENT) for cell in _cells("snips", "few", [student], SEEDS)),
-        *_cells("snips", "all", LONG[:1], SEEDS),
-        *_cells("snips", "few", [TAGS[3]], SEEDS),
-        *_cells("snips", "few", LANGUAGE[:1], SEEDS),
-        *_cells("snips", "few", [COMPARED], SEEDS, heal="heal100k"),
-        *_cells("banking77", "few", CLASSIFIERS[:1], SEEDS),
-        *_cells("snips", "few", [COMPARED], SEEDS),
+        *_cells("dialogsum", "few", [SUMMARISER], SEEDS, precisions=[None]),
+        *compared[:: len(OBJECTIVES)],
+        *_cells("snips", "few", [six], SEEDS, precisions=["int4"]),
+        *(cell for cell in compared if cell.objective != "on-policy"),
+        *_cells("snips", "few", [LANGUAGE[1]], SEEDS, precisions=[None]),
+        *_cells("snips", "few", [LANGUAGE[1]], SEEDS, heal="heal100k", precisions=[None]),
     ]
     fitted = [Cell("snips", "few", 1, teacher=teacher, budget="gpu") for teacher in GPU_TEACHERS]
     return [*fitted, *(replace(cell, budget="gpu", teacher=GPU_TEACHER) for cell in made)]
 
 
 def _cells(
-    task: str, setting: Setting, students: Sequence[Student], seeds: Sequence[int], heal: str = "unhealed"
+    task: str,
+    setting: Setting,
+    students: Sequence[Student],
+    seeds: Sequence[int],
+    heal: str = "unhealed",
+    precisions: Sequence[Precision | None] = PRECISIONS,
 ) -> Iterator[Cell]:
-    """Each student from each seed in both precisions: the second costs its export and its answers alone."""
-    for seed, student, precision in product(seeds, students, PRECISIONS):
+    """Each student from each seed in every precision: a second one costs its export and its answers alone."""
+    for seed, student, precision in product(seeds, students, precisions):
         yield Cell(task, setting, seed, student, heal=heal, precision=precision)

@@ -79,6 +79,10 @@ class Rung:
     def is_teacher(self) -> bool:
         return self.records[0]["kept_layers"] is None
 
+    @property
+    def is_shipped(self) -> bool:
+        return "shipped" in self.records[0]["test"]
+
     def mean(self, part: str, role: str, figure: str) -> float | None:
         """A figure of `validation` or `test`, over seeds; None where it was not measured of each."""
         found = [record[part].get(role, {}).get(figure) for record in self.records]
@@ -129,12 +133,21 @@ def rungs(records: Iterable[Record], timed: Iterable[Record] = ()) -> list[Rung]
 
 
 def grouped(found: Iterable[Rung]) -> dict[Group, list[Rung]]:
-    """The rungs with students, by task and setting."""
-    students = [rung for rung in found if not rung.is_teacher]
+    """The rungs whose students are shipped, by task and setting."""
+    students = [rung for rung in found if rung.is_shipped]
     groups = {
         (task, setting): [r for r in students if r.group == (task, setting)] for task in TASKS for setting in SETTINGS
     }
     return {group: members for group, members in groups.items() if members}
+
+
+def compared(found: Iterable[Rung]) -> dict[Group, list[Rung]]:
+    """The rungs whose students are not shipped, by task and setting: what was asked is how to train them."""
+    groups: dict[Group, list[Rung]] = {}
+    for rung in found:
+        if not rung.is_shipped and not rung.is_teacher:
+            groups.setdefault(rung.group, []).append(rung)
+    return groups
 
 
 def choose(candidates: Sequence[Rung]) -> Rung:

@@ -26,7 +26,7 @@ from slmops.recipe.settings import Settings
 from slmops.tasks import from_description, metrics
 
 MEASURED = ("latency_p50_ms", "weights_bytes", "peak_rss_bytes")
-ON_VALIDATION = ("teacher", "shipped")
+ON_VALIDATION = ("teacher", "student", "shipped")
 SCORED, VALIDATED = "score:", "validation:"
 
 
@@ -74,7 +74,7 @@ class Work:
             corpus, folder = corpus.brief(), folder / "times"
         files: Files = write(corpus, cell.setting, cell.seed, folder / f"{cell.task}-{cell.setting}-s{cell.seed}")
         recipe = Recipe.load(cell.recipe, [*files.overrides(), *cell.overrides()])
-        return cls(cell, corpus, recipe, graph(recipe, with_student=cell.student is not None))
+        return cls(cell, corpus, recipe, graph(recipe, cell))
 
     def missing(self, home: Path) -> list[str]:
         """Ids of the nodes whose artifacts are not in the store of `home`."""
@@ -93,11 +93,8 @@ class Work:
         return record(self.cell, self.corpus, result)
 
 
-def graph(recipe: Recipe, *, with_student: bool) -> list[Node]:
-    """The recipe's nodes up to its evidence, and models measured on the validation rows as on the test rows.
-
-    Without a student nothing answers the test rows: a teacher is chosen on validation alone.
-    """
+def graph(recipe: Recipe, cell: Cell) -> list[Node]:
+    """The recipe's nodes up to what the cell asks for; models also answer the validation rows."""
     made = nodes_for(recipe)
     nodes = [*made, Node("validation", ValidationRows, Settings(), inputs={"data": "data"})]
     for node in made:
@@ -109,9 +106,18 @@ def graph(recipe: Recipe, *, with_student: bool) -> list[Node]:
                 node, id=VALIDATED + role, settings=settings, inputs={**node.inputs, "data": "validation"}
             )
             nodes.append(on_validation)
-    if not with_student:
-        return needed(nodes, {f"{VALIDATED}teacher"})
-    return needed(nodes, {"evaluate", *(node.id for node in nodes if node.id.startswith(VALIDATED))})
+    return needed(nodes, asked_for(cell))
+
+
+def asked_for(cell: Cell) -> set[str]:
+    """The last nodes of a cell's graph. A way to fit the teacher is chosen on validation alone."""
+    teacher = f"{VALIDATED}teacher"
+    if cell.student is None:
+        return {teacher}
+    if cell.precision is None:
+        scored = (SCORED + role for role in ("teacher", "baseline", "student", "floor"))
+        return {teacher, f"{VALIDATED}student", *scored}
+    return {teacher, f"{VALIDATED}shipped", "evaluate"}
 
 
 def needed(nodes: Sequence[Node], wanted: set[str]) -> list[Node]:
@@ -146,7 +152,7 @@ def record(cell: Cell, corpus: Corpus, result: RunResult) -> Record:
     for kind in ("each", "counts"):
         found[kind] = {part: {role: one[kind] for role, one in roles.items()} for part, roles in parts.items()}
     found |= {"measured": {}, "savings": {}, "kept_layers": cell.student.layers if cell.student else None}
-    if cell.student:
+    if cell.precision and cell.student:
         evidence = json.loads((made["evaluate"] / "evidence.json").read_text(encoding="utf-8"))
         models = evidence["models"].items()
         found["measured"] = {role: {name: one[name] for name in MEASURED if name in one} for role, one in models}

@@ -51,6 +51,22 @@ def _block(group: Group, members: Sequence[Rung], chosen: Rung, short: bool) -> 
         yield _model(rung, "shipped", f"{'>' if rung is chosen else ' '} {rung.label}", _worth(rung))
 
 
+def trainings(groups: Mapping[Group, Sequence[Rung]]) -> str:
+    """Students as they were trained, in PyTorch, best on validation first: objectives, healing."""
+    return "\n\n".join("\n".join(_trainings(group, members)) for group, members in groups.items())
+
+
+def _trainings(group: Group, members: Sequence[Rung]) -> Iterator[str]:
+    task, setting = group
+    yield f"{TASKS[task]}, {SETTINGS[setting]}: ways to train, in PyTorch"
+    yield _line("", "s", *[SHORT[figure] for figure in members[0].main] * 2, "", "", "worth")
+    yield RULE
+    for rung in sorted(members, key=lambda r: -(r.mean("validation", "student", r.main[0]) or 0)):
+        yield _model(rung, "student", f"  {rung.label}", _worth(rung))
+        if rung.group[0] == "dialogsum":
+            yield from (_model(rung, role, label) for role, label in _BESIDE if rung.mean("test", role, rung.main[0]))
+
+
 def _model(rung: Rung, role: str, label: str, worth: str = "") -> str:
     quality = [_share(rung.mean(part, role, figure)) for part in ("validation", "test") for figure in rung.main]
     ms, size = rung.measured(role, "latency_p50_ms"), rung.measured(role, "weights_bytes")

@@ -121,7 +121,9 @@ def losses(trainer: Any, job: dict[str, Any]) -> dict[str, float]:
     rows = list(dataset(job["rows"][: job["probe"]]))
     trainer.model.eval()
     with torch.no_grad():
-        batch = {name: tensor.to(trainer.model.device) for name, tensor in trainer.data_collator(rows).items()}
+        # A pack says its longest row as a plain number.
+        made, device = trainer.data_collator(rows).items(), trainer.model.device
+        batch = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in made}
         own = float(trainer.compute_loss(trainer.model, dict(batch)))
         if job["kind"] == "sft":
             return {"text": own}
