@@ -15,12 +15,13 @@ from slmops.engines import load_engine, on_gpu
 from slmops.engines.base import Sampling
 from slmops.models.device import fastest_device
 from slmops.models.rounding import to_int4_grid
-from slmops.models.source import save_model
+from slmops.models.source import load_model, save_model
 from slmops.progress import Silent
 from slmops.recipe.objective import ForwardKl, HiddenTerm, TextTerm
-from slmops.recipe.training import Optimisation, Rounding
+from slmops.recipe.training import Carve, Optimisation, Rounding
+from slmops.train.choose import choose_layers
 from slmops.train.examples import Example
-from slmops.train.objectives.observe import TeacherModel
+from slmops.train.objectives.observe import TeacherModel, answer_logits
 from slmops.train.tagged import new_head, tagged_examples
 from slmops.train.trainer import Trained, train
 from tests.families import IDS, make
@@ -66,6 +67,18 @@ def test_training_ends_near_where_the_processor_ends(tiny, tmp_path, monkeypatch
     told = [sys.executable, "-c", ON_THE_PROCESSOR, str(tiny.folder), str(tmp_path / "cpu"), str(freeze)]
     done = subprocess.run(told, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     assert there.history[-1]["text"] == pytest.approx(float(done.stdout.split()[-1]), rel=1e-2)
+
+
+@needs_gpu
+def test_layers_are_weighed_there(tiny, monkeypatch):
+    """The model that is cut stays where it was."""
+    seen = []
+    monkeypatch.setattr("slmops.train.choose.answer_logits", lambda *given: seen.append(given) or answer_logits(*given))
+    model = load_model(tiny.folder)
+    kept = choose_layers(model, examples(), Carve(layers=1), progress=Silent())
+    assert len(kept) == 1
+    assert {each.device.type for weighed, batch in seen for each in (weighed, *batch.values())} == {"cuda"}
+    assert model.device.type == "cpu"
 
 
 @needs_gpu

@@ -73,7 +73,7 @@ class Rung:
     @property
     def label(self) -> str:
         """The name without its group and what is nothing special."""
-        return ".".join(part for part in self.name.split(".")[2:] if part not in ("default", "unhealed"))
+        return ".".join(part for part in self.name.split(".")[2:] if part not in ("default", "unhealed", "unshipped"))
 
     @property
     def is_teacher(self) -> bool:

@@ -13,6 +13,7 @@ import torch
 
 from slmops.data.read import read_jsonl
 from slmops.models.carve import evenly_spaced, important_layers
+from slmops.models.device import fastest_device
 from slmops.models.tokenizer import Tokenizer
 from slmops.models.vocabulary import trim_vocabulary
 from slmops.progress import Progress
@@ -86,9 +87,10 @@ def choose_layers(
         return list(range(keep))
     if settings.choose == "even":
         return evenly_spaced(count, keep)
-    batch = collate(examples[:WEIGHED_ROWS], pad=0)
+    device = fastest_device()
+    batch = {name: tensor.to(device) for name, tensor in collate(examples[:WEIGHED_ROWS], pad=0).items()}
     # The order of the losses survives bfloat16; the student's own weights stay as they are.
-    weighed = copy.deepcopy(model).to(resolve_precision("auto", model.config).dtype)
+    weighed = copy.deepcopy(model).to(device, resolve_precision("auto", model.config).dtype)
 
     def loss() -> float:
         with torch.inference_mode():
