@@ -16,7 +16,7 @@ from slmops.errors import BadInput, SlmopsError
 from slmops.models.source import TOKENIZER_FILES, load_model, save_model, weights_bytes
 from slmops.models.tokenizer import Tokenizer
 from slmops.models.width import keep_channels, keep_heads
-from slmops.recipe.models import CompressSettings
+from slmops.recipe.compress import CompressSettings
 from tests.families import make
 from tests.tokenizer_kinds import tokenizer
 

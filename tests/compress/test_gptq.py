@@ -24,7 +24,7 @@ from slmops.models.source import load_model, save_model
 from slmops.models.tag_head import TagHead, attach
 from slmops.pipeline.stage import Context
 from slmops.progress import Silent
-from slmops.recipe.models import CompressSettings
+from slmops.recipe.compress import CompressSettings
 from slmops.tasks.marking import Marking
 from tests.families import FAMILIES, IDS, make
 from tests.tiny_task import SCHEMA, TASK

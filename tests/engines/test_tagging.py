@@ -21,7 +21,7 @@ from slmops.engines.tagging import best_spans
 from slmops.errors import BadInput
 from slmops.models.source import load_model, save_model
 from slmops.models.tag_head import TagHead, attach
-from slmops.recipe.models import CompressSettings
+from slmops.recipe.compress import CompressSettings
 from slmops.tasks.marking import Marking
 from slmops.train.collate import collate
 from slmops.train.examples import Example

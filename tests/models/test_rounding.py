@@ -11,7 +11,7 @@ from slmops.compress.convert import convert
 from slmops.engines import load_engine
 from slmops.models.rounding import to_int4_grid
 from slmops.models.source import save_model
-from slmops.recipe.models import CompressSettings
+from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import TextTerm
 from slmops.recipe.training import Optimisation, Rounding
 from slmops.train.examples import Example

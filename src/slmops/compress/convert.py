@@ -14,7 +14,7 @@ from slmops.compress.behead import behead
 from slmops.errors import BadInput, SlmopsError
 from slmops.models.source import TOKENIZER_FILES
 from slmops.models.tag_files import TAGS, WEIGHTS, is_tagger
-from slmops.recipe.models import CompressSettings
+from slmops.recipe.compress import CompressSettings
 
 ALGORITHMS = {"rtn": "default", "gptq": "default", "k_quant": "k_quant"}
 """Our names to the builder's, whose `default` is the runtime's own symmetric round-to-nearest kernel.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from slmops.models.source import weights_bytes
 from slmops.pipeline.stage import Context
-from slmops.recipe.models import CompressSettings
+from slmops.recipe.compress import CompressSettings
 
 
 class Convert:

@@ -4,38 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from slmops.recipe.compress import CompressSettings
 from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
 from slmops.recipe.settings import FolderName, Settings
 from slmops.recipe.task import TaskSettings
 from slmops.recipe.teaching import TeachSettings
 from slmops.recipe.training import StudentSettings, TrainSettings, TransformersTeacher
-
-
-class CompressSettings(Settings):
-    """How the student is shipped."""
-
-    runtime: Literal["onnxruntime-genai"] = Field("onnxruntime-genai", description="What runs the shipped model.")
-    precision: Literal["int4", "int8", "fp32"] = Field("int4", description="Of the shipped weights.")
-    algorithm: Literal["rtn", "k_quant", "gptq"] = Field(
-        "rtn",
-        description="How values are chosen. rtn rounds to nearest; gptq (int4 alone, int8 loses nothing to rtn) rounds "
-        "the layers so that what they make of the training rows changes least.",
-    )
-    calibration_tokens: int = Field(4096, ge=256, description="Of the training rows, to measure layers on for gptq.")
-    block_size: Literal[16, 32, 64, 128] = Field(32, description="Weights that share one scale.")
-    head: Literal["int4", "int8"] = Field(
-        "int8", description="Of the head of an int4 model, and of the embedding where they are one matrix."
-    )
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether rows are needed to choose the values."""
-        return self.algorithm == "gptq" and self.precision == "int4"
 
 
 class BundleSettings(Settings):

@@ -22,8 +22,9 @@ from slmops.evaluate.stage import (
 from slmops.models.source import local_path
 from slmops.pipeline.plan.names import fetched_node, fitted_node, nth_node, shipped_node
 from slmops.pipeline.stage import Node
+from slmops.recipe.compress import CompressSettings
 from slmops.recipe.evaluate import Running
-from slmops.recipe.models import CompressSettings, Recipe
+from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.report.stage import Report, ReportSettings
 from slmops.tasks import figure_names

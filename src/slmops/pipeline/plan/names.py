@@ -10,7 +10,8 @@ from slmops.compress.stage import Convert
 from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
 from slmops.pipeline.stage import Node
-from slmops.recipe.models import CompressSettings, Recipe
+from slmops.recipe.compress import CompressSettings
+from slmops.recipe.models import Recipe
 from slmops.recipe.objective import Objective, Term, TextTerm, term_names
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine

@@ -18,7 +18,8 @@ from slmops.pipeline.plan.names import (
 )
 from slmops.pipeline.plan.student import student_base
 from slmops.pipeline.stage import Node
-from slmops.recipe.models import CompressSettings, Recipe
+from slmops.recipe.compress import CompressSettings
+from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
 from slmops.recipe.training import Asking, Optimisation
