@@ -116,6 +116,29 @@ class Running(Settings):
     )
 
 
+class ParitySettings(Settings):
+    """How closely the bundle must answer as the student that it was made from; see `slmops.evaluate.parity`."""
+
+    rows: int = Field(48, ge=1, description="Test rows that both answer, from the shortest to the longest.")
+    max_first_token_kl: float = Field(
+        0.1,
+        ge=0,
+        description="Mean divergence of the first token's probabilities from the student's, in nats; of a model that "
+        "labels, that of the labels it reads off a message.",
+    )
+    max_token_kl: float = Field(
+        0.1, ge=0, description="The same, on average over all tokens of the student's answers, or over single labels."
+    )
+    min_agreement: Share = Field(
+        0.9, description="Share of the tokens of the student's answers that the bundle chooses too; or of the labels."
+    )
+    max_drop: Share = Field(
+        0.1,
+        description="The task's main figure may lie this far below the student's; more fails where the whole 95 % "
+        "interval says so.",
+    )
+
+
 class EvaluateSettings(Running):
     """What is measured, and what must hold of it."""
 
@@ -141,6 +164,9 @@ class EvaluateSettings(Running):
         None, description="Rows that once failed in production; all must pass, unless a gate says otherwise."
     )
     judge: JudgeSettings | None = Field(None, description="Judges open answers; null judges none.")
+    parity: ParitySettings = Field(
+        default_factory=ParitySettings, description="The bundle against the student; a bundle that fails is not placed."
+    )
 
     @model_validator(mode="after")
     def _gates_have_what_they_need(self) -> EvaluateSettings:
