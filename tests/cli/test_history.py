@@ -69,8 +69,8 @@ def test_store_commands(slmops, two_runs, tmp_path):
     assert json.loads(slmops("store", "size", "--json").stdout)["artifacts"] == 8
     assert slmops("store", "size").stdout.startswith("8 artifacts")
     assert slmops("store", "gc").stdout.startswith("freed 0 artifacts")
-    assert slmops("store", "gc", "--keep-runs", "1", "--dry-run").stdout.startswith("would free 3 artifacts")
-    assert json.loads(slmops("store", "gc", "--keep-runs", "1", "--json").stdout)["artifacts"] == 3
+    assert slmops("store", "gc", "--keep-runs", "1", "--dry-run").stdout.startswith("would free 4 artifacts")
+    assert json.loads(slmops("store", "gc", "--keep-runs", "1", "--json").stdout)["artifacts"] == 4
     assert slmops("store", "verify", "--quiet").stdout == "every artifact is whole\n"
 
     victim = next((tmp_path / ".slmops" / "store").glob("*/files/table.txt"))

@@ -18,8 +18,8 @@ from slmops.report.page import page
 
 EVIL = "<script>alert(1)</script>&\"'"
 CHAPTERS = (
-    "compare", "tradeoff", "parity", "failures", "regression", "judged", "calibration", "data", "training", "compression",
-    "cost", "method", "lineage", "reproduce",
+    "compare", "tradeoff", "parity", "failures", "regression", "judged", "calibration", "data", "training",
+    "compression", "cost", "method", "lineage", "reproduce",
 )  # fmt: skip
 
 

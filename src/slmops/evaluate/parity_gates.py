@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from slmops.evaluate.parity import Measured, Parity
-from slmops.recipe.evaluate import ParitySettings
+from slmops.recipe.evaluate import ParityBounds, ParitySettings
 
 _SAME = {
     "parity_prompts": "the student's own tokens",
@@ -27,20 +27,24 @@ def parity_verdicts(parity: Parity, settings: ParitySettings) -> list[dict[str, 
         fault = faults.get(figure)
         said = fault.message if fault else f"the same on all {parity.rows} rows"
         verdicts.append(_verdict(figure, None, wanted, fault is None, said))
-    return verdicts + (list(_figures(parity.measured, settings)) if parity.measured else [])
+    if parity.measured:
+        verdicts += [
+            *_figures(parity.measured, settings.bounds(parity.shipped)),
+            _drop(parity.measured, settings.max_drop),
+        ]
+    return verdicts
 
 
-def _figures(measured: Measured, settings: ParitySettings) -> Iterator[dict[str, Any]]:
+def _figures(measured: Measured, bounds: ParityBounds) -> Iterator[dict[str, Any]]:
     for figure, kl, most in (
-        ("parity_first_token_kl", measured.first_token_kl_nats, settings.max_first_token_kl),
-        ("parity_token_kl", measured.token_kl_nats, settings.max_token_kl),
+        ("parity_first_token_kl", measured.first_token_kl_nats, bounds.max_first_token_kl),
+        ("parity_token_kl", measured.token_kl_nats, bounds.max_token_kl),
     ):
-        said = f"{kl:.4f} nats {_held(kl <= most)} at most {most:g}"
+        said = f"{kl:.3g} nats {_held(kl <= most)} at most {most:g}"
         yield _verdict(figure, kl, f"at most {most:g} nats", kl <= most, said, max=most)
-    agreed, least = measured.agreement, settings.min_agreement
+    agreed, least = measured.agreement, bounds.min_agreement
     said = f"{agreed:.3f} ({measured.same_answers:.3f} of whole answers) {_held(agreed >= least)} at least {least:g}"
     yield _verdict("parity_agreement", agreed, f"at least {least:g}", agreed >= least, said, min=least)
-    yield _drop(measured, settings.max_drop)
 
 
 def _drop(measured: Measured, most: float) -> dict[str, Any]:

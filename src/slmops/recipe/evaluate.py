@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -116,27 +116,52 @@ class Running(Settings):
     )
 
 
+class ParityBounds(NamedTuple):
+    """What a bundle may differ from its student by; see `ParitySettings`."""
+
+    max_first_token_kl: float
+    max_token_kl: float
+    min_agreement: float
+
+
+PARITY_BOUNDS = {
+    "int4": ParityBounds(0.5, 0.1, 0.8),
+    "int8": ParityBounds(0.05, 0.02, 0.97),
+    "float": ParityBounds(0.0001, 0.0001, 0.99),
+}
+"""By the narrowest weights of what ships: what rounding alone does, with room; see docs/adr/0014."""
+
+
 class ParitySettings(Settings):
-    """How closely the bundle must answer as the student that it was made from; see `slmops.evaluate.parity`."""
+    """How closely the bundle must answer as the student that it was made from; see `slmops.evaluate.parity`.
+
+    A bound that is null is that of the precision that ships.
+    """
 
     rows: int = Field(48, ge=1, description="Test rows that both answer, from the shortest to the longest.")
-    max_first_token_kl: float = Field(
-        0.1,
+    max_first_token_kl: float | None = Field(
+        None,
         ge=0,
         description="Mean divergence of the first token's probabilities from the student's, in nats; of a model that "
-        "labels, that of the labels it reads off a message.",
+        "labels, that of all labels of a message.",
     )
-    max_token_kl: float = Field(
-        0.1, ge=0, description="The same, on average over all tokens of the student's answers, or over single labels."
+    max_token_kl: float | None = Field(
+        None, ge=0, description="The same per token of the student's answers, or per label."
     )
-    min_agreement: Share = Field(
-        0.9, description="Share of the tokens of the student's answers that the bundle chooses too; or of the labels."
+    min_agreement: Share | None = Field(
+        None, description="Share of the tokens of the student's answers, or of the labels, that the bundle chooses too."
     )
     max_drop: Share = Field(
         0.1,
-        description="The task's main figure may lie this far below the student's; more fails where the whole 95 % "
-        "interval says so.",
+        description="The task's main figure may lie this far below the student's; it fails where the whole 95 % "
+        "interval lies beyond.",
     )
+
+    def bounds(self, precision: str) -> ParityBounds:
+        """Those that are set, and for the others those of weights of this precision, e.g. `int4+int8`."""
+        usual = PARITY_BOUNDS[next((name for name in ("int4", "int8") if name in precision), "float")]
+        own = {name: getattr(self, name) for name in usual._fields}
+        return usual._replace(**{name: value for name, value in own.items() if value is not None})
 
 
 class EvaluateSettings(Running):
