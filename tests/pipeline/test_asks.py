@@ -25,15 +25,20 @@ class Longest(Asks):
     version = 1
     libraries = ("pydantic",)
 
-    def run(self, inputs: Mapping[str, Path], settings: AskingSettings, context: Context) -> Mapping[str, float | str]:
+    def run(
+        self,
+        inputs: Mapping[str, Path],  # noqa: ARG002 - it hands them on by name
+        settings: AskingSettings,
+        context: Context,
+    ) -> Mapping[str, float | str]:
         def toy(text: str) -> ToySettings:
             return ToySettings(text=text, calls=settings.calls)
 
         nodes = [Node(f"try:{text}", Toy, toy(text), {"first": "given"}) for text in settings.wanted]
         found = {name: (path / "text.txt").read_text() for name, path in context.make(nodes).items()}
         best = max(found, key=lambda name: len(found[name]))
-        again = [*nodes, Node("last", Toy, toy("!"), {"first": best, "second": "given"})]
-        path = context.make(again)["last"]
+        last = Node("last", Toy, toy("!"), {"first": best, "second": "given"})
+        path = context.make([last])["last"]
         (context.out / "text.txt").write_text((path / "text.txt").read_text())
         return {"tried": len(nodes)}
 

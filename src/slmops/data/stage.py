@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from slmops.data.check import Screen, answered, check_labels, task_for, text_digest
 from slmops.data.formats import Placed
-from slmops.data.read import read_rows, write_jsonl
+from slmops.data.read import read_jsonl, read_rows, write_jsonl
 from slmops.data.regression import checked, read_regression
 from slmops.data.split import split
 from slmops.errors import BadInput
@@ -151,6 +152,24 @@ class PrepareRegression:
         description = json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8"))
         rows = checked(read_regression(inputs["suite"], description["kind"]), from_description(description))
         _write_json(context.out / "task.json", description)
+        return {"rows": write_jsonl(context.out / "test.jsonl", rows)}
+
+
+class HeldOutSettings(Settings):
+    side: Literal["validation", "test"]
+    most: int | None = Field(None, description="Rows, the first ones; null takes all.")
+
+
+class HeldOut:
+    """`data` → its validation or test rows as the rows that a model is measured on."""
+
+    name: ClassVar[str] = "held-out"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    def run(self, inputs: Mapping[str, Path], settings: HeldOutSettings, context: Context) -> Mapping[str, float | str]:
+        rows = read_jsonl(inputs["data"] / f"{settings.side}.jsonl")[: settings.most]
+        shutil.copyfile(inputs["data"] / "task.json", context.out / "task.json")
         return {"rows": write_jsonl(context.out / "test.jsonl", rows)}
 
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from slmops import child
 from slmops.errors import SlmopsError
+from slmops.evaluate.limit import keep_below
 from slmops.pipeline.stage import Context
 from slmops.recipe.evaluate import Gates, JudgeSettings, Price, Running
 from slmops.recipe.settings import Settings
@@ -33,10 +34,16 @@ class ScoreSettings(Settings):
     latency_requests: int
     threads: int
     answers: bool = True
+    memory_mb: int | None = Field(None, description="The process ends where it takes more; null sets no bound.")
+    loss: bool = Field(False, description="How likely the reference answers are; of a model that labels, how wrong.")
 
 
 class Score:
-    """`model` and `data` → `probe.json` and `predictions.jsonl`, from a process that loads this model alone."""
+    """`model` and `data` → `probe.json` and `predictions.jsonl`, from a process that loads this model alone.
+
+    Raises:
+        DoesNotFit: it took more memory than it may.
+    """
 
     name: ClassVar[str] = "score"
     version: ClassVar[int] = 2
@@ -58,22 +65,26 @@ class Score:
             out=str(context.out),
             probabilities=task["kind"] in LABELLED,
             reference_nll=task["kind"] in OPEN,
+            loss=settings.loss,
         )
         count = sum(1 for _ in rows.open(encoding="utf-8"))
         total = min(settings.latency_requests, count) + (count if settings.answers else 0)
-        _probe_in_own_process(job, total, context)
+        _probe_in_own_process(job, total, settings.memory_mb, context)
         figures: dict[str, Any] = json.loads((context.out / "probe.json").read_text(encoding="utf-8"))
         shown = ("latency_p50_ms", "ttft_p50_ms", "tokens_per_s", "peak_rss_bytes", "weights_bytes")
         return {name: figures[name] for name in shown}
 
 
-def _probe_in_own_process(job: Job, total: int, context: Context) -> None:
+def _probe_in_own_process(job: Job, total: int, memory_mb: int | None, context: Context) -> None:
     place = context.work / "job.json"
     place.write_text(json.dumps(asdict(job)), encoding="utf-8")
     errors = context.work / "stderr.txt"
     with errors.open("w", encoding="utf-8") as stderr, context.progress.task("measure", total, "requests") as bar:
         command = child.command("slmops.evaluate.probe", str(place))
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:  # noqa: S603
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,  # noqa: S603
+            keep_below(memory_mb, process),
+        ):
             try:
                 for line in process.stdout or ():
                     bar.advance(json.loads(line)["done"] if line.startswith('{"done"') else 0)

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from slmops.progress import Progress, Silent
 
 Make = Callable[[Sequence["Node"]], Mapping[str, Path]]
-"""Makes the artifacts of nodes, or finds them, and says the folder of each; their inputs are each other's names, or
-those of the inputs of the stage that asks."""
+"""Makes the artifacts of nodes, or finds them, and says the folder of each. Their inputs are each other's names, those
+of nodes that were asked for before, or those of the inputs of the stage that asks."""
 
 
 def _makes_nothing(nodes: Sequence[Node]) -> NoReturn:

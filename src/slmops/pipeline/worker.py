@@ -101,14 +101,12 @@ class Worker:
             finally:
                 self.store.discard(draft)
 
-
     def _make_for(self, asking: Step, made: Mapping[str, Made]) -> Make:
         """What the stage of `asking` may ask for other stages with."""
-        own = {name: made[node] for name, node in asking.node.inputs.items()}
+        there = {name: made[node] for name, node in asking.node.inputs.items()}
 
         def make(nodes: Sequence[Node]) -> Mapping[str, Path]:
-            keys = {name: one.key for name, one in own.items()}
-            steps, there = address(nodes, asking.provenance.seed, keys), dict(own)
+            steps = address(nodes, asking.provenance.seed, {name: one.key for name, one in there.items()})
             for step in steps:
                 self.recording.step_added(step)
                 there[step.node.id] = self.do(step, there, f"[{asking.node.id}]")
