@@ -6,38 +6,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slmops.data.read import read_jsonl
-from slmops.evaluate.compare import compare
+from slmops.evaluate.compare import compare, headline
 from slmops.evaluate.gates import judge_gates
 from slmops.recipe.evaluate import Gate
 from slmops.recipe.search import Bound, SearchSettings
 from slmops.search.choice import MEASURE, Candidate, on_front
-from slmops.tasks.base import Task
+from slmops.tasks.base import Row, Task
 
 
-def judged(
+def judge(
     task: Task,
-    rows: Path,
+    rows: Sequence[Row],
     scored: Mapping[str, Path],
     found: Sequence[Candidate],
     search: SearchSettings,
     seed: int,
-) -> dict[str, Any]:
-    """Give every candidate of `found` its figures and verdicts; returns the evidence that they rest on.
+) -> None:
+    """Give every candidate of `found` its figures and verdicts.
 
     Args:
-        rows: the folder of the rows.
-        scored: by `student` and the candidates' names, the folders of their answers.
+        scored: by `student` and the candidates' names, the folders of their answers to `rows`.
     """
-    bounds = search.subject_to or {task.figures()[0].name: Bound()}
+    bounds = search.subject_to or {headline(task).name: Bound()}
     gates = {figure: [Gate(max_drop=bound.max_drop, of="student")] for figure, bound in bounds.items()}
-    evidence = compare(
-        task, read_jsonl(rows / "test.jsonl"), scored, seed=seed, ours=found[0].name, reference="student"
-    )
+    evidence = compare(task, rows, scored, seed=seed, ours=found[0].name, reference="student")
     for one in found:
         one.figures = evidence["models"][one.name]
         one.verdicts = judge_gates(evidence, gates, role=one.name)
-    return evidence
 
 
 def outcome(

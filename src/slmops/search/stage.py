@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from slmops.compress.stage import Convert
+from slmops.data.read import read_jsonl
 from slmops.data.stage import HeldOut, HeldOutSettings
 from slmops.errors import Interrupted, SlmopsError
+from slmops.evaluate.compare import compare
 from slmops.evaluate.limit import DoesNotFit
 from slmops.evaluate.stage import Score, ScoreSettings
 from slmops.pipeline.stage import Asks, Context, Node
@@ -20,7 +22,7 @@ from slmops.recipe.search import SearchSettings
 from slmops.recipe.settings import Settings
 from slmops.search.candidates import candidates
 from slmops.search.choice import Candidate, best, closest, finalists
-from slmops.search.outcome import judged, outcome
+from slmops.search.outcome import judge, outcome
 from slmops.tasks import task_of
 from slmops.tasks.base import Task
 
@@ -36,8 +38,8 @@ class FindSettings(Settings):
 
 
 class Search(Asks):
-    """`model` (a Hugging Face folder) and `data` → `model/` in the best format that was found, `front.json` and
-    `gates.json`.
+    """`model` (a Hugging Face folder) and `data` → `model/` in the best format that was found, `front.json`,
+    `evidence.json` and `gates.json`.
 
     Every candidate is converted, and screened in a process of its own that has the device's threads and memory; those
     that no other beats answer all rows beside the model itself. Where none stays within the bounds for sure, the
@@ -58,12 +60,14 @@ class Search(Asks):
         tried = trial.screened()
         able = [one for one in tried if one.state == "screened out"]
         if not able:
-            raise SlmopsError(_nothing(tried), hint="give the device more memory, or try other candidates")
+            raise SlmopsError(_nothing(tried), hint=_more(tried))
         measured = trial.measured(finalists(able, search.minimise, search.finalists))
         proven = [one for one in measured if one.proven]
         ships = best(proven, search.minimise) if proven else closest(measured, trial.headline)
         shutil.copytree(trial.folders[f"convert:{ships.name}"] / "model", context.out / "model")
-        _write(context.out / "front.json", outcome(tried, ships, search, trial.evidence))
+        evidence = trial.evidence_for(ships.name)
+        _write(context.out / "evidence.json", evidence)
+        _write(context.out / "front.json", outcome(tried, ships, search, evidence))
         _write(context.out / "gates.json", ships.verdicts)
         failed = sum(verdict["state"] != "pass" for verdict in ships.verdicts)
         return {"ships": ships.name, "candidates": len(tried), "finalists": len(measured), "gates_failed": failed}
@@ -80,12 +84,11 @@ class Trial:
     def __post_init__(self) -> None:
         search = self.settings.search
         self.folders: dict[str, Path] = {}
-        self.evidence: dict[str, Any] = {}
         self.headline = self.task.figures()[0].name
-        part, sample = (HeldOutSettings(side=search.rows, most=most) for most in (None, search.screen_rows))
-        self._make(
-            Node("rows", HeldOut, part, {"data": "data"}), Node("rows:screen", HeldOut, sample, {"data": "data"})
-        )
+        for node, most in (("rows", None), ("rows:screen", search.screen_rows)):
+            settings = HeldOutSettings(side=search.rows, most=most)
+            self._make(Node(node, HeldOut, settings, {"data": "data"}))
+        self.rows = read_jsonl(self.folders["rows"] / "test.jsonl")
 
     def screened(self) -> list[Candidate]:
         """Every candidate, screened where it can be made and fits."""
@@ -117,10 +120,15 @@ class Trial:
                 one.state, one.why = "does not fit", str(error)
         done = [one for one in chosen if one.state == "measured"]
         if not done:
-            raise SlmopsError(_nothing(chosen), hint="give the device more memory")
-        folders = {name: self.folders[f"score:{name}"] for name in ("student", *(one.name for one in done))}
-        self.evidence = judged(self.task, self.folders["rows"], folders, done, self.settings.search, self.context.seed)
+            raise SlmopsError(_nothing(chosen), hint=_more(chosen))
+        self.scored = {name: self.folders[f"score:{name}"] for name in ("student", *(one.name for one in done))}
+        judge(self.task, self.rows, self.scored, done, self.settings.search, self.context.seed)
         return done
+
+    def evidence_for(self, ships: str) -> dict[str, Any]:
+        """All models side by side, with the one that ships in its usual role."""
+        scored = {"shipped" if name == ships else name: folder for name, folder in self.scored.items()}
+        return compare(self.task, self.rows, scored, seed=self.context.seed, reference="student")
 
     def _screen(self, name: str, ships: CompressSettings) -> Mapping[str, float]:
         given = {"model": "model"} | ({"data": "data"} if ships.calibrated else {})
@@ -148,6 +156,11 @@ class Trial:
 
 def _nothing(tried: Sequence[Candidate]) -> str:
     return "no candidate could be measured: " + "; ".join(f"{one.name}: {one.why}" for one in tried)
+
+
+def _more(tried: Sequence[Candidate]) -> str:
+    small = any(one.state == "does not fit" for one in tried)
+    return "give the device more memory, or try smaller models" if small else "look into the run's log"
 
 
 def _write(path: Path, content: object) -> None:
