@@ -26,7 +26,7 @@ from slmops.search.outcome import judge, outcome
 from slmops.tasks import task_of
 from slmops.tasks.base import Task
 
-SCREEN_REQUESTS, REQUESTS = 8, 40
+SCREEN_REQUESTS, REQUESTS = 4, 40
 """Timed one by one: of every candidate, and of a finalist."""
 
 
