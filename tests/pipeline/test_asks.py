@@ -43,16 +43,6 @@ class Longest(Asks):
         return {"tried": len(nodes)}
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def calls(tmp_path: Path) -> Path:
-    return tmp_path / "calls"
-
-
 def graph(calls: Path, *wanted: str, stage: type = Longest) -> list[Node]:
     asking = AskingSettings(text="", calls=calls, wanted=list(wanted))
     return [

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slmops.cli.options import Home, Json, Quiet
+from slmops.cli.options import (
+    AnswerColumn,
+    FirstRows,
+    Home,
+    Instruction,
+    Json,
+    Label,
+    Quiet,
+    Schema,
+    TextColumn,
+)
 from slmops.pipeline.home import HOME
 
 if TYPE_CHECKING:
@@ -48,15 +58,13 @@ def compress(
         list[str] | None,
         typer.Option("--try", metavar="WHAT=VALUE,...", help="precision, algorithm, block_size, head. Repeatable."),
     ] = None,
-    schema: Annotated[Path | None, typer.Option("--schema", metavar="FILE", help="Of an extraction.")] = None,
-    label: Annotated[str | None, typer.Option("--label", help="Property of an extraction that is a class.")] = None,
-    instruction: Annotated[str | None, typer.Option("--instruction", help="System message of every request.")] = None,
-    text_column: Annotated[str, typer.Option("--input", metavar="COLUMN", help="Column with the text.")] = "input",
-    answer_column: Annotated[
-        str, typer.Option("--output", metavar="COLUMN", help="Column with the answer.")
-    ] = "output",
+    schema: Schema = None,
+    label: Label = None,
+    instruction: Instruction = None,
+    text_column: TextColumn = "input",
+    answer_column: AnswerColumn = "output",
     chat_template: Annotated[str, typer.Option("--chat-template", help="model, chatml or plain.")] = "model",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Take the first N rows.")] = None,
+    limit: FirstRows = None,
     finalists: Annotated[int, typer.Option("--finalists", min=1, help="Candidates that answer all rows.")] = 6,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn by chance.")] = 7,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the model and the report go.")] = None,
