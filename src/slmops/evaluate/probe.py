@@ -88,9 +88,6 @@ def probe(job: Job) -> dict[str, Any]:
     from slmops.models.tag_files import is_tagger
     from slmops.tasks import from_description
 
-    if job.threads:
-        # A machine with fewer cores has none to spare for what runs beside the engine.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
     rows = read_jsonl(Path(job.rows))
     task = from_description(job.task)
     started = time.perf_counter()
@@ -217,5 +214,14 @@ def _say(done: int) -> None:
     print(json.dumps({"done": done}), flush=True)
 
 
+def main(path: Path) -> None:
+    """Do the job that is written in the file `path`, on as many cores as it has threads."""
+    job = Job(**json.loads(path.read_text(encoding="utf-8")))
+    if job.threads:
+        # A machine with fewer cores has none to spare for what runs beside the engine.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
+    probe(job)
+
+
 if __name__ == "__main__":
-    probe(Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    main(Path(sys.argv[1]))
