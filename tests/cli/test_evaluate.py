@@ -115,9 +115,9 @@ def test_model_bundle_and_endpoint_side_by_side(tiny, bundle, rows, tmp_path):
     assert big["usd_per_1000"] == pytest.approx(big["tokens_per_answer"] / big["tokens_per_s"] * 0.4 / 3.6)
     assert big["energy_j_per_request"] > 0
     assert evidence["kept"]["exact_match_kept"] == 1, "the second is held against the first"
-    assert evidence["parity"] == 1
+    assert evidence["same_text"] == 1
     assert evidence["others"]["toy"]["kept"]["exact_match_kept"] == 0.75
-    assert evidence["others"]["toy"]["parity"] == 0.75
+    assert evidence["others"]["toy"]["same_text"] == 0.75
     low, high = evidence["models"]["toy"]["interval"]["exact_match"]
     assert low < 0.75 < high
     assert "partial" not in evidence

@@ -21,7 +21,7 @@ def test_runs_lists_the_newest_first(slmops, two_runs):
     first, second = two_runs
     lines = slmops("runs").stdout.splitlines()
     assert [line.split()[0] for line in lines] == [second, first]
-    assert all("toy" in line and "done" in line and line.endswith("3/3, 0 cached") for line in lines)
+    assert all("toy" in line and "done" in line and line.endswith("4/4, 0 cached") for line in lines)
     assert all(len(line) <= 80 for line in lines)
     listed = json.loads(slmops("runs", "--json").stdout)["runs"]
     assert [run["id"] for run in listed] == [second, first]
@@ -61,16 +61,16 @@ def test_diff_shows_settings_stages_and_figures(slmops, two_runs):
     assert all(len(line) <= 80 for line in text.splitlines())
     difference = json.loads(slmops("diff", *two_runs, "--json").stdout)
     assert difference["recipe"] == {"train.epochs": [3, 5]}
-    assert difference["steps"].keys() == {"evaluate", "bundle", "report"}
+    assert difference["steps"].keys() == {"evaluate", "bundle", "parity", "report"}
     assert slmops("diff", "last", "last").stdout.endswith(": no difference\n")
 
 
 def test_store_commands(slmops, two_runs, tmp_path):
-    assert json.loads(slmops("store", "size", "--json").stdout)["artifacts"] == 6
-    assert slmops("store", "size").stdout.startswith("6 artifacts")
+    assert json.loads(slmops("store", "size", "--json").stdout)["artifacts"] == 8
+    assert slmops("store", "size").stdout.startswith("8 artifacts")
     assert slmops("store", "gc").stdout.startswith("freed 0 artifacts")
-    assert slmops("store", "gc", "--keep-runs", "1", "--dry-run").stdout.startswith("would free 3 artifacts")
-    assert json.loads(slmops("store", "gc", "--keep-runs", "1", "--json").stdout)["artifacts"] == 3
+    assert slmops("store", "gc", "--keep-runs", "1", "--dry-run").stdout.startswith("would free 4 artifacts")
+    assert json.loads(slmops("store", "gc", "--keep-runs", "1", "--json").stdout)["artifacts"] == 4
     assert slmops("store", "verify", "--quiet").stdout == "every artifact is whole\n"
 
     victim = next((tmp_path / ".slmops" / "store").glob("*/files/table.txt"))

@@ -17,7 +17,7 @@ TABLE = "model    exact match\nshipped  0.5\n"
 def test_run_prints_the_table_and_nothing_else_on_stdout(slmops, recipe, tmp_path):
     done = slmops("run", recipe())
     assert (done.returncode, done.stdout) == (0, TABLE)
-    assert "[1/3] evaluate" in done.stderr
+    assert "[1/4] evaluate" in done.stderr
     assert (tmp_path / ".slmops" / "slmops.db").is_file()
     assert (tmp_path / "bundles" / "toy").is_dir()
     again = slmops("run", recipe(), "--quiet")
@@ -31,7 +31,7 @@ def test_run_for_machines(slmops, recipe):
     answer = json.loads(done.stdout)
     assert (answer["state"], answer["exit_code"], answer["recipe"]) == ("done", 0, "toy")
     assert answer["metrics"]["evaluate"] == {"exact_match": 0.55, "gates_failed": 0}
-    assert answer["steps"].keys() == {"evaluate", "bundle", "report"}
+    assert answer["steps"].keys() == {"evaluate", "bundle", "parity", "report"}
     assert Path(answer["log"]).read_text()
     assert slmops("show", answer["run"]).returncode == 0
 
@@ -49,7 +49,7 @@ def test_every_gate_that_does_not_pass_is_a_line(slmops, recipe):
     assert done.returncode == 3
     assert done.stderr.splitlines()[:3] == [
         "error: 2 gates do not pass",
-        "  parity: 12 rows; 30 are needed (not enough evidence)",
+        "  same_text: 12 rows; 30 are needed (not enough evidence)",
         "  field_f1: 0.100 is 0.800 below 0.9",
     ]
     assert len(json.loads(slmops("run", recipe("unclear"), "--json").stdout)["failed_gates"]) == 2
@@ -98,7 +98,7 @@ def test_ctrl_c_is_exit_code_130_without_a_traceback(slmops, toy_command, recipe
         [*toy_command, "run", str(recipe("slow"))], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    while "[1/3] evaluate" not in process.stderr.readline():
+    while "[1/4] evaluate" not in process.stderr.readline():
         assert process.poll() is None
     time.sleep(0.1)
     process.send_signal(number)
@@ -117,17 +117,17 @@ def test_dry_run_prints_the_resolved_recipe_and_what_is_cached(slmops, recipe, t
     document, _, stages = done.stdout.partition("\n\n")
     assert yaml.safe_load(document)["train"]["epochs"] == 7
     assert [line.split()[:3] for line in stages.splitlines()] == [
-        [node, "would", "run"] for node in ("evaluate", "bundle", "report")
+        [node, "would", "run"] for node in ("evaluate", "bundle", "parity", "report")
     ]
     assert not (tmp_path / ".slmops").exists()
     slmops("run", path)
     steps = json.loads(slmops("run", path, "--dry-run", "--json").stdout)["steps"]
-    assert [step["cached"] for step in steps] == [True] * 3
+    assert [step["cached"] for step in steps] == [True] * 4
 
 
 def test_check_says_ok_or_why_not(slmops, recipe, tmp_path):
     done = slmops("check", recipe())
-    assert (done.returncode, done.stdout) == (0, "OK: toy (classification), 3 stages, 0 of them cached\n")
+    assert (done.returncode, done.stdout) == (0, "OK: toy (classification), 4 stages, 0 of them cached\n")
     assert json.loads(slmops("check", recipe(), "--json").stdout)["valid"] is True
     wrong = slmops("check", recipe(), "--set", "train.epoch=1")
     assert (wrong.returncode, wrong.stdout) == (2, "")

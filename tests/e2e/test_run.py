@@ -31,6 +31,7 @@ FROM_COMPRESS_ON = {
     "evaluate",
     "card",
     "bundle",
+    "parity",
     "report",
 }
 KILLS = 4
@@ -58,7 +59,7 @@ def _kill_and_finish(cli: Cli) -> dict[str, Any]:
     for stage in sorted(rng.sample(range(2, 17), KILLS)):
         process = cli.start("run", "recipe.yaml", "--home", OTHER_HOME)
         assert process.stderr is not None
-        while not process.stderr.readline().startswith(f"[{stage:>2}/21] "):
+        while not process.stderr.readline().startswith(f"[{stage:>2}/22] "):
             assert process.poll() is None
         time.sleep(rng.uniform(0, 1.5))
         process.kill()
@@ -117,7 +118,8 @@ def test_again_nothing_runs_and_the_table_is_printed(cli, runs):
 def test_a_dry_run_tells_what_is_cached_and_writes_nothing(cli, runs):
     plan = json.loads(cli("run", "recipe.yaml", "--home", HOME, "--dry-run", "--json", "--set", "train.epochs=5"))
     would_run = {step["node"] for step in plan["steps"] if not step["cached"]}
-    assert would_run == {"student", "score:student", "shipped", "score:shipped", "evaluate", "card", "bundle", "report"}
+    behind = {"evaluate", "card", "bundle", "parity", "report"}
+    assert would_run == {"student", "score:student", "shipped", "score:shipped", *behind}
     assert plan["recipe"]["train"]["epochs"] == 5
     text = cli("run", "recipe.yaml", "--home", "nowhere/.slmops", "--dry-run")
     assert text.count("would run") == len(runs.unbroken["steps"])

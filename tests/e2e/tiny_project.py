@@ -65,7 +65,7 @@ def figures_of_quality(run: Mapping[str, Any]) -> dict[str, Any]:
         role: {name: model.get(name) for name in ("quality", "interval", "weights_bytes", "parameters")}
         for role, model in evidence["models"].items()
     }
-    named = ("n_test", "kept", "kept_interval", "parity", "paired", "rows_for_one_point")
+    named = ("n_test", "kept", "kept_interval", "same_text", "paired", "rows_for_one_point")
     return {"models": models, "weights_saving": evidence["savings"]["weights_saving"]} | {
         name: evidence[name] for name in named
     }

@@ -10,6 +10,7 @@ import pytest
 from slmops.data.read import read_jsonl, write_jsonl
 from slmops.errors import BadInput
 from slmops.evaluate.compare import compare, errors
+from slmops.evaluate.outcome import write_for_ci
 from slmops.evaluate.significance import mcnemar, rows_needed, wilson
 from slmops.evaluate.stage import Compare, CompareSettings
 from slmops.pipeline.stage import Context
@@ -59,8 +60,8 @@ def test_what_is_saved_against_the_teacher(task, rows, folders):
     )
 
 
-def test_parity_is_the_share_of_texts_that_quantising_left_alone(task, rows, folders):
-    assert compare(task, rows, folders, seed=7)["parity"] == 38 / 40
+def test_same_text_is_the_share_of_texts_that_quantising_left_alone(task, rows, folders):
+    assert compare(task, rows, folders, seed=7)["same_text"] == 38 / 40
 
 
 def test_pairs_are_compared_row_by_row(task, rows, folders):
@@ -122,7 +123,7 @@ def test_roles_may_be_absent(task, rows, folders):
     fewer = {role: folders[role] for role in ("teacher", "shipped")}
     evidence = compare(task, rows, fewer, seed=7)
     assert [(test["ours"], test["theirs"]) for test in evidence["paired"]] == [("shipped", "teacher")] * 2
-    assert evidence["parity"] is None
+    assert evidence["same_text"] is None
     assert "time_saving_same_engine" not in evidence["savings"]
 
 
@@ -222,5 +223,8 @@ def test_as_a_stage_it_writes_what_ci_shows_and_counts_the_regression_suite(run_
     states = {gate["figure"]: gate["state"] for gate in json.loads((out / "gates.json").read_text())}
     assert states == {"regression_failures": "fail", "judged.win_rate": "fail", "exact_match": "pass"}
     assert [row["passed"] for row in json.loads((out / "regression.json").read_text())] == [True, False]
-    assert (out / "junit.xml").read_text().count("<failure") == 3
-    assert "### Regression suite: 1 of 2 rows pass" in (out / "summary.md").read_text()
+    parity = {"figure": "parity_agreement", "wanted": "at least 0.9", "state": "fail", "message": "0.1 is not"}
+    write_for_ci(tmp_path, out, [parity])
+    assert (tmp_path / "junit.xml").read_text().count("<failure") == 4
+    assert "### Regression suite: 1 of 2 rows pass" in (tmp_path / "summary.md").read_text()
+    assert "`parity_agreement`" in (tmp_path / "summary.md").read_text()

@@ -54,7 +54,7 @@ def evidence(
         "kept": {"exact_match_kept": kept},
         "kept_interval": {"exact_match_kept": [0.93, 0.97]},
         "savings": {"weights_saving": 0.96},
-        "parity": 0.99,
+        "same_text": 0.99,
         "paired": paired,
     }
 
@@ -259,7 +259,7 @@ def test_the_message_says_by_how_much():
     )
 
 
-@pytest.mark.parametrize("figure", ["exact_match", "exact_match_kept", "weights_saving", "parity"])
+@pytest.mark.parametrize("figure", ["exact_match", "exact_match_kept", "weights_saving", "same_text"])
 def test_every_kind_of_figure_can_be_gated(figure):
     found = verdict(evidence(), figure, min=0.5)
     assert (found["figure"], found["state"]) == (figure, "pass")
@@ -321,7 +321,7 @@ def test_a_bundle_of_the_first_format_is_read():
             "shipped": {"quality": {"exact_match": 0.8, "macro_f1": 0.7}, "interval": [0.76, 0.84]},
             "baseline": {"quality": {"exact_match": 0.7, "macro_f1": 0.6}, "interval": [0.66, 0.74]},
         },
-        "kept": {}, "savings": {}, "parity": None,
+        "kept": {}, "savings": {}, "same_text": None,
         "paired": [{"rival": "baseline", "exact_match": {"points": 10.0, "interval": [0.06, 0.14], "p": 0.001}}],
     }  # fmt: skip
     found = verdict(old, max_drop=0.0, of="baseline")
@@ -338,7 +338,7 @@ def test_what_does_not_exist_is_refused_and_what_does_is_named():
         verdict(evidence(), min=0.9, of="baseline")
     assert "teacher" in (error.value.hint or "")
     with pytest.raises(BadInput, match="the teacher has no such figure"):
-        verdict(evidence(), "parity", min=0.9, of="teacher")
+        verdict(evidence(), "same_text", min=0.9, of="teacher")
     with pytest.raises(BadInput, match="`max_drop` is for figures of quality"):
         verdict(evidence(), "latency_p95_ms", max_drop=0.1, of="teacher")
 

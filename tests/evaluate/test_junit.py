@@ -53,7 +53,7 @@ def row(passed: bool, written: str = "refund", id: str = "r-1") -> dict[str, Any
 
 def test_each_state_is_what_a_ci_system_calls_it():
     text = junit(
-        [gate("pass"), gate("fail", "field_f1"), gate("not enough evidence", "parity")], [row(True), row(False)]
+        [gate("pass"), gate("fail", "field_f1"), gate("not enough evidence", "same_text")], [row(True), row(False)]
     )
     assert text.startswith('<?xml version="1.0" encoding="UTF-8"?>\n')
     top = ElementTree.fromstring(text)  # noqa: S314 - our own
@@ -64,7 +64,7 @@ def test_each_state_is_what_a_ci_system_calls_it():
     fine, failed, unclear = gates
     assert not list(fine)
     assert failed.find("failure").get("message") == "field_f1: 0.9 is 0.02 below 0.92"
-    assert unclear.find("skipped").get("message").startswith("not enough evidence: parity: ")
+    assert unclear.find("skipped").get("message").startswith("not enough evidence: same_text: ")
     assert fine.get("name") == "exact_match at least 0.92"
     assert rows[1].find("failure").text == "input: where?\nwanted: late\nwritten: refund"
 

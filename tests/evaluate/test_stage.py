@@ -226,4 +226,4 @@ def test_a_model_that_says_nothing_has_nothing_of_the_text(tmp_path: Path) -> No
     evidence = run.compare()
     assert set(evidence["models"]["shipped"]["quality"].values()) == {0.0}
     assert evidence["models"]["teacher"]["quality"]["bleu"] == pytest.approx(1)
-    assert (evidence["floor_beaten"], evidence["parity"]) == (None, None)
+    assert (evidence["floor_beaten"], evidence["same_text"]) == (None, None)

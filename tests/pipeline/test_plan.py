@@ -44,6 +44,7 @@ NODES = [
     "evaluate",
     "card",
     "bundle",
+    "parity",
     "report",
 ]
 AFTER_COMPRESS = {
@@ -54,6 +55,7 @@ AFTER_COMPRESS = {
     "evaluate",
     "card",
     "bundle",
+    "parity",
     "report",
 }
 
@@ -106,6 +108,10 @@ def test_each_node_reads_what_it_should(project):
     }
     assert reads["bundle"] == {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
     roles = ("floor", "teacher", "teacher_same", "baseline", "student", "shipped")
+    # What ships is the bundle, so that is asked; what the student answers is known.
+    answered = {"source": "student", "answers": "score:student", "evaluate": "evaluate"}
+    assert reads["parity"] == {**answered, "bundle": "bundle", "data": "data"}
+    assert reads["report"]["parity"] == "parity"
     assert reads["card"] == {"data": "data", "evaluate": "evaluate"}
     assert {f"score_{role}": f"score:{role}" for role in roles}.items() <= reads["report"].items()
 
@@ -553,7 +559,7 @@ def test_a_misspelt_gate_is_refused_before_anything_runs(project, name):
     assert "did you mean" in (error.value.hint or "")
 
 
-@pytest.mark.parametrize("name", ["exact_match", "field_f1_kept", "latency_p50_ms", "weights_bytes", "parity"])
+@pytest.mark.parametrize("name", ["exact_match", "field_f1_kept", "latency_p50_ms", "weights_bytes", "same_text"])
 def test_a_gate_on_a_figure_that_there_is_or_may_be_is_taken(project, name):
     assert nodes_for(load(project, f"evaluate.gates.{name}.max=1.0"))
 

@@ -150,7 +150,7 @@ def evidence() -> dict[str, Any]:
             "memory_saving": 0.7954,
             "time_saving_same_engine": 0.8974,
         },
-        "parity": 0.9875,
+        "same_text": 0.9875,
         "paired": paired(models),
         "floor_beaten": True,
         "rows_for_one_point": 4321,
@@ -166,6 +166,25 @@ JUDGED = {
     "first_chosen": 0.55,
 }  # fmt: skip
 """What `slmops.evaluate.judge` says of answers compared in pairs."""
+
+
+def parity_gate(figure: str, value: float | None, state: str = "pass") -> dict[str, Any]:
+    said = {"wanted": "what was asked", "message": f"{figure}: said of it"}
+    return {"figure": figure, "value": value, "min": None, "max": None, "state": state, **said}
+
+
+PARITY = {
+    "rows": 48, "labels": False, "source": "transformers, float32", "shipped": "onnxruntime-genai, int4", "faults": [],
+    "measured": {
+        "first_token_kl_nats": 0.0031, "token_kl_nats": 0.0412, "worst_kl_nats": 1.7, "agreement": 0.9731,
+        "same_answers": 0.875, "figure": "exact_match", "drop": 0.02, "drop_interval": [-0.02, 0.08],
+        "worst": [
+            {"id": "row-9", "token_kl_nats": 0.21, "agreement": 0.75, "source": "refund", "shipped": "exchange <now>"}
+        ],
+    },
+    "gates": [parity_gate("parity_prompts", None), parity_gate("parity_agreement", 0.9731)],
+}  # fmt: skip
+"""What `slmops.evaluate.parity` says of a bundle that passes, with its gates."""
 
 
 @pytest.fixture
@@ -185,7 +204,7 @@ def minimal() -> dict[str, Any]:
         "kept": {},
         "kept_interval": {},
         "savings": {},
-        "parity": None,
+        "same_text": None,
         "paired": paired(models),
         "floor_beaten": None,
         "rows_for_one_point": None,
@@ -276,7 +295,8 @@ def story(evidence, passing) -> Story:
         name="support",
         evidence=evidence | {"judged": JUDGED},
         gates=passing,
-        table=table(evidence, passing),
+        table=table(evidence, passing, PARITY),
+        parity=PARITY,
         recipe={
             "name": "support",
             "seed": 11,

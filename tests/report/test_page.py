@@ -18,8 +18,8 @@ from slmops.report.page import page
 
 EVIL = "<script>alert(1)</script>&\"'"
 CHAPTERS = (
-    "compare", "tradeoff", "failures", "regression", "judged", "calibration", "data", "training", "compression",
-    "cost", "method", "lineage", "reproduce",
+    "compare", "tradeoff", "parity", "failures", "regression", "judged", "calibration", "data", "training",
+    "compression", "cost", "method", "lineage", "reproduce",
 )  # fmt: skip
 
 
@@ -294,3 +294,14 @@ def test_models_under_free_names_in_any_number(small_story, minimal):
     models = {f"model-{i}": minimal["models"]["gpt"] for i in range(9)}
     html = page(replace(small_story, evidence={**minimal, "models": models, "paired": []}))
     assert all(name in html for name in models)
+
+
+def test_rows_on_which_bundle_and_student_differ_are_shown(story):
+    text = Tags(page(story)).text.replace("\u00a0", " ")
+    assert "48 test rows went through the bundle (onnxruntime-genai, int4)" in text
+    assert "row-9: 75.0 % alike, 0.21 nats apart" in text
+    assert "exchange <now>" in text
+    failing = [gate | {"state": "fail"} for gate in story.parity["gates"]]
+    text = Tags(page(replace(story, parity=story.parity | {"gates": failing, "measured": None}))).text
+    assert "Do not ship: 2 gates fail" in text
+    assert "row-9" not in text

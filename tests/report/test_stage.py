@@ -34,6 +34,7 @@ def inputs(story, evidence, verdicts, tmp_path) -> dict[str, Path]:
         "student_healed": write(tmp_path / "healed", heal=story.healed),
         "student": write(tmp_path / "student", history=story.histories["student"]),
         "teach": write(tmp_path / "teach"),
+        "parity": write(tmp_path / "parity", parity=story.parity | {"gates": None}, gates=story.parity["gates"]),
         "front": write(tmp_path / "front", front=story.front),
         "score_shipped": write(tmp_path / "score-shipped"),
         "score_teacher": write(tmp_path / "score-teacher"),
@@ -75,6 +76,7 @@ def test_the_record_holds_everything_for_machines(inputs, story, evidence, verdi
     assert record["gates"] == verdicts
     assert record["data"] == story.data
     assert record["healed"] == story.healed
+    assert record["parity"] == story.parity
     assert record["teaching"] == {"rows": 1599, "dropped": {"no label": 1}}
     assert record["lineage"]["files"] == story.manifest["files"]
     assert record["lineage"]["inputs"] == story.manifest["lineage"]["inputs"]
@@ -90,6 +92,7 @@ def test_what_a_run_does_not_have_is_left_out(inputs, story, tmp_path):
     assert 'id="compression"' not in html
     assert "Lost:" not in html
     assert "healed" not in html
+    assert 'id="parity"' not in html
     assert "front" not in json.loads((run.out / "report.json").read_text())
 
 

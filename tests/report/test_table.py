@@ -95,7 +95,7 @@ def test_what_every_model_keeps_of_the_first_is_said_with_its_name(minimal):
         "kept": {"gpt": {"exact_match_kept": 1.014}},
         "kept_interval": {"gpt": {"exact_match_kept": [0.9, 1.1]}},
         "savings": {"gpt": {"time_saving": -0.5}},
-        "parity": {"gpt": 0.25},
+        "same_text": {"gpt": 0.25},
     }
     text = table(minimal | more, []).replace("\u00a0", " ")
     assert "gpt, exact match kept: 101.4 % of ours-v2's [90.0 % to 110.0 %]" in text
@@ -121,3 +121,15 @@ def test_a_long_name_of_a_figure_does_not_push_the_columns(evidence):
         model["interval"]["category_of_the_message_accuracy"] = [0.4, 0.6]
     lines = table(evidence, []).splitlines()
     assert row(lines, "category of the …") == ["0.500"] * 6
+
+
+def test_parity_is_one_line_and_each_gate_that_it_fails(evidence, story):
+    gates = [gate | {"state": "fail"} for gate in story.parity["gates"]]
+    lines = table(evidence, [], story.parity | {"gates": gates}).replace("\u00a0", " ").splitlines()
+    assert "the bundle chooses 97.3 % of the student's tokens on 48 rows, 0.0412 nats apart" in lines
+    assert lines[-3:-1] == [f"gate fail: {gate['message']}" for gate in gates]
+    assert lines[-1] == "verdict: Do not ship: 2 gates fail"
+    faulty = {**story.parity, "measured": None, "gates": gates[:1]}
+    text = table(evidence, [], faulty)
+    assert "the bundle chooses" not in text
+    assert "Do not ship: parity prompts misses its gate" in text

@@ -33,16 +33,16 @@ def test_all_gates_pass_and_the_floor_is_beaten(evidence):
 
 
 def test_a_gate_that_fails_is_named_and_several_are_counted(evidence):
-    one = judge(evidence, [PASSING, gate("parity", "fail")])
-    assert (one.state, one.title) == ("hold", "Do not ship: parity misses its gate")
-    assert one.reasons[0] == "Gate not passed: parity, because."
-    two = judge(evidence, [gate("parity", "fail"), gate("field_f1_kept", "fail")])
+    one = judge(evidence, [PASSING, gate("same_text", "fail")])
+    assert (one.state, one.title) == ("hold", "Do not ship: same text misses its gate")
+    assert one.reasons[0] == "Gate not passed: same text, because."
+    two = judge(evidence, [gate("same_text", "fail"), gate("field_f1_kept", "fail")])
     assert (two.state, two.title) == ("hold", "Do not ship: 2 gates fail")
 
 
 def test_too_little_evidence_is_no_pass(evidence):
-    verdict = judge(evidence, [PASSING, gate("parity", "not enough evidence")])
-    assert (verdict.state, verdict.title) == ("unsure", "Not yet: too little evidence for parity")
+    verdict = judge(evidence, [PASSING, gate("same_text", "not enough evidence")])
+    assert (verdict.state, verdict.title) == ("unsure", "Not yet: too little evidence for same text")
     evidence["n_test"] = 29
     assert judge(evidence, [PASSING]).state == "unsure"
 
@@ -125,3 +125,8 @@ def test_what_costs_more_is_not_called_a_saving(evidence):
     evidence["savings"] = {"time_saving_torch": -0.25, "weights_saving": 0.5}
     (said,) = (r for r in judge(evidence, [PASSING]).reasons if r.startswith("Against the teacher"))
     assert said.replace("\u00a0", " ") == "Against the teacher it takes 25 % more time and 50 % less weights."
+
+
+def test_parity_that_holds_is_no_gate_that_anybody_set(evidence, story):
+    assert judge(evidence, [], story.parity) == judge(evidence, [])
+    assert judge(evidence, [], story.parity).title == "Your call: no gate was set"

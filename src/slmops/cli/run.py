@@ -54,7 +54,7 @@ def run(
         return
     result = pipeline.run(loaded, home=home, progress=console.screen(quiet=quiet))
     for name, path in copies.items():
-        path.write_bytes((result.artifacts["evaluate"].path / name).read_bytes())
+        path.write_bytes((result.artifacts["parity"].path / name).read_bytes())
     _print_result(result, as_json)
     if result.failed_gates:
         raise GateFailed(_failed(result.failed_gates), hint=f"slmops show {result.id}")

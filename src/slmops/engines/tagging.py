@@ -58,15 +58,29 @@ class TaggingEngine:
 
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         """See `Engine.generate`."""
-        check(prompts, vocabulary=self._body.vocabulary, context=self.info().context_tokens)
-        readings = [self._reader.reading(prompt) for prompt in prompts]
-        body = self._body.info().context_tokens
-        check([reading.ids for reading in readings], vocabulary=self._body.vocabulary, context=body)
-        for rows in _alike(readings):
-            states = self._body.states([readings[row].ids for row in rows])
-            for row, at in zip(rows, states, strict=True):
-                text, log_prob = self._read(readings[row], at)
-                yield from self._written(row, text, log_prob, sampling.max_tokens, top_logits)
+        for row, reading, states in self._states(prompts):
+            text, log_prob = self._read(reading, states)
+            yield from self._written(row, text, log_prob, sampling.max_tokens, top_logits)
+
+    def labels(self, prompts: Prompts) -> list[list[Top]]:
+        """All labels of each place that is read, the most likely first, with their log-probabilities.
+
+        The places are the message's tokens, then one for each field with options. Labels are numbered as in `Marking`.
+
+        Raises:
+            BadInput: as `generate`.
+        """
+        found: list[list[Top]] = [[] for _ in prompts]
+        first = np.cumsum([0, *self._reader.marking.sizes])
+        for row, reading, states in self._states(prompts):
+            tokens, options = self._log_probs(reading, states)
+            for group, places in enumerate([tokens, *(option[None] for option in options)]):
+                orders = np.argsort(-places, axis=-1, kind="stable")
+                found[row] += [
+                    ((order + first[group]).astype(np.int32), place[order])
+                    for order, place in zip(orders, places, strict=True)
+                ]
+        return found
 
     def score(self, prompts: Prompts, continuations: Prompts) -> list[Logits]:  # noqa: ARG002
         """Refused: such a model knows one answer to a request, and no text beside it.
@@ -94,20 +108,34 @@ class TaggingEngine:
             context_tokens=(body.context_tokens - len(self._reader.marking.options)) // 2,
         )
 
-    def _read(self, reading: Reading, states: Logits) -> tuple[str, float]:
-        """The most likely answer and its log-probability; see `TagHead.read` for what the ends say."""
+    def _states(self, prompts: Prompts) -> Iterator[tuple[int, Reading, Logits]]:
+        """Each request's number, its reading and the last hidden states of that [longest of its batch, width]."""
+        check(prompts, vocabulary=self._body.vocabulary, context=self.info().context_tokens)
+        readings = [self._reader.reading(prompt) for prompt in prompts]
+        body = self._body.info().context_tokens
+        check([reading.ids for reading in readings], vocabulary=self._body.vocabulary, context=body)
+        for rows in _alike(readings):
+            states = self._body.states([readings[row].ids for row in rows])
+            yield from zip(rows, (readings[row] for row in rows), states, strict=True)
+
+    def _log_probs(self, reading: Reading, states: Logits) -> tuple[Logits, list[Logits]]:
+        """Of the labels of the message's tokens [tokens, labels], and of the options of each field [options].
+
+        See `TagHead.read` for what the ends say.
+        """
         start = len(reading.prompt)
         scores = states[start : start + len(reading.again)] @ self._matrix.T + self._bias
-        marking, tokens = self._reader.marking, len(reading.places)
+        tokens = len(reading.places)
         scores[tokens:] = np.logaddexp(np.logaddexp.reduce(scores[:tokens], axis=0), scores[tokens:])
-        groups = np.split(scores, np.cumsum(marking.sizes)[:-1], axis=-1)
-        spans, log_prob = best_spans(marking, _log_softmax(groups[0][:tokens]))
-        options = []
-        for i, group in enumerate(groups[1:]):
-            chances = _log_softmax(group[tokens + i])
-            options.append(int(chances.argmax()))
-            log_prob += float(chances.max())
-        return self._reader.answer(reading, spans, options), log_prob
+        first, *others = np.split(scores, np.cumsum(self._reader.marking.sizes)[:-1], axis=-1)
+        return _log_softmax(first[:tokens]), [_log_softmax(group[tokens + i]) for i, group in enumerate(others)]
+
+    def _read(self, reading: Reading, states: Logits) -> tuple[str, float]:
+        """The most likely answer and its log-probability."""
+        tokens, options = self._log_probs(reading, states)
+        spans, log_prob = best_spans(self._reader.marking, tokens)
+        log_prob += sum(float(option.max()) for option in options)
+        return self._reader.answer(reading, spans, [int(option.argmax()) for option in options]), log_prob
 
     def _written(self, row: int, text: str, log_prob: float, limit: int, top: int) -> Iterator[Token]:
         ids = [*self._tokenizer.encode(text), self._end]

@@ -83,9 +83,9 @@ def compare(
         `format`, `task`, `n_test`, `machine`, `headline` (the task's main figure), `ours`, `reference`; `models` by
         role with `quality`, `interval` (95 %), what the probe measured and, for tasks with labels, `classes`,
         `confusion` and perhaps `calibration`; `kept`, the shares of the reference's quality that ours keeps, with
-        `kept_interval`; `savings` of time, weights and memory against it (0.9 = nine tenths saved); `parity`; `paired`,
-        a test of every two models on each figure that decides, ours being `ours` wherever it is one of the two;
-        `floor_beaten`; and `rows_for_one_point`, the test rows it takes to see a point of the headline between ours
+        `kept_interval`; `savings` of time, weights and memory against it (0.9 = nine tenths saved); `same_text`;
+        `paired`, a test of every two models on each figure that decides, ours being `ours` wherever it is one of the
+        two; `floor_beaten`; and `rows_for_one_point`, the test rows it takes to see a point of the headline between ours
         and the reference.
 
     Raises:
@@ -109,7 +109,7 @@ def compare(
         "models": _models(task, rows, read, samples),
         **_kept(task, samples, ours, reference),
         "savings": _savings(read, ours, reference),
-        "parity": _parity(read, ours),
+        "same_text": _same_text(read, ours),
         "paired": paired,
         "floor_beaten": _beaten(against.get((main, "floor"))),
         "rows_for_one_point": against.get((main, reference), {}).get("rows_for_one_point"),
@@ -207,7 +207,7 @@ def _savings(read: Mapping[str, Scored], ours: str, reference: str) -> dict[str,
     return savings
 
 
-def _parity(read: Mapping[str, Scored], ours: str) -> float | None:
+def _same_text(read: Mapping[str, Scored], ours: str) -> float | None:
     """Share of test rows to which ours writes the same text as the student it was made from."""
     if "student" not in read or ours not in read:
         return None

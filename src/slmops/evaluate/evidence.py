@@ -71,7 +71,7 @@ def _against_teacher(evidence: Mapping[str, Any]) -> dict[str, Figure]:
         found[name] = _figure(value, evidence.get("kept_interval", {}).get(name), rows, scale)
     for name, value in evidence.get("savings", {}).items():
         found[name] = _figure(value, None, rows)
-    return found | ({"parity": _figure(evidence["parity"], None, rows)} if "parity" in evidence else {})
+    return found | ({"same_text": _figure(evidence["same_text"], None, rows)} if "same_text" in evidence else {})
 
 
 def interval_of(model: Mapping[str, Any], figure: str) -> Ends | None:

@@ -40,7 +40,7 @@ COMPARED_FIGURES = (
     "time_saving_same_engine",
     "weights_saving",
     "memory_saving",
-    "parity",
+    "same_text",
     "regression_failures",
 )
 """Figures that every evaluation of a recipe has, whatever its task, beside costs and quality."""

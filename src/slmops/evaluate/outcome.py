@@ -1,4 +1,4 @@
-"""What the stage `evaluate` leaves: the evidence, what its gates say of it, and both for a CI system."""
+"""What the stage `evaluate` leaves: the evidence, and what its gates say of it. And all gates for CI systems."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_outcome(
     gates: Mapping[str, Sequence[Gate]],
     regression: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Write `evidence.json`, `gates.json`, `regression.json`, `junit.xml` and `summary.md`; returns the verdicts.
+    """Write `evidence.json`, `gates.json` and `regression.json`; returns the verdicts.
 
     Raises:
         BadInput: see `judge_gates`.
@@ -56,6 +56,15 @@ def write_outcome(
     for name, content in (("evidence", evidence), ("gates", verdicts), ("regression", regression)):
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         (out / f"{name}.json").write_text(text, encoding="utf-8")
+    return verdicts
+
+
+def write_for_ci(out: Path, evaluated: Path, more: Sequence[Mapping[str, Any]]) -> None:
+    """Write `junit.xml` and `summary.md` of what `write_outcome` left in `evaluated`, with `more` verdicts behind."""
+    evidence, gates, regression = (
+        json.loads((evaluated / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("evidence", "gates", "regression")
+    )
+    verdicts = [*gates, *more]
     (out / "junit.xml").write_text(junit(verdicts, regression), encoding="utf-8")
     (out / "summary.md").write_text(summary(evidence, verdicts, regression), encoding="utf-8")
-    return verdicts

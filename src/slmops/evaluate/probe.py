@@ -152,7 +152,10 @@ def _together(subject: Subject, rows: Sequence[Row]) -> tuple[list[Row], dict[st
     begun = time.perf_counter()
     written = _written(subject, prompts)
     seconds = time.perf_counter() - begun
-    answers = [{"id": row["id"], "text": subject.tokenizer.decode(ids)} for row, ids in zip(rows, written, strict=True)]
+    answers = [
+        {"id": row["id"], "text": subject.tokenizer.decode(ids), "token_ids": ids}
+        for row, ids in zip(rows, written, strict=True)
+    ]
     speed = {
         "batched_rows_per_s": len(rows) / seconds,
         "batched_tokens_per_s": sum(map(len, written)) / seconds,

@@ -144,24 +144,24 @@ def side_by_side(
 ) -> dict[str, Any]:
     """The evidence of `compare`, the second subject being held against the first; `reference` names that.
 
-    `parity` is the share of rows to which both wrote the same text. With more subjects `others` says of each of them
-    what `kept`, `kept_interval`, `savings` and `parity` say of the second.
+    `same_text` is the share of rows to which both wrote the same text. With more subjects `others` says of each of them
+    what `kept`, `kept_interval`, `savings` and `same_text` say of the second.
     """
     reference, *others = answers
     found = {
         name: compare(task, rows, scored, seed=seed, ours=name, reference=reference)
-        | {"parity": _parity(answers[name], answers[reference])}
+        | {"same_text": _same_text(answers[name], answers[reference])}
         for name in others or [reference]
     }
     first, *more = found
     evidence = found[first]
     if not others:
-        return evidence | {"kept": {}, "kept_interval": {}, "savings": {}, "parity": None, "others": {}}
-    parts = ("kept", "kept_interval", "savings", "parity")
+        return evidence | {"kept": {}, "kept_interval": {}, "savings": {}, "same_text": None, "others": {}}
+    parts = ("kept", "kept_interval", "savings", "same_text")
     return evidence | {"others": {name: {part: found[name][part] for part in parts} for name in more}}
 
 
-def _parity(ours: Sequence[Row], reference: Sequence[Row]) -> float:
+def _same_text(ours: Sequence[Row], reference: Sequence[Row]) -> float:
     same = [a["text"] == b["text"] for a, b in zip(ours, reference, strict=True)]
     return same.count(True) / len(same)
 

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from slmops import child
-from slmops.errors import SlmopsError
-from slmops.evaluate.limit import keep_below
 from slmops.pipeline.stage import Context
 from slmops.recipe.evaluate import Gates, JudgeSettings, Price, Running
 from slmops.recipe.settings import Settings
-
-if TYPE_CHECKING:
-    from slmops.evaluate.probe import Job
-
 
 LABELLED = frozenset({"classification", "nli"})
 """Kinds of task whose answer is one of a closed set: every label gets its probability."""
@@ -46,10 +38,11 @@ class Score:
     """
 
     name: ClassVar[str] = "score"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: ScoreSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.evaluate.own_process import in_own_process
         from slmops.evaluate.probe import Job
 
         rows = inputs["data"] / "test.jsonl"
@@ -69,31 +62,19 @@ class Score:
         )
         count = sum(1 for _ in rows.open(encoding="utf-8"))
         total = min(settings.latency_requests, count) + (count if settings.answers else 0)
-        _probe_in_own_process(job, total, settings.memory_mb, context)
+        with context.progress.task("measure", total, "requests") as bar:
+            failed = f"measuring {job.model} failed"
+            in_own_process(
+                "slmops.evaluate.probe",
+                asdict(job),
+                context.work,
+                failed,
+                advance=bar.advance,
+                memory_mb=settings.memory_mb,
+            )
         figures: dict[str, Any] = json.loads((context.out / "probe.json").read_text(encoding="utf-8"))
         shown = ("latency_p50_ms", "ttft_p50_ms", "tokens_per_s", "peak_rss_bytes", "weights_bytes")
         return {name: figures[name] for name in shown}
-
-
-def _probe_in_own_process(job: Job, total: int, memory_mb: int | None, context: Context) -> None:
-    place = context.work / "job.json"
-    place.write_text(json.dumps(asdict(job)), encoding="utf-8")
-    errors = context.work / "stderr.txt"
-    with errors.open("w", encoding="utf-8") as stderr, context.progress.task("measure", total, "requests") as bar:
-        command = child.command("slmops.evaluate.probe", str(place))
-        with (
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,  # noqa: S603
-            keep_below(memory_mb, process),
-        ):
-            try:
-                for line in process.stdout or ():
-                    bar.advance(json.loads(line)["done"] if line.startswith('{"done"') else 0)
-            except BaseException:
-                process.kill()
-                raise
-    if process.returncode:
-        last = (errors.read_text(encoding="utf-8").strip().splitlines() or ["no message"])[-1]
-        raise SlmopsError(f"measuring {job.model} failed: {last}")
 
 
 class Floor:
@@ -211,8 +192,7 @@ class CompareSettings(Settings):
 
 
 class Compare:
-    """`data` and one scored input per role → `evidence.json`, `gates.json`, `errors.json`, `regression.json`, and for
-    CI systems `junit.xml` and `summary.md`.
+    """`data` and one scored input per role → `evidence.json`, `gates.json`, `errors.json` and `regression.json`.
 
     Roles: `teacher` (as trained), `teacher_same` (on the shipped model's engine and precision), `baseline`,
     `student`, `shipped`, `floor`, `released`; a role that is no input is left out of the comparison. Besides them
@@ -221,7 +201,7 @@ class Compare:
     """
 
     name: ClassVar[str] = "compare"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "rouge-score", "sacrebleu", "scipy")
 
     def run(self, inputs: Mapping[str, Path], settings: CompareSettings, context: Context) -> Mapping[str, float | str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -118,6 +118,54 @@ class Running(Settings):
     )
 
 
+class ParityBounds(NamedTuple):
+    """What a bundle may differ from its student by; see `ParitySettings`."""
+
+    max_first_token_kl: float
+    max_token_kl: float
+    min_agreement: float
+
+
+PARITY_BOUNDS = {
+    "int4": ParityBounds(0.5, 0.1, 0.8),
+    "int8": ParityBounds(0.05, 0.02, 0.97),
+    "float": ParityBounds(0.0001, 0.0001, 0.99),
+}
+"""By the narrowest weights of what ships: what rounding alone does, with room; see docs/adr/0014."""
+
+
+class ParitySettings(Settings):
+    """How closely the bundle must answer as the student that it was made from; see `slmops.evaluate.parity`.
+
+    A bound that is null is that of the precision that ships.
+    """
+
+    rows: int = Field(48, ge=1, description="Test rows that both answer, from the shortest to the longest.")
+    max_first_token_kl: float | None = Field(
+        None,
+        ge=0,
+        description="Mean divergence of the first token's probabilities from the student's, in nats; of a model that "
+        "labels, that of all labels of a message.",
+    )
+    max_token_kl: float | None = Field(
+        None, ge=0, description="The same per token of the student's answers, or per label."
+    )
+    min_agreement: Share | None = Field(
+        None, description="Share of the tokens of the student's answers, or of the labels, that the bundle chooses too."
+    )
+    max_drop: Share = Field(
+        0.1,
+        description="The task's main figure may lie this far below the student's; it fails where the whole 95 % "
+        "interval lies beyond.",
+    )
+
+    def bounds(self, precision: str) -> ParityBounds:
+        """Those that are set, and for the others those of weights of this precision, e.g. `int4+int8`."""
+        usual = PARITY_BOUNDS[next((name for name in ("int4", "int8") if name in precision), "float")]
+        own = {name: getattr(self, name) for name in usual._fields}
+        return usual._replace(**{name: value for name, value in own.items() if value is not None})
+
+
 class EvaluateSettings(Running):
     """What is measured, and what must hold of it."""
 
@@ -143,6 +191,9 @@ class EvaluateSettings(Running):
         None, description="Rows that once failed in production; all must pass, unless a gate says otherwise."
     )
     judge: JudgeSettings | None = Field(None, description="Judges open answers; null judges none.")
+    parity: ParitySettings = Field(
+        default_factory=ParitySettings, description="The bundle against the student; a bundle that fails is not placed."
+    )
 
     @model_validator(mode="after")
     def _gates_have_what_they_need(self) -> EvaluateSettings:

@@ -163,8 +163,8 @@ def _limits(evidence: Mapping[str, Any]) -> Iterator[str]:
     ]
     if evidence["floor_beaten"] is None:
         limits.append("It was not compared with a trivial method.")
-    if isinstance(evidence["parity"], float):
-        limits.append(f"Quantising changed {percent(1 - evidence['parity'])} of its answers.")
+    if isinstance(evidence["same_text"], float):
+        limits.append(f"Quantising changed {percent(1 - evidence['same_text'])} of its answers.")
     yield _list(limits)
 
 

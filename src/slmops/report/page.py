@@ -29,6 +29,7 @@ from slmops.report.words import (
 _CHAPTERS = {
     "compare": ("Side by side", ("quality",)),
     "tradeoff": ("Quality, latency and size", ("scatter",)),
+    "parity": ("The bundle against its student", ("parity",)),
     "failures": ("Where it fails", ("worst", "heat", "examples")),
     "regression": ("Rows that once failed", ("regression",)),
     "judged": ("Judged answers", ("judged",)),
@@ -90,7 +91,7 @@ def page(story: Story) -> str:
         headline=story.evidence["headline"],
         columns=comparison.columns(story.evidence, order),
         resolution=resolution_points(story.evidence),
-        badge=badge(story.gates),
+        badge=badge([*story.gates, *_missed(story.parity)]),
         facts=facts(story.evidence, subject),
         chapters=_chapters(parts),
         **parts,
@@ -109,6 +110,11 @@ def badge(gates: Sequence[Mapping[str, Any]]) -> str:
     if not missed:
         return "The gate passes" if len(gates) == 1 else f"All {len(gates)} gates pass"
     return f"{missed} of {len(gates)} gates {'does' if missed == 1 else 'do'} not pass"
+
+
+def _missed(parity: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """Gates of parity that do not pass; that they pass is no gate that anybody set."""
+    return [gate for gate in (parity or {}).get("gates", ()) if gate["state"] != "pass"]
 
 
 def facts(evidence: Mapping[str, Any], subject: str) -> list[tuple[str, str, str]]:
@@ -160,6 +166,7 @@ def _failing(story: Story, subject: str, reference: str | None) -> dict[str, Any
         "class_count": len(model.get("classes", ())),
         "heat": failures.heat(confusion) if confusion else None,
         "examples": story.examples,
+        "parity": story.parity,
         "regression": story.regression,
         "failed_again": [row for row in story.regression if not row["passed"]],
         "judged": story.evidence.get("judged"),

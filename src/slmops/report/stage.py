@@ -57,14 +57,15 @@ class ReportSettings(Settings):
 class Report:
     """What a run made → `table.txt` for the terminal, `report.html` for people, `report.json` for machines.
 
-    Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `teacher`, further
+    Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `parity`
+    (`parity.json` and `gates.json`), `teacher`, further
     ones by number (`teacher_2`), `student` and `baseline` (`history.json`), `teach` (what was dropped),
     `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE` for every role whose
     answers are to be shown beside the others'.
     """
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     libraries: ClassVar[tuple[str, ...]] = ("jinja2",)
 
     def run(self, inputs: Mapping[str, Path], settings: ReportSettings, context: Context) -> Mapping[str, float | str]:
@@ -75,12 +76,12 @@ class Report:
         evidence, gates = _read(inputs["evaluate"] / "evidence.json"), _read(inputs["evaluate"] / "gates.json")
         others = [name for name in inputs if re.fullmatch(r"teacher_\d+", name)]
         trained = [name for name in ("teacher", *others, "student", "baseline") if name in inputs]
-        data = _read(inputs["data"] / "data.json")
+        data, parity = _read(inputs["data"] / "data.json"), _parity(inputs)
         story = Story(
             name=settings.recipe["name"],
             evidence=evidence,
             gates=gates,
-            table=table(evidence, gates),
+            table=table(evidence, gates, parity),
             recipe=settings.recipe,
             data=data,
             teaching=_teaching(inputs["teach"], data) if "teach" in inputs else None,
@@ -88,6 +89,7 @@ class Report:
             healed=_read(inputs["student_healed"] / "heal.json") if "student_healed" in inputs else None,
             histories={name.replace("_", " "): _read(inputs[name] / "history.json") for name in trained},
             examples=_examples(inputs, evidence),
+            parity=parity,
             regression=_read(inputs["evaluate"] / "regression.json"),
             front=_read(inputs["front"] / "front.json") if "front" in inputs else None,
             manifest=_read(inputs["bundle"] / "manifest.json"),
@@ -95,6 +97,13 @@ class Report:
         )
         (context.out / "table.txt").write_text(story.table, encoding="utf-8")
         return {"bytes": write_report(context.out, story), "verdict": story.verdict.title}
+
+
+def _parity(inputs: Mapping[str, Path]) -> dict[str, Any] | None:
+    if "parity" not in inputs:
+        return None
+    found: dict[str, Any] = _read(inputs["parity"] / "parity.json")
+    return found | {"gates": _read(inputs["parity"] / "gates.json")}
 
 
 def _teaching(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Story:
         healed: `heal.json` of the student.
         histories: trained model to its `history.json`.
         examples: rows beside the models' answers.
+        parity: `parity.json`, and what its gates say as `gates`.
         regression: `regression.json`, the rows that once failed with what the shipped model answers now.
         front: the candidates of a search for the best compression; see `slmops.search.outcome.outcome`.
         manifest: of the bundle.
@@ -47,6 +48,7 @@ class Story:
     healed: Mapping[str, Any] | None = None
     histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     examples: Sequence[Group] = ()
+    parity: Mapping[str, Any] | None = None
     regression: Sequence[Mapping[str, Any]] = ()
     front: Mapping[str, Any] | None = None
     manifest: Mapping[str, Any] | None = None
@@ -54,7 +56,7 @@ class Story:
 
     @cached_property
     def verdict(self) -> Verdict:
-        return judge(self.evidence, self.gates)
+        return judge(self.evidence, self.gates, self.parity)
 
     def record(self) -> dict[str, Any]:
         """`report.json`: the whole story as plain JSON data."""
@@ -65,6 +67,7 @@ class Story:
             "healed": self.healed,
             "histories": dict(self.histories) or None,
             "examples": [asdict(group) for group in self.examples] or None,
+            "parity": self.parity,
             "regression": list(self.regression) or None,
             "front": self.front,
             "lineage": _lineage(self.manifest),

@@ -10,7 +10,7 @@ from slmops.console import WIDTH, fit
 from slmops.report.costs import measured
 from slmops.report.pairs import difference
 from slmops.report.verdict import judge, reference_of
-from slmops.report.words import figure_name, in_order, p_value, percent, points, shown, subtitle, title
+from slmops.report.words import figure_name, in_order, p_value, percent, points, shown, subtitle, three, title
 
 LABEL_WIDTH = 18
 CELL_WIDTH = 10
@@ -22,17 +22,20 @@ _COMPARED = (("student", "baseline"), ("shipped", "baseline"), ("shipped", "floo
 both as they were trained."""
 
 
-def table(evidence: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """The models side by side, then what was kept and saved, the tests, the gates and the verdict."""
+def table(
+    evidence: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]], parity: Mapping[str, Any] | None = None
+) -> str:
+    """The models side by side, then what was kept and saved, the tests, parity, the gates and the verdict."""
     roles = in_order(evidence["models"])
     blocks = [roles[start : start + PER_BLOCK] for start in range(0, len(roles), PER_BLOCK)]
     lines = [line for block in blocks for line in (*_block(evidence, block), "")]
-    subject = judge(evidence, verdicts)
+    subject = judge(evidence, verdicts, parity)
     below = [
         f"n = {evidence['n_test']:,} held-out rows; [ ] are 95 % intervals",
         *_kept(evidence),
         *_saved(evidence),
         *_paired(evidence, subject.subject),
+        *_parity(parity),
         *(f"gate {verdict['state']}: {verdict['message']}" for verdict in verdicts),
         subject.line(),
     ]
@@ -105,11 +108,26 @@ def _saved(evidence: Mapping[str, Any]) -> Iterator[str]:
         for name, value in savings.items():
             if value is not None:
                 yield f"{_whose(role)}{labels.get(name, figure_name(name))}: {percent(value)}"
-    parity = evidence["parity"]
-    for role, value in (parity if isinstance(parity, Mapping) else {"": parity}).items():
+    same = evidence["same_text"]
+    for role, value in (same if isinstance(same, Mapping) else {"": same}).items():
         if value is not None:
             of = f"{role}, same text as the reference" if role else "same text as the student before quantising"
             yield f"{of}: {percent(value)}"
+
+
+def _parity(parity: Mapping[str, Any] | None) -> Iterator[str]:
+    """The bundle against its student: in one line where all is well, else what is not."""
+    if parity is None:
+        return
+    if measured := parity["measured"]:
+        what = "labels" if parity["labels"] else "tokens"
+        yield (
+            f"the bundle chooses {percent(measured['agreement'])} of the student's {what} on {parity['rows']} rows, "
+            f"{three(measured['token_kl_nats'])} nats apart"
+        )
+    for gate in parity["gates"]:
+        if gate["state"] != "pass":
+            yield f"gate {gate['state']}: {gate['message']}"
 
 
 def _by_model(figures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -37,9 +37,15 @@ class Verdict:
         return f"verdict: {self.title}"
 
 
-def judge(evidence: Mapping[str, Any], gates: Sequence[Mapping[str, Any]]) -> Verdict:
-    """The verdict on `shipped`, or on the best of freely named models."""
+def judge(
+    evidence: Mapping[str, Any], gates: Sequence[Mapping[str, Any]], parity: Mapping[str, Any] | None = None
+) -> Verdict:
+    """The verdict on `shipped`, or on the best of freely named models.
+
+    Parity decides where it fails alone: that a bundle answers as its student does not tell whether that is good enough.
+    """
     subject = subject_of(evidence)
+    gates = [*gates, *(gate for gate in (parity or {}).get("gates", ()) if gate["state"] != "pass")]
     state, title = _answer(evidence, gates, subject)
     missed = (
         f"Gate not passed: {figure_name(gate['figure'])}, {why(gate)}." for gate in gates if gate["state"] != "pass"
@@ -149,8 +155,8 @@ def _reasons(evidence: Mapping[str, Any], subject: str) -> Iterator[str]:
     taught = "student" if "student" in evidence["models"] else subject
     if "baseline" in evidence["models"] and (test := difference(evidence, taught, "baseline", headline)):
         yield _against(test, "so the teacher's answers helped", "so the teacher is not shown to have helped")
-    if isinstance(evidence["parity"], float):
-        yield f"Quantising left {percent(evidence['parity'])} of its answers as they were, letter for letter."
+    if isinstance(evidence["same_text"], float):
+        yield f"Quantising left {percent(evidence['same_text'])} of its answers as they were, letter for letter."
     yield from _speed(held(evidence, subject))
     if resolution := resolution_points(evidence):
         yield (

@@ -7,6 +7,7 @@ base ─ teacher ─ teacher:onnx ─ teach ─ student:carved ─ student ─ s
 Of several teachers the others have nodes of their own, numbered from 2 (`teacher:2`), each answers as `teach:N`, and
 `teach` makes one set of answers of all.
 A student of another model is carved from `student:base`, and so is its baseline.
+`parity`, between bundle and report, holds the bundle against `student`.
 Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 from slmops.bundle.stage import WriteBundle, WriteBundleSettings
 from slmops.data.stage import prepare_data_node
 from slmops.pipeline.plan.checks import check
-from slmops.pipeline.plan.evaluation import evaluation_nodes, report_node
+from slmops.pipeline.plan.evaluation import evaluation_nodes, parity_node, report_node
 from slmops.pipeline.plan.student import student_checks, student_nodes
 from slmops.pipeline.plan.teachers import teacher_nodes
 from slmops.pipeline.stage import Node
@@ -39,6 +40,6 @@ def nodes_for(recipe: Recipe) -> list[Node]:
     nodes.append(Node("card", Card, card, inputs=told))
     bundle = WriteBundleSettings(name=name, version=version, engine=recipe.compress.runtime, recipe=shared)
     parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
-    nodes.append(Node("bundle", WriteBundle, bundle, inputs=parts))
+    nodes += [Node("bundle", WriteBundle, bundle, inputs=parts), parity_node(recipe)]
     nodes.append(report_node(recipe, nodes))
     return nodes

@@ -19,6 +19,7 @@ from slmops.evaluate.stage import (
     Score,
     ScoreSettings,
 )
+from slmops.evaluate.stage_parity import CheckParity, CheckParitySettings
 from slmops.models.source import local_path
 from slmops.pipeline.plan.names import fetched_node, fitted_node, nth_node, shipped_node
 from slmops.pipeline.stage import Node
@@ -118,12 +119,19 @@ def _judge(recipe: Recipe, scored: Mapping[str, str]) -> list[Node]:
     return [*nodes, Node("judge", JudgeAnswers, settings, inputs=inputs)]
 
 
+def parity_node(recipe: Recipe) -> Node:
+    """The bundle against the student that it was made from, on rows that the student has answered already."""
+    settings = CheckParitySettings(**recipe.evaluate.parity.model_dump(), threads=recipe.evaluate.threads)
+    answered = {"source": "student", "answers": "score:student", "evaluate": "evaluate"}
+    return Node("parity", CheckParity, settings, inputs={**answered, "bundle": "bundle", "data": "data"})
+
+
 def report_node(recipe: Recipe, nodes: list[Node]) -> Node:
     """The report reads every stage that has something to show, and the answers of every model."""
     made = {node.id for node in nodes}
     others = [nth_node("teacher", n) for n in range(2, len(recipe.teachers) + 1)]
     wanted = ["data", "teacher", *others, "teach", "student:carved", "student:healed", "student", "baseline"]
-    wanted += ["evaluate", "bundle"]
+    wanted += ["evaluate", "bundle", "parity"]
     shown = [name for name in wanted if name in made] + sorted(name for name in made if name.startswith("score:"))
     inputs = {name.replace(":", "_"): name for name in shown}
     inputs |= {"front": "shipped"} if recipe.compress.search else {}

@@ -1,0 +1,73 @@
+"""The check of parity as a stage of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from slmops.pipeline.stage import Context
+from slmops.recipe.evaluate import ParitySettings
+
+
+class CheckParitySettings(ParitySettings):
+    threads: int
+
+
+class CheckParity:
+    """`source` (a Hugging Face folder in `model/`) with `answers` (as scored), `bundle`, `data` and `evaluate` →
+    `parity.json` and `gates.json`; and for CI systems `junit.xml` and `summary.md`, of all gates of the run.
+    """
+
+    name: ClassVar[str] = "parity"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = (
+        *("numpy", "rouge-score", "sacrebleu", "scipy"),
+        *("torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers"),
+    )
+
+    def run(
+        self, inputs: Mapping[str, Path], settings: CheckParitySettings, context: Context
+    ) -> Mapping[str, float | str]:
+        from dataclasses import asdict
+
+        from slmops.data.read import read_jsonl
+        from slmops.evaluate.outcome import write_for_ci
+        from slmops.evaluate.parity import compared, spread
+        from slmops.evaluate.parity_gates import parity_verdicts
+        from slmops.tasks import task_of
+
+        task, every = task_of(inputs["data"]), read_jsonl(inputs["data"] / "test.jsonl")
+        rows = spread(every, settings.rows)
+        written = {answer["id"]: answer["token_ids"] for answer in read_jsonl(inputs["answers"] / "predictions.jsonl")}
+        sides = _sides(inputs, rows, [written[row["id"]] for row in rows], settings.threads, context)
+        found = compared(task, rows, *sides, seed=context.seed)
+        verdicts = parity_verdicts(found, settings)
+        for name, content in (("parity", asdict(found)), ("gates", verdicts)):
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (context.out / f"{name}.json").write_text(text, encoding="utf-8")
+        write_for_ci(context.out, inputs["evaluate"], verdicts)
+        figures = {v["figure"]: v["value"] for v in verdicts if v["value"] is not None}
+        return {**figures, "gates_failed": sum(verdict["state"] != "pass" for verdict in verdicts)}
+
+
+def _sides(
+    inputs: Mapping[str, Path], rows: list[dict[str, Any]], written: list[list[int]], threads: int, context: Context
+) -> tuple[Any, Any]:
+    """The parts of both models, each from a process of its own, one after the other."""
+    from dataclasses import asdict
+
+    from slmops.data.read import write_jsonl
+    from slmops.evaluate.own_process import in_own_process
+    from slmops.evaluate.parity_process import Job, read_side
+
+    asked, source, shipped = (context.work / name for name in ("rows.jsonl", "source.json", "shipped.json"))
+    write_jsonl(asked, rows)
+    task = json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8"))
+    with context.progress.task("parity", 2, "models") as bar:
+        for model, before, out in ((inputs["source"] / "model", None, source), (inputs["bundle"], source, shipped)):
+            job = Job(str(model), task, str(asked), written, str(before) if before else None, threads, str(out))
+            in_own_process("slmops.evaluate.parity_process", asdict(job), context.work, f"asking {model} failed")
+            bar.advance()
+    return read_side(source), read_side(shipped)
