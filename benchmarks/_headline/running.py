@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from _contract import machine, machine_with_gpu
 
@@ -17,35 +16,17 @@ from _headline.corpus import Corpus, Files, write
 from _headline.records import COUNTS, Record, digits, encoded
 from slmops import Recipe
 from slmops.data.read import read_jsonl
+from slmops.data.stage import HeldOut, HeldOutSettings
 from slmops.evaluate.predictions import read_scored
 from slmops.pipeline.plan import nodes_for
 from slmops.pipeline.run import RunResult, plan_graph, run_graph
-from slmops.pipeline.stage import Context, Node
+from slmops.pipeline.stage import Node
 from slmops.progress import Progress
-from slmops.recipe.settings import Settings
 from slmops.tasks import from_description, metrics
 
 MEASURED = ("latency_p50_ms", "weights_bytes", "peak_rss_bytes")
 ON_VALIDATION = ("teacher", "student", "shipped")
 SCORED, VALIDATED = "score:", "validation:"
-
-
-class ValidationRows:
-    """`data` → its validation rows as the rows that a model is measured on."""
-
-    name: ClassVar[str] = "validation-rows"
-    version: ClassVar[int] = 1
-    libraries: ClassVar[tuple[str, ...]] = ()
-
-    def run(
-        self,
-        inputs: Mapping[str, Path],
-        settings: Settings,  # noqa: ARG002 - there are none
-        context: Context,
-    ) -> Mapping[str, float | str]:
-        shutil.copyfile(inputs["data"] / "validation.jsonl", context.out / "test.jsonl")
-        shutil.copyfile(inputs["data"] / "task.json", context.out / "task.json")
-        return {}
 
 
 @dataclass(frozen=True)
@@ -96,7 +77,7 @@ class Work:
 def graph(recipe: Recipe, cell: Cell) -> list[Node]:
     """The recipe's nodes up to what the cell asks for; models also answer the validation rows."""
     made = nodes_for(recipe)
-    nodes = [*made, Node("validation", ValidationRows, Settings(), inputs={"data": "data"})]
+    nodes = [*made, Node("validation", HeldOut, HeldOutSettings(side="validation"), inputs={"data": "data"})]
     for node in made:
         role = node.id.removeprefix(SCORED)
         if node.id.startswith(SCORED) and role in ON_VALIDATION:

@@ -69,6 +69,13 @@ def test_a_batch_equals_single_requests(engine, prompts):
             np.testing.assert_allclose(in_batch.top[1], single.top[1], atol=1e-4)
 
 
+def test_more_texts_than_one_batch_holds(engine, prompts, tiny):
+    answer = tiny.tokenizer.encode("refund")
+    together = engine.score(prompts * 20, [answer] * 80)
+    for row, alone in enumerate(engine.score(prompts, [answer] * 4)):
+        np.testing.assert_allclose(together[row + 40], alone, atol=1e-4)
+
+
 def test_more_requests_than_one_batch_holds(engine, prompts, tiny, monkeypatch):
     tokens = list(engine.generate(prompts * 20, GREEDY))
     assert [tiny.tokenizer.decode(answer) for answer in answers(tokens, 80)] == list(tiny.pairs.values()) * 20

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from slmops.data.read import read_jsonl, write_jsonl
+from slmops.engines import load_engine
 from slmops.errors import SlmopsError
 from slmops.evaluate import probe
 from slmops.evaluate.stage import Floor, Score, ScoreSettings
@@ -179,3 +180,31 @@ def test_the_floor_answers_every_row_without_a_model(data, task, tmp_path):
     assert [answer["id"] for answer in answers] == [f"r{i}" for i in range(6)]
     assert all(task.check(task.parse(answer["text"])) is None for answer in answers)
     assert "weights_bytes" not in json.loads((tmp_path / "probe.json").read_text())
+
+
+def test_a_model_with_one_thread_has_one_core(measured):
+    """What runs beside its engine has none of its own."""
+    _, out, *_ = measured
+    assert json.loads((out / "probe.json").read_text())["cpu_cores_used"] < 1.1
+
+
+def test_the_loss_is_of_the_reference_answers(data, tiny, task, tmp_path):
+    """In nats per token of theirs, the end token aside; nothing is answered for it."""
+    job = probe.Job(
+        engine="transformers",
+        model=str(tiny.folder),
+        task=task.describe(),
+        rows=str(data / "test.jsonl"),
+        latency_requests=1,
+        threads=1,
+        answers=False,
+        out=str(tmp_path),
+        loss=True,
+    )
+    figures = probe.probe(job)
+    rows = read_jsonl(data / "test.jsonl")
+    answers = [tiny.tokenizer.encode(task.write(row["output"])) for row in rows]
+    engine = load_engine("transformers", tiny.folder, threads=1)
+    scores = engine.score([tiny.tokenizer.prompt(task.render(row["input"])) for row in rows], answers)
+    assert figures["loss"] == pytest.approx(-sum(map(sum, scores)) / sum(map(len, answers)), rel=1e-4)
+    assert not (tmp_path / "predictions.jsonl").exists()

@@ -20,6 +20,7 @@ from slmops.pipeline.stage import Node
 from slmops.recipe import Recipe
 from slmops.recipe.training import OnPolicy
 from slmops.samples.project import write_project
+from slmops.search.stage import Search
 from slmops.tasks import make_task
 
 NODES = [
@@ -561,6 +562,29 @@ def test_a_misspelt_gate_is_refused_before_anything_runs(project, name):
 @pytest.mark.parametrize("name", ["exact_match", "field_f1_kept", "latency_p50_ms", "weights_bytes", "same_text"])
 def test_a_gate_on_a_figure_that_there_is_or_may_be_is_taken(project, name):
     assert nodes_for(load(project, f"evaluate.gates.{name}.max=1.0"))
+
+
+def test_a_search_takes_the_place_of_the_export(project):
+    """What is not tried is as `compress` says, and the teacher is held against in that form."""
+    plain, found = (
+        {node.id: node for node in nodes_for(load(project, "compress.block_size=64", *more))}
+        for more in ((), ("compress.search={minimise: [size], candidates: {precision: [int8]}}",))
+    )
+    search = found["shipped"].settings
+    assert found["shipped"].stage is Search
+    assert (search.ships.block_size, search.search.minimise) == (64, ["size"])
+    assert found["shipped"].inputs == {"model": "student", "data": "data"}
+    assert found["report"].inputs["front"] == "shipped"
+    assert found["teacher:same"] == plain["teacher:same"]
+    assert "front" not in plain["report"].inputs
+
+
+def test_a_bound_on_no_figure_is_refused_before_anything_runs(project):
+    with pytest.raises(BadInput, match=r"compress\.search\.subject_to\.exact_mach is no figure") as error:
+        nodes_for(load(project, "compress.search={subject_to: {exact_mach: {max_drop: 0.02}}}"))
+    assert error.value.hint == "did you mean `exact_match`?"
+    with pytest.raises(BadInput, match=r"compress\.search\.subject_to\.exact_match\.confidence"):
+        load(project, "compress.search={subject_to: {exact_match: {max_drop: 0.02, confidence: 0.9}}}")
 
 
 def test_what_takes_several_processes_is_refused_in_a_run(project):

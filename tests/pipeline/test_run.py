@@ -37,16 +37,6 @@ class Nothing(BaseModel):
     pass
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def calls(tmp_path: Path) -> Path:
-    return tmp_path / "calls"
-
-
 def test_a_graph_becomes_its_artifacts(home: Path, calls: Path) -> None:
     notes = Notes()
     result = run_chain(home, chain(calls), progress=notes)

@@ -11,16 +11,6 @@ from slmops.pipeline.store import Store
 from slmops.pipeline.upkeep import collect, usage, verify
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def calls(tmp_path: Path) -> Path:
-    return tmp_path / "calls"
-
-
 def test_what_a_run_made_is_kept(home: Path, calls: Path) -> None:
     run_chain(home, chain(calls))
     assert collect(home).artifacts == 0

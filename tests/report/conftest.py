@@ -273,6 +273,12 @@ CANDIDATES = [
         "quality": 0.84 - 0.02 * k - 0.01 * j,
         "interval": [0.79 - 0.02 * k, 0.87 - 0.01 * k],
         "weights_bytes": int(9e7 / (1 + k) * (1 + j / 9)),
+        "latency_p50_ms": 90.0 / (1 + k),
+        "peak_rss_bytes": 4e8 / (1 + k),
+        "drop": 0.4 * k,
+        "drop_interval": [-0.5, 0.4 * k + 0.5] if j == 0 else None,
+        "state": ("pass", "fail", "not enough evidence")[(k + j) % 3],
+        "rows_enough": 1_234 if (k + j) % 3 == 2 else None,
         "front": j == 0,
         "shipped": (k, j) == (2, 0),
     }
@@ -348,7 +354,18 @@ def story(evidence, passing) -> Story:
             {"id": "r1", "note": None, "input": MESSAGE, "wanted": WANTED, "written": WANTED, "passed": True},
             {"id": "r2", "note": "ticket 88", "input": MESSAGE, "wanted": WANTED, "written": "", "passed": False},
         ],
-        front={"figure": "exact_match", "candidates": CANDIDATES},
+        front={
+            "figure": "exact_match",
+            "rows": 3_000,
+            "student": 0.84,
+            "ships": "int4 block 32",
+            "proven": False,
+            "candidates": CANDIDATES,
+            "others": [
+                {"name": "fp32", "state": "does not fit", "why": "it takes more than 64 MB of memory"},
+                {"name": "int2", "state": "screened out", "why": "", "loss": 3.1},
+            ],
+        },
         manifest={
             "name": "support",
             "version": "1.0.0",

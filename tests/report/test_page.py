@@ -237,7 +237,7 @@ def poisoned(story: Any, text: str) -> Any:
         data={"rows": {text: 1}, "dropped": {text: 2}, "labels": {"train": {text: 1}, "test": {}}},
         teaching={"rows": 1, "dropped": {text: 1}},
         examples=[Group(text, 1, (example,))],
-        front={"figure": "f1", "candidates": [{**c, "name": text} for c in story.front["candidates"]]},
+        front=story.front | {"figure": "f1", "candidates": [{**c, "name": text} for c in story.front["candidates"]]},
         manifest={**story.manifest, "files": {text: {"sha256": text, "size": 1}}},
         command=text,
     )

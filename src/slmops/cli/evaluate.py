@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from slmops.cli.options import Home, Json, Quiet
+from slmops.cli.options import (
+    AnswerColumn,
+    FirstRows,
+    Home,
+    Instruction,
+    Json,
+    Label,
+    Quiet,
+    Schema,
+    TextColumn,
+)
 from slmops.pipeline.home import HOME
 
 Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads of local engines; 0 takes all cores.")]
@@ -35,14 +45,12 @@ def evaluate(
     task: Annotated[
         str | None, typer.Option("--task", metavar="KIND", help="Kind of task; the bundle's own when absent.")
     ] = None,
-    schema: Annotated[Path | None, typer.Option("--schema", metavar="FILE", help="Of an extraction.")] = None,
-    label: Annotated[str | None, typer.Option("--label", help="Property of an extraction that is a class.")] = None,
-    instruction: Annotated[str | None, typer.Option("--instruction", help="System message of every request.")] = None,
-    text_column: Annotated[str, typer.Option("--input", metavar="COLUMN", help="Column with the text.")] = "input",
-    answer_column: Annotated[
-        str, typer.Option("--output", metavar="COLUMN", help="Column with the answer.")
-    ] = "output",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Take the first N rows.")] = None,
+    schema: Schema = None,
+    label: Label = None,
+    instruction: Instruction = None,
+    text_column: TextColumn = "input",
+    answer_column: AnswerColumn = "output",
+    limit: FirstRows = None,
     latency_requests: Annotated[
         int, typer.Option("--latency-requests", min=0, metavar="N", help="Rows timed one by one; 0 times none.")
     ] = 40,

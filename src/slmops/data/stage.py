@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from slmops.data.check import Screen, answered, check_labels, task_for, text_digest
 from slmops.data.formats import Placed
-from slmops.data.read import read_rows, write_jsonl
+from slmops.data.read import read_jsonl, read_rows, write_jsonl
 from slmops.data.regression import checked, read_regression
 from slmops.data.split import split
 from slmops.errors import BadInput
@@ -151,6 +153,65 @@ class PrepareRegression:
         description = json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8"))
         rows = checked(read_regression(inputs["suite"], description["kind"]), from_description(description))
         _write_json(context.out / "task.json", description)
+        return {"rows": write_jsonl(context.out / "test.jsonl", rows)}
+
+
+class PartRowsSettings(Settings):
+    task: TaskSettings
+    input: str
+    output: str
+    share: float = Field(gt=0, lt=1, description="Of the rows that models are measured on before they are rounded.")
+    most: int | None = Field(None, description="Rows, the first ones; null takes all.")
+
+
+class PartRows:
+    """`rows` (a file) and perhaps `calibration` (another) and `schema` → rows to make a model small by, as `train`, and
+    rows to judge it on, as `test`.
+
+    Without `calibration` a share of the rows is taken away for it.
+    """
+
+    name: ClassVar[str] = "part-rows"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    def run(
+        self, inputs: Mapping[str, Path], settings: PartRowsSettings, context: Context
+    ) -> Mapping[str, float | str]:
+        reader = input_reader(settings.task.kind)
+
+        def read(name: str) -> list[Placed]:
+            rows = read_rows(inputs[name], name, input=settings.input, output=settings.output, reader=reader)
+            return list(islice(rows, settings.most))
+
+        placed = read("rows")
+        task = task_for(settings.task, read_schema(inputs["schema"]) if "schema" in inputs else None, placed)
+        rows = answered(placed, task)
+        if "calibration" in inputs:
+            train, test = answered(read("calibration"), task), rows
+        else:
+            test, train = split(rows, settings.share, context.seed)
+        for side, found in (("train", train), ("validation", []), ("pool", []), ("test", test)):
+            write_jsonl(context.out / f"{side}.jsonl", found)
+        _write_json(context.out / "task.json", task.describe())
+        return {"train_rows": len(train), "test_rows": len(test)}
+
+
+class HeldOutSettings(Settings):
+    side: Literal["validation", "test"]
+    most: int | None = Field(None, description="Rows, the first ones; null takes all.")
+
+
+class HeldOut:
+    """`data` → its validation or test rows as the rows that a model is measured on."""
+
+    name: ClassVar[str] = "held-out"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    def run(self, inputs: Mapping[str, Path], settings: HeldOutSettings, context: Context) -> Mapping[str, float | str]:
+        rows = read_jsonl(inputs["data"] / f"{settings.side}.jsonl")[: settings.most]
+        shutil.copyfile(inputs["data"] / "task.json", context.out / "task.json")
         return {"rows": write_jsonl(context.out / "test.jsonl", rows)}
 
 

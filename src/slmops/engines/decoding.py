@@ -32,7 +32,7 @@ Start = Callable[[Prompts, int], Batch]
 """Reads prompts of any lengths and makes room for a number of further tokens each."""
 
 MAX_REQUESTS = 32
-"""Decoded together; onnxruntime-genai takes no more."""
+"""Run together; onnxruntime-genai takes no more."""
 
 MAX_LOGITS = 64_000_000
 """Written by one forward pass over prompts, about: 256 MB. A runtime may write the logits of every prompt token."""
@@ -110,7 +110,8 @@ def score_top(
 def _places(forward: Forward, prompts: Prompts, continuations: Prompts, vocabulary: int) -> Iterator[Logits]:
     """The logits for each token of each continuation, [its tokens, vocabulary]."""
     sequences = [[*prompt, *continuation] for prompt, continuation in zip(prompts, continuations, strict=True)]
-    rows = max(1, MAX_LOGITS // (vocabulary * max(map(len, sequences), default=1)))
+    fitting = MAX_LOGITS // (vocabulary * max(map(len, sequences), default=1))
+    rows = min(max(1, fitting), MAX_REQUESTS)
     for begin in range(0, len(sequences), rows):
         logits = forward(sequences[begin : begin + rows])
         for row, request in enumerate(range(begin, min(begin + rows, len(sequences)))):

@@ -43,7 +43,7 @@ def read_given(
     """
     if "kind" not in settings and settings:
         raise BadInput(f"{_FLAGS[min(settings)]} needs --task", hint="a bundle brings its own task with it")
-    made = _settings(settings) if settings else None
+    made = task_settings(settings) if settings else None
     described = {} if made else common_task(subjects)
     reader = input_reader(made.kind if made else described["kind"])
     text, answer = columns
@@ -59,9 +59,15 @@ def read_given(
     return task, answered(rows, task), answered(known, task)
 
 
-def _settings(given: Mapping[str, Any]) -> Any:
+def task_settings(given: Mapping[str, Any]) -> TaskSettings:
+    """A recipe's `task`, as flags of the command line gave it.
+
+    Raises:
+        BadInput: its kind does not exist, or does not take or lacks one of them.
+    """
     try:
-        return TypeAdapter(TaskSettings).validate_python(dict(given))
+        made: TaskSettings = TypeAdapter(TaskSettings).validate_python(dict(given))
+        return made
     except ValidationError as error:
         detail = error.errors()[0]
         place = [str(part) for part in detail["loc"] if part != given["kind"]]

@@ -10,10 +10,17 @@ from typing import Any
 
 from slmops import child
 from slmops.errors import SlmopsError
+from slmops.evaluate.limit import keep_below
 
 
 def in_own_process(
-    module: str, job: Mapping[str, Any], work: Path, failed: str, advance: Callable[[float], None] = lambda _: None
+    module: str,
+    job: Mapping[str, Any],
+    work: Path,
+    failed: str,
+    *,
+    advance: Callable[[float], None] = lambda _: None,
+    memory_mb: int | None = None,
 ) -> None:
     """Run `python -m MODULE JOB.json` to its end.
 
@@ -22,15 +29,20 @@ def in_own_process(
         work: a folder for the job and for what the process writes to stderr.
         failed: begins the message of the error, e.g. `measuring X failed`.
         advance: told of each line `{"done": N}` that the process prints.
+        memory_mb: see `keep_below`.
 
     Raises:
+        DoesNotFit: it took more memory than it may.
         SlmopsError: the process failed; the last line it wrote is in the message.
     """
     place, errors = work / "job.json", work / "stderr.txt"
     place.write_text(json.dumps(job), encoding="utf-8")
     with errors.open("w", encoding="utf-8") as stderr:
         command = child.command(module, str(place))
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:  # noqa: S603
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,  # noqa: S603
+            keep_below(memory_mb, process),
+        ):
             try:
                 for line in process.stdout or ():
                     advance(json.loads(line)["done"] if line.startswith('{"done"') else 0)

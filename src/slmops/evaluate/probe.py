@@ -7,6 +7,7 @@ The process loads one engine and nothing else, so its peak memory is that of ser
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ class Job:
         probabilities: give every answered row the `probabilities` of the task's labels.
         reference_nll: give every answered row the `nll` (in nats) of its reference answer and the `tokens` of it;
             the rows need `output` then.
+        loss: give the figures `loss`, see `_loss`; the rows need `output` then.
     """
 
     engine: str
@@ -54,6 +56,7 @@ class Job:
     out: str
     probabilities: bool = False
     reference_nll: bool = False
+    loss: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def probe(job: Job) -> dict[str, Any]:
     run on a GPU where there is one and the engine has a use for it.
     """
     from slmops.engines import load_engine, on_gpu
+    from slmops.models.tag_files import is_tagger
     from slmops.tasks import from_description
 
     rows = read_jsonl(Path(job.rows))
@@ -108,6 +112,8 @@ def probe(job: Job) -> dict[str, Any]:
         if job.reference_nll:
             answers = [answer | one for answer, one in zip(answers, _references(subject, rows), strict=True)]
         write_jsonl(Path(job.out) / "predictions.jsonl", answers)
+    if job.loss:
+        figures["loss"] = _loss(subject, rows, labels=is_tagger(Path(job.model)))
     figures["method"] = _method(job, len(rows), engine.info())
     (Path(job.out) / "probe.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures
@@ -169,6 +175,22 @@ def _written(subject: Subject, prompts: Sequence[Sequence[int]]) -> list[list[in
     return written
 
 
+def _loss(subject: Subject, rows: Sequence[Row], *, labels: bool) -> float:
+    """Nats per token of the reference answers; of a model that labels, which gives texts no likelihood, the share of
+    the task's main figure that it misses.
+    """
+    if not labels:
+        found = _references(subject, rows)
+        return sum(one["nll"] for one in found) / sum(one["tokens"] for one in found)
+    from slmops.tasks import metrics
+
+    task = subject.task
+    written = _written(subject, [subject.prompt(row) for row in rows])
+    texts = [subject.tokenizer.decode(ids) for ids in written]
+    judged = [task.judge(row["output"], task.parse(text)) for row, text in zip(rows, texts, strict=True)]
+    return 1 - metrics(task, judged)[task.figures()[0].name]
+
+
 def _references(subject: Subject, rows: Sequence[Row]) -> list[dict[str, float]]:
     """What the model thinks of the reference answers: `nll`, the sum over an answer's own `tokens`, end token aside."""
     answers = [subject.tokenizer.encode(subject.task.write(row["output"])) for row in rows]
@@ -195,5 +217,14 @@ def _say(done: int) -> None:
     print(json.dumps({"done": done}), flush=True)
 
 
+def main(path: Path) -> None:
+    """Do the job that is written in the file `path`, on as many cores as it has threads."""
+    job = Job(**json.loads(path.read_text(encoding="utf-8")))
+    if job.threads:
+        # A machine with fewer cores has none to spare for what runs beside the engine.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
+    probe(job)
+
+
 if __name__ == "__main__":
-    probe(Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    main(Path(sys.argv[1]))

@@ -26,10 +26,16 @@ class ScoreSettings(Settings):
     latency_requests: int
     threads: int
     answers: bool = True
+    memory_mb: int | None = Field(None, description="The process ends where it takes more; null sets no bound.")
+    loss: bool = Field(False, description="How likely the reference answers are; of a model that labels, how wrong.")
 
 
 class Score:
-    """`model` and `data` → `probe.json` and `predictions.jsonl`, from a process that loads this model alone."""
+    """`model` and `data` → `probe.json` and `predictions.jsonl`, from a process that loads this model alone.
+
+    Raises:
+        DoesNotFit: it took more memory than it may.
+    """
 
     name: ClassVar[str] = "score"
     version: ClassVar[int] = 3
@@ -52,12 +58,20 @@ class Score:
             out=str(context.out),
             probabilities=task["kind"] in LABELLED,
             reference_nll=task["kind"] in OPEN,
+            loss=settings.loss,
         )
         count = sum(1 for _ in rows.open(encoding="utf-8"))
         total = min(settings.latency_requests, count) + (count if settings.answers else 0)
         with context.progress.task("measure", total, "requests") as bar:
             failed = f"measuring {job.model} failed"
-            in_own_process("slmops.evaluate.probe", asdict(job), context.work, failed, bar.advance)
+            in_own_process(
+                "slmops.evaluate.probe",
+                asdict(job),
+                context.work,
+                failed,
+                advance=bar.advance,
+                memory_mb=settings.memory_mb,
+            )
         figures: dict[str, Any] = json.loads((context.out / "probe.json").read_text(encoding="utf-8"))
         shown = ("latency_p50_ms", "ttft_p50_ms", "tokens_per_s", "peak_rss_bytes", "weights_bytes")
         return {name: figures[name] for name in shown}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from slmops.errors import SlmopsError
 from slmops.pipeline.artifact import Figure
-from slmops.pipeline.stage import Context, Stage
+from slmops.pipeline.stage import Context, Make, Stage
 from slmops.progress import Progress
 
 
@@ -44,13 +44,18 @@ class Executor(Protocol):
         """Do the job and return the stage's figures; whatever the stage raises is raised here."""
 
 
+@dataclass(frozen=True)
 class LocalExecutor:
-    """Runs a stage in this process."""
+    """Runs a stage in this process. `make` is what it may ask for other stages with."""
+
+    make: Make | None = None
 
     def run(self, job: Job, progress: Progress, log: logging.Logger) -> Mapping[str, Figure]:
         stage: Stage = pkgutil.resolve_name(job.stage)()
         settings_type: type[BaseModel] = pkgutil.resolve_name(job.settings_type)
         context = Context(out=Path(job.out), work=Path(job.work), seed=job.seed, progress=progress, log=log)
+        if self.make:
+            context = replace(context, make=self.make)
         inputs = {name: Path(path) for name, path in job.inputs.items()}
         return stage.run(inputs, settings_type.model_validate_json(job.settings), context)
 

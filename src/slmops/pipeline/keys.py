@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -54,37 +54,42 @@ class Step:
         return self.provenance.key()
 
 
-def address(nodes: Sequence[Node], seed: int) -> list[Step]:
+def address(nodes: Sequence[Node], seed: int, given: Mapping[str, str] | None = None) -> list[Step]:
     """The nodes in an order in which they can run, each with its key; nothing runs.
+
+    Args:
+        given: names that nodes may take from beside each other's, with the keys of these artifacts.
 
     Raises:
         BadInput: the graph is not one (two nodes of one name, an unknown input, a cycle), a source cannot be
             read, or a library is not installed.
     """
-    steps: dict[str, Step] = {}
-    for node in in_order(nodes):
+    keys = dict(given or {})
+    steps: list[Step] = []
+    for node in in_order(nodes, keys):
         provenance = Provenance(
             stage=node.stage.name,
             version=node.stage.version,
             settings=node.settings.model_dump(mode="json", by_alias=True),
-            inputs={name: steps[source].key for name, source in node.inputs.items()},
+            inputs={name: keys[source] for name, source in node.inputs.items()},
             sources={name: content_digest(path) for name, path in node.sources.items()},
             libraries={name: _installed(name, node) for name in node.stage.libraries},
             seed=seed,
         )
-        steps[node.id] = Step(node, provenance)
-    return list(steps.values())
+        steps.append(Step(node, provenance))
+        keys[node.id] = steps[-1].key
+    return steps
 
 
-def in_order(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes, each after those that it takes from; otherwise in the given order.
+def in_order(nodes: Sequence[Node], given: Collection[str] = ()) -> list[Node]:
+    """The nodes, each after those that it takes from; otherwise in the given order. Those of the names `given` exist.
 
     Raises:
         BadInput: two nodes of one name, an input and a source of one name, an unknown input, a cycle.
     """
     by_id: dict[str, Node] = {}
     for node in nodes:
-        if node.id in by_id:
+        if node.id in by_id or node.id in given:
             raise BadInput(f"two nodes are called `{node.id}`")
         by_id[node.id] = node
     done: dict[str, Node] = {}
@@ -97,6 +102,8 @@ def in_order(nodes: Sequence[Node]) -> list[Node]:
         if twice := node.inputs.keys() & node.sources.keys():
             raise BadInput(f"node `{node.id}` has both an input and a source called `{min(twice)}`")
         for name, source in node.inputs.items():
+            if source in given:
+                continue
             if source not in by_id:
                 raise BadInput(f"node `{node.id}` takes `{name}` from `{source}`, which does not exist")
             visit(by_id[source], (*path, node.id))

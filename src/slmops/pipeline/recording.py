@@ -40,6 +40,15 @@ class Recording:
                 [(self.id, position, step.node.id, step.key) for position, step in enumerate(steps)],
             )
 
+    def step_added(self, step: Step) -> None:
+        """A step that another one asks for; told once, however often it is asked for."""
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO steps (run, position, node, key, state) "
+                "SELECT ?, 1 + MAX(position), ?, ?, 'waiting' FROM steps WHERE run = ?",
+                (self.id, step.node.id, step.key, self.id),
+            )
+
     def step_started(self, node: str) -> None:
         with self._database.writing() as connection:
             connection.execute("UPDATE steps SET state = 'running' WHERE run = ? AND node = ?", (self.id, node))

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
 from slmops.progress import Progress, Silent
+
+Make = Callable[[Sequence["Node"]], Mapping[str, Path]]
+"""Makes the artifacts of nodes, or finds them, and says the folder of each. Their inputs are each other's names, those
+of nodes that were asked for before, or those of the inputs of the stage that asks."""
+
+
+def _makes_nothing(nodes: Sequence[Node]) -> NoReturn:
+    raise TypeError(f"a stage that asks for others derives from `Asks`: {[node.id for node in nodes]}")
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,7 @@ class Context:
         seed: the recipe's seed.
         progress: where to report; never print.
         log: the run's log file.
+        make: asks for other stages' artifacts; for stages that derive from `Asks`.
     """
 
     out: Path
@@ -31,6 +40,7 @@ class Context:
     seed: int
     progress: Progress = field(default_factory=Silent)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("slmops"))
+    make: Make = _makes_nothing
 
 
 class Stage(Protocol):
@@ -59,6 +69,14 @@ class Stage(Protocol):
         Raises:
             SlmopsError: what a user can mend, said so that they can.
         """
+
+
+class Asks:
+    """Base of a stage that asks for others, which depend on what it has seen by then: `Context.make`.
+
+    Each of them is cached under a key of its own, whoever asks. Such a stage decides and does no work, so it stays in
+    the process of the run, whatever executor does the work of the others.
+    """
 
 
 @runtime_checkable

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from slmops.console import duration
 from slmops.errors import SlmopsError
 from slmops.pipeline.artifact import Artifact, Figure
-from slmops.pipeline.executor import Executor, Job, import_path
+from slmops.pipeline.executor import Executor, Job, LocalExecutor, import_path
 from slmops.pipeline.files import content_digest
-from slmops.pipeline.keys import Step
+from slmops.pipeline.keys import Step, address
 from slmops.pipeline.recording import Recording
+from slmops.pipeline.stage import Asks, Make, Node
 from slmops.pipeline.store import Damaged, Store
 from slmops.progress import Progress
 
@@ -92,11 +93,26 @@ class Worker:
                     work=str(draft.work),
                     seed=step.provenance.seed,
                 )
-                metrics = self.executor.run(job, self.progress, self.log)
+                asks = issubclass(step.node.stage, Asks)
+                executor = LocalExecutor(self._make_for(step, made)) if asks else self.executor
+                metrics = executor.run(job, self.progress, self.log)
                 _check_unchanged(step)
                 return self.store.commit(draft, step.provenance, metrics, time.monotonic() - started), False
             finally:
                 self.store.discard(draft)
+
+    def _make_for(self, asking: Step, made: Mapping[str, Made]) -> Make:
+        """What the stage of `asking` may ask for other stages with."""
+        there = {name: made[node] for name, node in asking.node.inputs.items()}
+
+        def make(nodes: Sequence[Node]) -> Mapping[str, Path]:
+            steps = address(nodes, asking.provenance.seed, {name: one.key for name, one in there.items()})
+            for step in steps:
+                self.recording.step_added(step)
+                there[step.node.id] = self.do(step, there, f"[{asking.node.id}]")
+            return {step.node.id: there[step.node.id].path for step in steps}
+
+        return make
 
 
 def _check_unchanged(step: Step) -> None:

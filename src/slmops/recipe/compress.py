@@ -6,11 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from slmops.recipe.search import SearchSettings
 from slmops.recipe.settings import Settings
 
 
 class CompressSettings(Settings):
-    """How the student is shipped."""
+    """One way to ship a model."""
 
     runtime: Literal["onnxruntime-genai"] = Field("onnxruntime-genai", description="What runs the shipped model.")
     precision: Literal["int4", "int8", "fp32"] = Field("int4", description="Of the shipped weights.")
@@ -29,3 +30,12 @@ class CompressSettings(Settings):
     def calibrated(self) -> bool:
         """Whether rows are needed to choose the values."""
         return self.algorithm == "gptq" and self.precision == "int4"
+
+
+class Compress(CompressSettings):
+    """How the student is shipped, or how that is found."""
+
+    search: SearchSettings | None = Field(
+        None,
+        description="Try many ways, and ship the best that keeps what the student can; what is not tried is as above.",
+    )

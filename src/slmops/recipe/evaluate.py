@@ -24,7 +24,9 @@ class Gate(Settings):
     min: float | None = Field(None, description="The figure, or its ratio, must not be below this.")
     max: float | None = Field(None, description="The figure, or its ratio, must not be above this.")
     max_drop: float | None = Field(None, ge=0, lt=1, description="How far it may lie below the other's; 0.01: a point.")
-    of: Literal["teacher", "baseline", "floor", "released"] | None = Field(None, description="The other model.")
+    of: Literal["teacher", "student", "baseline", "floor", "released"] | None = Field(
+        None, description="The other model."
+    )
     confidence: float | None = Field(
         None,
         description="0.95: `min` and `max` must hold for the whole 95 % interval. `max_drop` always asks for that.",

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from slmops.recipe.compress import CompressSettings
+from slmops.recipe.compress import Compress
 from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
 from slmops.recipe.settings import FolderName, Settings
@@ -46,7 +46,7 @@ class Recipe(Settings):
     teach: TeachSettings = Field(default_factory=TeachSettings, description="How the pool is answered.")
     student: StudentSettings = Field(default_factory=StudentSettings, description="What the student is made of.")
     train: TrainSettings = Field(default_factory=TrainSettings, description="How the student learns.")
-    compress: CompressSettings = Field(default_factory=CompressSettings, description="How it is made small.")
+    compress: Compress = Field(default_factory=Compress, description="How it is made small.")
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, description="What is measured.")
     bundle: BundleSettings = Field(default_factory=BundleSettings, description="How it is shipped.")
 

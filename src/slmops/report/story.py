@@ -32,8 +32,7 @@ class Story:
         examples: rows beside the models' answers.
         parity: `parity.json`, and what its gates say as `gates`.
         regression: `regression.json`, the rows that once failed with what the shipped model answers now.
-        front: the candidates of a search for the best compression: `figure`, and `candidates` with `name`,
-            `quality`, `interval` (or none), `weights_bytes`, `front` and `shipped`.
+        front: the candidates of a search for the best compression; see `slmops.search.outcome.outcome`.
         manifest: of the bundle.
         command: what makes this report again.
     """

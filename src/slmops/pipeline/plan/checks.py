@@ -28,6 +28,7 @@ def check(recipe: Recipe) -> None:
     _check_processes(recipe)
     _check_objective(recipe)
     _check_gates(recipe)
+    _check_search(recipe)
     if combine := routed_combination(recipe):
         _check_routes(recipe, combine)
 
@@ -91,6 +92,16 @@ def _check_gates(recipe: Recipe) -> None:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
         raise BadInput(f"evaluate.gates.{name} is no figure of this task", hint=hint)
+
+
+def _check_search(recipe: Recipe) -> None:
+    """Refuse bounds on a figure that the task does not have."""
+    known = figure_names(recipe.task)
+    for name in recipe.compress.search.subject_to if recipe.compress.search else ():
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
+            raise BadInput(f"compress.search.subject_to.{name} is no figure of this task", hint=hint)
 
 
 def _check_routes(recipe: Recipe, combine: Combine) -> None:

@@ -8,6 +8,7 @@ from slmops.pipeline.plan.names import (
     base_node,
     fetched_node,
     fitted_node,
+    found_node,
     objective_of,
     own_terms,
     part_of,
@@ -72,9 +73,12 @@ def student_nodes(recipe: Recipe) -> list[Node]:
     if heal:
         uncut = {"student": "student:carved", "teacher": cut["model"]}
         nodes.append(_reading(heal, "student:healed", Heal, uncut))
+    search = recipe.compress.search
     nodes += [
         Node("student", Distil, distil, inputs=learns, sources=own_terms(objective)),
-        shipped_node("shipped", recipe.compress, "student"),
+        found_node("shipped", recipe.compress, search, "student")
+        if search
+        else shipped_node("shipped", recipe.compress, "student"),
     ]
     if train.baseline:
         moved = part_of(Optimisation, train).model_copy(update={"epochs": train.baseline_epochs})

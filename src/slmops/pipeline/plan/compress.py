@@ -1,0 +1,58 @@
+"""The graph that makes a model small without a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from slmops.data.stage import PartRows, PartRowsSettings
+from slmops.errors import BadInput
+from slmops.pipeline.plan.names import fetched_node, found_node
+from slmops.pipeline.stage import Node
+from slmops.recipe.compress import Compress
+from slmops.recipe.search import SearchSettings
+from slmops.recipe.task import ExtractionTask, TaskSettings
+from slmops.tasks import figure_names
+
+CALIBRATION_SHARE = 0.2
+"""Of the rows, where none are given apart: some to round by, most to judge on."""
+
+
+def compress_nodes(
+    model: str,
+    rows: Path,
+    task: TaskSettings,
+    search: SearchSettings,
+    *,
+    calibration: Path | None = None,
+    columns: tuple[str, str] = ("input", "output"),
+    most: int | None = None,
+    chat_template: Literal["model", "chatml", "plain"] = "model",
+) -> list[Node]:
+    """Nodes that end in `shipped`, the best way to ship `model` that a search on `rows` finds.
+
+    Args:
+        model: a folder, `wheel:NAME` or a Hub id.
+        rows: file of labelled rows.
+        calibration: file of other rows to round by; without one a share of `rows` is taken away for it.
+        columns: with the text and with the answer.
+        most: rows to take of each file, from its beginning.
+
+    Raises:
+        BadInput: the model is not on this machine, or a bound is on a figure that the task does not have.
+    """
+    known = figure_names(task)
+    for name in search.subject_to:
+        if name not in known:
+            raise BadInput(f"{name} is no figure of this task", hint=f"known: {', '.join(known)}")
+    sources = {"rows": rows} | ({"calibration": calibration} if calibration else {})
+    if isinstance(task, ExtractionTask):
+        sources["schema"] = task.json_schema
+        task = task.model_copy(update={"json_schema": Path("schema")})
+    text, answer = columns
+    part = PartRowsSettings(task=task, input=text, output=answer, share=CALIBRATION_SHARE, most=most)
+    return [
+        fetched_node("model", model, chat_template),
+        Node("data", PartRows, part, sources=sources),
+        found_node("shipped", Compress(), search, "model"),
+    ]

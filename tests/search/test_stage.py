@@ -1,0 +1,76 @@
+"""A search on a real model: every candidate is converted and measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slmops.engines.onnx_file import describe
+from slmops.errors import SlmopsError
+from slmops.pipeline.history import History
+from slmops.pipeline.run import RunResult
+
+FEW = {"precision": ["int8", "fp32"]}
+Find = Callable[..., RunResult]
+
+
+def front_of(result: RunResult) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((result.artifacts["shipped"].path / "front.json").read_text())
+    return found
+
+
+def test_the_smallest_that_is_proven_ships(find: Find, home: Path) -> None:
+    result = find(400, minimise=["size"], candidates=FEW, screen_rows=8)
+    found = front_of(result)
+    assert (found["ships"], found["proven"], found["rows"], result.exit_code) == ("int8", True, 400, 0)
+    assert describe(result.artifacts["shipped"].path / "model" / "model.onnx")[0] == "int8"
+    by_name = {one["name"]: one for one in found["candidates"] + found["others"]}
+    assert by_name.keys() == {"int8", "fp32"}
+    int8 = by_name["int8"]
+    assert (int8["shipped"], int8["front"], int8["state"], int8["drop"]) == (True, True, "pass", 0)
+    assert 0 < int8["drop_interval"][1] < 1
+    # Another objective asks for the same candidates, and none is made or measured again.
+    again = find(400, minimise=["memory"], candidates=FEW, screen_rows=8)
+    steps = {step.node: step.cached for step in History(home).run(again.id).steps}
+    asked = {node: cached for node, cached in steps.items() if node.partition(":")[0] in ("convert", "screen", "score")}
+    assert len(asked) >= 5
+    assert all(asked.values())
+
+
+def test_too_few_rows_are_an_answer(find: Find) -> None:
+    """With the number that would be enough, the nearest candidate, and a gate that does not pass."""
+    result = find(40, candidates=FEW, screen_rows=8)
+    found = front_of(result)
+    assert (found["proven"], result.exit_code) == (False, 3)
+    (message,) = result.failed_gates
+    assert "points below the student's" in message
+    (ships,) = [one for one in found["candidates"] if one["shipped"]]
+    assert ships["state"] == "not enough evidence"
+    assert 300 < ships["rows_enough"] < 1000
+    assert (result.artifacts["shipped"].path / "model" / "genai_config.json").is_file()
+
+
+def test_what_does_not_fit_the_device_is_said(find: Find) -> None:
+    with pytest.raises(SlmopsError, match="int8: it takes more than 64 MB of memory; fp32: it takes more than 64 MB"):
+        find(40, candidates=FEW, device={"threads": 1, "memory_mb": 64})
+
+
+def test_a_candidate_that_cannot_be_made_stands_in_nobodys_way(find: Find, monkeypatch) -> None:
+    from slmops.compress import convert as exporter
+
+    real = exporter.convert
+
+    def broken(model: Path, out: Path, settings: Any, **options: Any) -> None:
+        if settings.precision == "int4":
+            raise SlmopsError("no room for it")
+        real(model, out, settings, **options)
+
+    monkeypatch.setattr(exporter, "convert", broken)
+    tried = {"precision": ["int4", "fp32"], "algorithm": ["rtn"], "block_size": [32], "head": ["int8"]}
+    found = front_of(find(400, candidates=tried, screen_rows=8))
+    assert found["ships"] == "fp32"
+    assert found["others"] == [{"name": "int4-rtn-b32-head8", "state": "failed", "why": "no room for it"}]
