@@ -147,7 +147,7 @@ BROKEN = {
     short_context: {"parity_context"},
     other_rope_base: {"parity_token_kl"},
 }
-"""What is wrong with an export, and what must say so."""
+"""What is wrong with an export, and what must say so at least."""
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
@@ -165,7 +165,7 @@ def test_a_sound_export_passes(shipped, tiny, tmp_path, precision):
 
 @pytest.mark.parametrize("harm", BROKEN, ids=lambda harm: harm.__name__)
 def test_an_export_that_is_broken_in_one_way_is_caught_by_it(shipped, harm):
-    assert failed(shipped(harm)) == BROKEN[harm]
+    assert failed(shipped(harm)) >= BROKEN[harm]
 
 
 def test_the_first_prompt_that_differs_is_shown_as_both_read_it(shipped):
