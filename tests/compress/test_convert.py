@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slmops.compress.convert import CONTEXT_TOKENS, convert
+from slmops.compress.convert import convert
+from slmops.compress.export import CONTEXT_TOKENS
 from slmops.engines import Engine, Sampling, load_engine
 from slmops.errors import BadInput, SlmopsError
 from slmops.models.source import TOKENIZER_FILES, load_model, save_model, weights_bytes

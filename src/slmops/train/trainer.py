@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from transformers import AutoConfig
 from slmops.errors import BadInput
 from slmops.models.device import fastest_device
 from slmops.models.layers import only_layers
-from slmops.models.rounding import to_int4_grid
+from slmops.models.rounding import Grid
 from slmops.models.source import load_model
 from slmops.models.tag_head import TagHead, attach
 from slmops.progress import Progress, Silent
@@ -268,7 +267,7 @@ def _grids(model: transformers.PreTrainedModel, rounding: Rounding | None) -> di
     apart = model.get_output_embeddings() if rounding.head == "int8" else None
     linear = (module for module in model.modules() if isinstance(module, torch.nn.Linear))
     matrices = {module.weight for module in linear if module is not apart}
-    return dict.fromkeys(matrices, partial(to_int4_grid, block_size=rounding.block_size))
+    return dict.fromkeys(matrices, Grid(4, rounding.block_size))
 
 
 def _freeze(model: transformers.PreTrainedModel, layers: int, grids: dict[torch.Tensor, Round]) -> None:
