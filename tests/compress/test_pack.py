@@ -105,6 +105,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"activations": "fp32"},
 ]
 
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_every_way_loads_and_says_what_it_said(tiny, exported, untied, tmp_path, settings, tied):
@@ -132,7 +133,10 @@ def test_the_embedding_is_packed_with_the_head(exported, tmp_path, precision):
     floats = [t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1]
     # Only scales, and sine and cosine of positions.
     assert all("scales" in tensor.name or "cache" in tensor.name for tensor in floats)
-    assert sum("lm_head" in tensor.name and tensor.data_type == onnx.TensorProto.UINT8 for tensor in graph.initializer) == 1
+    assert (
+        sum("lm_head" in tensor.name and tensor.data_type == onnx.TensorProto.UINT8 for tensor in graph.initializer)
+        == 1
+    )
 
 
 def test_fewer_bits_and_larger_blocks_take_less_room(exported, tmp_path):
@@ -151,7 +155,9 @@ def test_fewer_bits_and_larger_blocks_take_less_room(exported, tmp_path):
 def test_layers_that_stay_in_eight_bits_do(exported):
     model = onnx.load(exported / "model.onnx")
     pack(model, CompressSettings(), int8_layers=[1])
-    bits = {node.name: onnx.helper.get_node_attr_value(node, "bits") for node in model.graph.node if "MatMul" in node.name}
+    bits = {
+        node.name: onnx.helper.get_node_attr_value(node, "bits") for node in model.graph.node if "MatMul" in node.name
+    }
     assert len(bits) == 2 * 5 + 1
     assert all(b == (8 if "layers.1/" in name or "lm_head" in name else 4) for name, b in bits.items())
 
@@ -162,8 +168,31 @@ def test_activations_are_rounded_or_not(tiny, exported, tmp_path):
     scores = {}
     for activations in ("fp32", "int8"):
         folder = made(exported, tmp_path / activations, activations=activations)
-        scores[activations] = np.concatenate(load_engine("onnxruntime-genai", folder, threads=1).score(prompts, answers))
+        scores[activations] = np.concatenate(
+            load_engine("onnxruntime-genai", folder, threads=1).score(prompts, answers)
+        )
     assert not np.array_equal(scores["fp32"], scores["int8"])
+
+
+POSITIONS: dict[str, dict[str, Any]] = {
+    "phi3": {
+        "hidden_size": 256,
+        "original_max_position_embeddings": 128,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+    },
+    "phi4-mini": {
+        "hidden_size": 256,
+        "original_max_position_embeddings": 32,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+            "short_factor": [1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35],
+            "long_factor": [1.5, 1.6, 1.7, 1.8, 2.0, 2.2, 2.4, 2.5],
+            "original_max_position_embeddings": 32,
+        },
+    },
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -171,7 +200,9 @@ def test_every_family_is_exported_and_packed(family, tmp_path):
     assert FAMILIES[family][1].__name__ in TESTED
     told = tokenizer("gemma")
     (end,) = told.end_ids
-    model = make(family, vocab_size=told.size, eos_token_id=end, pad_token_id=end, max_position_embeddings=128)
+    # Heads of 16, as the runtime wants them.
+    shape = {"hidden_size": 128, "max_position_embeddings": 128} | POSITIONS.get(family, {})
+    model = make(family, vocab_size=told.size, eos_token_id=end, pad_token_id=end, **shape)
     save_model(model, tmp_path / "hf")
     told.save(tmp_path / "hf")
     before = load_engine("transformers", tmp_path / "hf", threads=1)

@@ -1,6 +1,5 @@
 """The estimate is of the size of what autograd really keeps."""
 
-
 import pytest
 import torch
 

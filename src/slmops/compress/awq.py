@@ -140,9 +140,7 @@ def _norm(norm: Any) -> Callable[[torch.Tensor], None]:
     return divide
 
 
-def _rows(
-    linear: torch.nn.Linear, rows: slice, fed_by: torch.Tensor | None = None
-) -> Callable[[torch.Tensor], None]:
+def _rows(linear: torch.nn.Linear, rows: slice, fed_by: torch.Tensor | None = None) -> Callable[[torch.Tensor], None]:
     """Divides some of what a map puts out.
 
     Args:

@@ -17,6 +17,8 @@ from slmops.models.tag_files import TAGS, WEIGHTS
 TESTED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Phi3ForCausalLM", "Gemma3ForCausalLM")
 """Architectures that are exported, packed and compared with PyTorch in the tests; SmolLM is a Llama."""
 
+_HEAD_STEP = 16
+
 CONTEXT_TOKENS = 2048
 """The key-value cache is allocated for this many tokens at most; engines take less for shorter requests."""
 
@@ -32,7 +34,8 @@ def export(model: Path, out: Path, *, scratch: Path) -> None:
         SlmopsError: the builder failed; the last line it wrote is in the message.
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    source = _with_flat_rotary(model, config, scratch / "source")
+    _check(config)
+    source = _as_the_builder_reads(model, config, scratch / "source")
     arguments = ["-i", str(source), "-o", str(out), "-c", str(scratch), "-p", "fp32", "-e", "cpu"]
     # A cache of a window's last tokens alone can neither hold a padded batch nor be wound back.
     arguments += ["--extra_options", "hf_token=false", "windowed_kv_cache=false"]
@@ -53,30 +56,44 @@ def export(model: Path, out: Path, *, scratch: Path) -> None:
     _limit_context(out / "genai_config.json")
 
 
-def _with_flat_rotary(model: Path, config: dict[str, Any], folder: Path) -> Path:
-    """The model as the builder reads it: rotary settings of each kind of layer, as of Gemma 3, told as of old too.
+def _as_the_builder_reads(model: Path, config: dict[str, Any], folder: Path) -> Path:
+    """The model with its rotary settings told as of old too, for that is where the builder looks.
 
-    The builder looks for one kind at the top and for the base of sliding layers under its former name; transformers,
-    which loads the weights, looks at the kinds alone.
+    Of several kinds of layer, as in Gemma 3, it looks for one kind at the top and for the base of sliding layers under
+    its former name; and for the type of scaled positions, as in Phi-4-mini, likewise. transformers, which loads the
+    weights, looks at the settings as they were.
     """
     rotary = config.get("rope_parameters") or {}
     whole, sliding = rotary.get("full_attention"), rotary.get("sliding_attention")
-    if not whole or not sliding:
+    if whole and sliding:
+        if scaled := [each["rope_type"] for each in (whole, sliding) if each["rope_type"] != "default"]:
+            raise BadInput(
+                f"onnxruntime-genai cannot export {config.get('architectures')}: it would scale rotary positions of "
+                f"every kind of layer as those of one ({scaled[0]})",
+                hint="a teacher can write without an export: teach.engine: transformers",
+            )
+        told = whole | {"rope_local_base_freq": sliding["rope_theta"]}
+    elif rotary.get("rope_type", "default") != "default" and "type" not in rotary:
+        told = {"type": rotary["rope_type"]}
+    else:
         return model
-    if scaled := [each["rope_type"] for each in (whole, sliding) if each["rope_type"] != "default"]:
-        raise BadInput(
-            f"onnxruntime-genai cannot export {config.get('architectures')}: it would scale rotary positions of every "
-            f"kind of layer as those of one ({scaled[0]})",
-            hint="a teacher can write without an export: teach.engine: transformers",
-        )
     folder.mkdir(parents=True, exist_ok=True)
     for file in model.iterdir():
         (folder / file.name).unlink(missing_ok=True)
         (folder / file.name).symlink_to(file.absolute())
-    flat = rotary | whole | {"rope_local_base_freq": sliding["rope_theta"]}
     (folder / "config.json").unlink()
-    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": flat}), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": rotary | told}), encoding="utf-8")
     return folder
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Refuse what the runtime's attention would refuse when it is run."""
+    size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    if size % _HEAD_STEP:
+        raise BadInput(
+            f"onnxruntime-genai cannot run heads of {size} features: they must be a multiple of {_HEAD_STEP}",
+            hint="take a model with other heads, or one that is cut in their number (student.carve.heads)",
+        )
 
 
 def _limit_context(path: Path) -> None:

@@ -62,9 +62,10 @@ class Walk:
 
     def __iter__(self) -> Iterator[torch.nn.Module]:
         """Every layer in turn; what it puts out is computed when the next one is asked for, as it is by then."""
-        for self.number, layer in enumerate(self._layers):
+        for number, layer in enumerate(self._layers):
+            self.number = number
             yield layer
-            self.states = self.above(self.states, slice(self.number, self.number + 1))
+            self.states = self.above(self.states, slice(number, number + 1))
 
     def groups(self) -> list[Group]:
         """What the maps of the present layer read."""

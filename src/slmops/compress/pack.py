@@ -85,7 +85,7 @@ def _in_bytes(levels: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]
     if bits == 8:
         return levels
     even = np.pad(levels, ((0, 0), (0, levels.shape[1] % 2)))
-    return even[:, ::2] | even[:, 1::2] << 4
+    return even[:, ::2] | even[:, 1::2] * np.uint8(16)
 
 
 def pack(model: onnx.ModelProto, settings: CompressSettings, *, int8_layers: Collection[int] = ()) -> None:

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def layer_costs(
-    model: PreTrainedModel, texts: Sequence[Sequence[int]], grid: Grid, progress: Progress
-) -> list[float]:
+def layer_costs(model: PreTrainedModel, texts: Sequence[Sequence[int]], grid: Grid, progress: Progress) -> list[float]:
     """What the states above the last layer change when one layer alone is rounded to nearest: ‖Δh‖² / ‖h‖² of each.
 
     Goes by what comes out at the top and not by what the layer itself puts out: a small error below may grow.

@@ -50,7 +50,7 @@ def prune(
 
 
 def kept(scores: torch.Tensor, settings: Sparsity) -> torch.Tensor:
-    """Which weights stay, bool [out, in], by their scores; the last weights of a row that make no four stay with 2:4."""
+    """Which weights stay, bool [out, in], by their scores; with 2:4 the last of a row that make no four stay too."""
     stays = torch.ones_like(scores, dtype=torch.bool)
     if settings.pattern == "2:4":
         whole = scores.shape[1] // _FOUR * _FOUR

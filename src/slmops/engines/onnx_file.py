@@ -13,6 +13,8 @@ from slmops.engines.base import EngineInfo
 _PRODUCT = "MatMulNBits"
 _LOOKUP = "GatherBlockQuantized"
 _POSITIONS = ("cos_cache", "sin_cache")
+"""Begin the names of rotary tables, of which a model may have one for each kind of layer."""
+
 _SIDE_INPUTS = {_PRODUCT: slice(1, None), _LOOKUP: slice(0, None)}
 """Inputs of quantised operators that hold packed weights and their scales."""
 
@@ -27,13 +29,13 @@ def describe(path: Path) -> tuple[str, int]:
     graph = onnx.load(path, load_external_data=False).graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     packed, bits = _packed_weights(graph, tensors)
-    sides = set(_POSITIONS) | {
-        name for node in graph.node for name in node.input[_SIDE_INPUTS.get(node.op_type, slice(0, 0))]
-    }
+    sides = {name for node in graph.node for name in node.input[_SIDE_INPUTS.get(node.op_type, slice(0, 0))]}
     plain = {
         name: tensor.dims
         for name, tensor in tensors.items()
-        if name not in sides and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+        if name not in sides
+        and not name.startswith(_POSITIONS)
+        and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     }
     stored = [f"int{width}" for width in sorted(bits)]
     if not stored or any(len(dims) > 1 for dims in plain.values()):

@@ -40,12 +40,12 @@ class Grid:
     @property
     def lowest(self) -> int:
         """Level."""
-        return -(2 ** (self.bits - 1)) if self.symmetric else 0
+        return -(1 << self.bits - 1) if self.symmetric else 0
 
     @property
     def highest(self) -> int:
         """Level."""
-        return self.lowest + 2**self.bits - 1
+        return self.lowest + (1 << self.bits) - 1
 
     @torch.no_grad()
     def __call__(self, weight: torch.Tensor, /, *, out: torch.Tensor | None = None) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from slmops.recipe.settings import Settings
+from slmops.recipe.training import Optimisation
 
 Bits = Literal["int4", "int8", "fp32"]
 """What a weight matrix is stored in."""
@@ -27,6 +28,13 @@ class Sparsity(Settings):
         return self
 
 
+class Recover(Optimisation):
+    """A short distillation of the rounded student by itself as it was before: the texts are those it learned from."""
+
+    epochs: float = Field(1, gt=0, description="Passes over the rows.")
+    learning_rate: float = Field(3e-5, gt=0, description="Peak of a linear warm-up and decay.")
+
+
 class CompressSettings(Settings):
     """How the student is shipped."""
 
@@ -39,7 +47,9 @@ class CompressSettings(Settings):
         "scales up what matters; awq-gptq does both.",
     )
     calibration_tokens: int = Field(
-        4096, ge=256, description="Of the training rows and the pool, to measure layers on; test rows are not looked at."
+        4096,
+        ge=256,
+        description="Of the training rows and the pool, to measure layers on; test rows are not looked at.",
     )
     block_size: Literal[16, 32, 64, 128] = Field(32, description="Weights that share one scale.")
     symmetric: bool = Field(
@@ -57,6 +67,11 @@ class CompressSettings(Settings):
         "int8", description="What packed weights are multiplied in: int8 rounds what comes in, and is faster."
     )
     sparsity: Sparsity | None = Field(None, description="Set weights to zero before they are rounded; null keeps all.")
+    recover: Recover | None = Field(
+        None,
+        description="Train the student once more with its weights rounded, to say what it said before; null ships it as "
+        "it is rounded.",
+    )
 
     @model_validator(mode="after")
     def _rounds_what_it_says(self) -> CompressSettings:
@@ -68,6 +83,23 @@ class CompressSettings(Settings):
             raise ValueError(f"`int8_layers` is of an int4 model, and `precision` is {self.precision}")
         if self.algorithm == "k_quant" and not self.symmetric:
             raise ValueError("`algorithm: k_quant` always has zero points: leave `symmetric` out")
+        return self
+
+    @model_validator(mode="after")
+    def _recovers_what_ships(self) -> CompressSettings:
+        if self.recover is None:
+            return self
+        if self.precision == "fp32":
+            raise ValueError("`recover` wins back what rounding takes, and `precision: fp32` rounds nothing")
+        if self.algorithm != "rtn":
+            raise ValueError(
+                f"`recover` trains for rtn, and `algorithm: {self.algorithm}` would round the student once more: leave "
+                "one of them out"
+            )
+        if self.int8_layers:
+            raise ValueError("`recover` trains for one grid of all layers, and `int8_layers` are chosen after it")
+        if self.sparsity:
+            raise ValueError("`recover` moves every weight, and `sparsity` would set some to zero after it")
         return self
 
     @property

@@ -7,7 +7,8 @@ base ─ teacher ─ teacher:onnx ─ teach ─ student:carved ─ student ─ s
 Of several teachers the others have nodes of their own, numbered from 2 (`teacher:2`), each answers as `teach:N`, and
 `teach` makes one set of answers of all.
 A student of another model is carved from `student:base`, and so is its baseline.
-Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved.
+Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved. Where what is shipped
+recovers from its rounding, `student:recovered` stands before it.
 """
 
 from __future__ import annotations

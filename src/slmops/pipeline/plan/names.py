@@ -79,6 +79,8 @@ def fetched_node(node: str, model: str, chat_template: Literal["model", "chatml"
 
 def shipped_node(node: str, settings: CompressSettings, model: str) -> Node:
     """A model in the format that ships."""
+    # What recovery is, is told by the model that comes out of it.
+    settings = settings.model_copy(update={"recover": None})
     return Node(node, Convert, settings, {"model": model} | ({"data": "data"} if settings.calibrated else {}))
 
 

@@ -23,6 +23,7 @@ from slmops.train.objectives.make import all_needs
 from slmops.train.stage import CarveStudent, Distil, DistilSettings, Fit, FitSettings
 from slmops.train.stage_checks import CheckCut, CheckMarks, CheckPair, PairSettings
 from slmops.train.stage_heal import TEXT, CheckHeal, Heal, HealSettings
+from slmops.train.stage_recover import Recover, RecoverSettings
 
 
 def student_checks(recipe: Recipe) -> list[Node]:
@@ -72,10 +73,19 @@ def student_nodes(recipe: Recipe) -> list[Node]:
     if heal:
         uncut = {"student": "student:carved", "teacher": cut["model"]}
         nodes.append(_reading(heal, "student:healed", Heal, uncut))
-    nodes += [
-        Node("student", Distil, distil, inputs=learns, sources=own_terms(objective)),
-        shipped_node("shipped", recipe.compress, "student"),
-    ]
+    nodes.append(Node("student", Distil, distil, inputs=learns, sources=own_terms(objective)))
+    ships = "student"
+    if recover := recipe.compress.recover:
+        settings = RecoverSettings(
+            optimisation=part_of(Optimisation, recover),
+            ships=recipe.compress.model_copy(update={"recover": None}),
+            head=head,
+            max_cut_off=train.max_cut_off,
+        )
+        ships = "student:recovered"
+        read = {"student": "student", "carved": learns["student"]}
+        nodes.append(Node(ships, Recover, settings, inputs={**learns, **read}))
+    nodes.append(shipped_node("shipped", recipe.compress, ships))
     if train.baseline:
         moved = part_of(Optimisation, train).model_copy(update={"epochs": train.baseline_epochs})
         alone = FitSettings(optimisation=moved, round_to_int4=train.round_to_int4, head=head)
