@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slmops.compress.behead import behead
 from slmops.compress.export import export
+from slmops.compress.memory import check_memory
 from slmops.compress.pack import pack
 from slmops.models.tag_files import is_tagger
 from slmops.progress import Progress, Silent
@@ -36,13 +38,15 @@ def convert(
         scratch: a folder for what is needed on the way.
 
     Returns:
-        What the choice of values tells: the errors of rounding and pruning, which layers stay in eight bits.
+        What the choice of values tells: the errors of rounding and pruning, what rounding each layer costs; with zeros
+        in the weights `weights_bytes_compressed` too, see `deflated_bytes`.
 
     Raises:
         BadInput: the settings do not go with the model or the rows, the architecture is not known, or the model does
             not fit in memory.
         SlmopsError: the export failed.
     """
+    check_memory(model)
     told = progress or Silent()
     source, int8_layers, figures = model, list[int](), dict[str, float]()
     if settings.calibrated:
@@ -54,7 +58,18 @@ def convert(
         export(source, out, scratch=scratch)
         shrink(out / "model.onnx", settings, int8_layers, labels=is_tagger(model))
         task.advance()
+    if settings.sparsity:
+        figures["weights_bytes_compressed"] = float(deflated_bytes(out / "model.onnx.data"))
     return figures
+
+
+def deflated_bytes(path: Path) -> int:
+    """What a file takes where it is packed for transport: zeros are stored in full, and cost nothing there alone."""
+    packer, count = zlib.compressobj(1), 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            count += len(packer.compress(piece))
+    return count + len(packer.flush())
 
 
 def shrink(path: Path, settings: CompressSettings, int8_layers: Collection[int] = (), *, labels: bool = False) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Optimisation
@@ -69,9 +69,18 @@ class CompressSettings(Settings):
     sparsity: Sparsity | None = Field(None, description="Set weights to zero before they are rounded; null keeps all.")
     recover: Recover | None = Field(
         None,
-        description="Train the student once more with its weights rounded, to say what it said before; null ships it as "
-        "it is rounded.",
+        description="Train the student once more with its weights rounded, to say what it said before; null does not.",
     )
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _runs_on_a_processor(cls, precision: Any) -> Any:
+        if precision in ("fp16", "bf16"):
+            raise ValueError(
+                f"{precision} is for GPUs, and `runtime: onnxruntime-genai` runs on the processor here, in float32: "
+                "int8 is half the size of fp16"
+            )
+        return precision
 
     @model_validator(mode="after")
     def _rounds_what_it_says(self) -> CompressSettings:
