@@ -150,7 +150,7 @@ def test_healing_makes_nothing_anew_that_stands_before_it(project):
     before, after = keys(load(project)), keys(load(project, "student.heal={}"))
     changed = {node for node in before if before[node] != after[node]}
     taught = {"student", "shipped", "baseline", "score:student", "score:shipped", "score:baseline"}
-    assert changed == taught | {"evaluate", "card", "bundle", "report"}
+    assert changed == taught | {"evaluate", "card", "bundle", "parity", "report"}
 
 
 def test_the_content_of_the_text_counts_and_where_it_lies_does_not(project):
@@ -159,7 +159,7 @@ def test_the_content_of_the_text_counts_and_where_it_lies_does_not(project):
         return keys(load(project, f"student.heal={{text: {name}}}"))
 
     one, renamed, other = made("one.txt", "One."), made("same.txt", "One."), made("one.txt", "Another.")
-    told = {"card", "bundle", "report"}
+    told = {"card", "bundle", "parity", "report"}
     assert {node for node in one if one[node] != renamed[node]} == told
     assert {node for node in one if one[node] != other[node]} >= HEALED
     assert one["student:carved"] == other["student:carved"]
@@ -306,12 +306,12 @@ def test_what_ships_recovers_from_its_rounding_where_the_recipe_asks(project):
         ("compress.precision=int8", AFTER_COMPRESS),
         ("compress.block_size=64", AFTER_COMPRESS),
         ("train.epochs=5", {"student", "score:student", *AFTER_COMPRESS} - {"teacher:same", "score:teacher_same"}),
-        ("train.baseline_epochs=1", {"baseline", "score:baseline", "evaluate", "card", "bundle", "report"}),
-        ("evaluate.gates.exact_match.min=0.1", {"evaluate", "card", "bundle", "report"}),
-        ("evaluate.quantised_teacher=false", {"score:teacher_same", "evaluate", "card", "bundle", "report"}),
-        ("evaluate.machine_usd_per_hour=0.1", {"evaluate", "card", "bundle", "report"}),
-        ("teachers.0.price={input_usd: 0.27, output_usd: 1.1}", {"evaluate", "card", "bundle", "report"}),
-        ("bundle.version=2.0.0", {"card", "bundle", "report"}),
+        ("train.baseline_epochs=1", {"baseline", "score:baseline", "evaluate", "card", "bundle", "parity", "report"}),
+        ("evaluate.gates.exact_match.min=0.1", {"evaluate", "card", "bundle", "parity", "report"}),
+        ("evaluate.quantised_teacher=false", {"score:teacher_same", "evaluate", "card", "bundle", "parity", "report"}),
+        ("evaluate.machine_usd_per_hour=0.1", {"evaluate", "card", "bundle", "parity", "report"}),
+        ("teachers.0.price={input_usd: 0.27, output_usd: 1.1}", {"evaluate", "card", "bundle", "parity", "report"}),
+        ("bundle.version=2.0.0", {"card", "bundle", "parity", "report"}),
         ("teach.top_logits=8", set(NODES) - {"data", "base", "teacher", "teacher:onnx", "teacher:same"}
             - {"score:floor", "score:teacher", "score:teacher_same"}),
         ("teachers.0.fit.epochs=1", set(NODES) - {"data", "base", "score:floor"}),
@@ -320,11 +320,11 @@ def test_what_ships_recovers_from_its_rounding_where_the_recipe_asks(project):
 )  # fmt: skip
 def test_a_setting_changes_the_keys_of_what_it_shapes_and_no_others(project, override, expected):
     # The whole recipe goes into the card, the lineage of the bundle and the report.
-    assert changed(project, override) == expected | {"card", "bundle", "report"}
+    assert changed(project, override) == expected | {"card", "bundle", "parity", "report"}
 
 
 def test_the_name_of_the_teacher_is_told_and_shapes_nothing(project):
-    assert changed(project, "teachers.0.name=other") == {"card", "bundle", "report"}
+    assert changed(project, "teachers.0.name=other") == {"card", "bundle", "parity", "report"}
 
 
 def test_moving_the_project_changes_no_key(project, tmp_path):
@@ -407,7 +407,7 @@ def test_another_regression_row_trains_nothing_anew(project):
     before = keys(load(project, write_suite(project, "What about it?")))
     after = keys(load(project, write_suite(project, "What about it?", "And that?")))
     changed = {node for node in before if before[node] != after[node]}
-    assert changed == {"regression", "regression:answers", "evaluate", "card", "bundle", "report"}
+    assert changed == {"regression", "regression:answers", "evaluate", "card", "bundle", "parity", "report"}
 
 
 def test_a_broken_regression_suite_is_refused_before_anything_runs(project):
@@ -529,7 +529,7 @@ def test_a_users_own_term_is_checked_with_the_recipe_and_its_source_counts(proje
     recipe = load(project, objective)
     before = keys(recipe)
     module.write_text(module.read_text().replace("-self", "- self"))
-    behind = {"student", "shipped", "score:student", "score:shipped", "evaluate", "card", "bundle", "report"}
+    behind = {"student", "shipped", "score:student", "score:shipped", "evaluate", "card", "bundle", "parity", "report"}
     after = keys(recipe)
     assert {node for node in before if before[node] != after[node]} == behind
     assert {node for node in before if before[node] != keys(load(project, objective.replace("1.0", "2.0")))[node]} >= {
@@ -558,7 +558,13 @@ def test_a_users_own_figure_is_checked_with_the_recipe_and_its_source_counts(pro
     before = keys(recipe)
     module.write_text(module.read_text().replace("80", "40"))
     after = keys(recipe)
-    assert {node for node in before if before[node] != after[node]} == {"evaluate", "card", "bundle", "report"}
+    assert {node for node in before if before[node] != after[node]} == {
+        "evaluate",
+        "card",
+        "bundle",
+        "parity",
+        "report",
+    }
     for path, message in (
         ("figures_of_ours:short", "evaluate.metrics.0: figures_of_ours:short: is no function"),
         ("nowhere.figures:brief", "evaluate.metrics.0: nowhere.figures:brief: there is no module nowhere"),
@@ -663,7 +669,7 @@ def test_weights_are_taken_by_name_and_names_shape_nothing(project):
     assert graph(project, SECOND)["teach"].settings.weights == [1.0, 1.0]
     before = keys(load(project, SECOND, "teach.combine={weights: {big: 2.5}}"))
     after = keys(load(project, SECOND.replace("big", "great"), "teach.combine={weights: {great: 2.5}}"))
-    told = {"teachers:check", "card", "bundle", "report"}
+    told = {"teachers:check", "card", "bundle", "parity", "report"}
     assert {node for node in before if before[node] != after[node]} == told
 
 

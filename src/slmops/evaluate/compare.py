@@ -85,8 +85,8 @@ def compare(
         `confusion` and perhaps `calibration`; `kept`, the shares of the reference's quality that ours keeps, with
         `kept_interval`; `savings` of time, weights and memory against it (0.9 = nine tenths saved); `same_text`;
         `paired`, a test of every two models on each figure that decides, ours being `ours` wherever it is one of the
-        two; `floor_beaten`; and `rows_for_one_point`, the test rows it takes to see a point of the headline between
-        ours and the reference.
+        two; `floor_beaten`; and `rows_for_one_point`, the test rows that show a point of the headline between ours
+        and the reference.
 
     Raises:
         BadInput: there are no rows, rows without references, or answers to other rows.

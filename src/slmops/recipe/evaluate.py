@@ -127,7 +127,7 @@ class ParityBounds(NamedTuple):
 
 
 PARITY_BOUNDS = {
-    "int4": ParityBounds(0.5, 0.1, 0.8),
+    "int4": ParityBounds(0.5, 0.3, 0.8),
     "int8": ParityBounds(0.05, 0.02, 0.97),
     "float": ParityBounds(0.0001, 0.0001, 0.99),
 }
