@@ -13,7 +13,7 @@ from slmops.errors import BadInput
 _FLOAT32 = 4
 
 COPIES = 2.0
-"""Of the weights in float32 at the peak. Of 127 million weights (0.5 GB) the exporter took 1.1 GB in all, packing 1.0."""
+"""Of the weights in float32 at the peak. With 127 million (0.5 GB) the exporter took 1.1 GB in all, packing 1.0."""
 
 BASE_BYTES = 700_000_000
 """What the libraries take that export and look into a model, whatever its size."""
