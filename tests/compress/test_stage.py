@@ -15,7 +15,7 @@ from slmops.data.read import write_jsonl
 from slmops.engines import load_engine
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
-from slmops.recipe.compress import CompressSettings, Sparsity
+from slmops.recipe.compress import CompressSettings, Recover, Sparsity
 from tests.tiny_task import TASK
 
 
@@ -65,6 +65,11 @@ def test_zeros_take_their_room_and_pack_well(inputs, tmp_path):
     figures = shipped(inputs, tmp_path, sparsity=Sparsity(pattern="2:4"), algorithm="gptq")
     assert figures["pruned_share"] == pytest.approx(0.5)
     assert figures["weights_bytes_compressed"] < figures["weights_bytes"]
+
+
+def test_recovery_is_not_left_out_in_silence(inputs, tmp_path):
+    with pytest.raises(BadInput, match="recovers before it is converted"):
+        shipped(inputs, tmp_path, recover=Recover())
 
 
 def test_as_many_layers_as_there_are_is_another_precision(inputs, tmp_path):

@@ -12,6 +12,7 @@ from slmops.compress.behead import behead
 from slmops.compress.export import export
 from slmops.compress.memory import check_memory
 from slmops.compress.pack import pack
+from slmops.errors import BadInput
 from slmops.models.tag_files import is_tagger
 from slmops.progress import Progress, Silent
 from slmops.recipe.compress import CompressSettings
@@ -46,6 +47,11 @@ def convert(
             not fit in memory.
         SlmopsError: the export failed.
     """
+    if settings.recover:
+        raise BadInput(
+            "a model recovers before it is converted, by training",
+            hint="run slmops.train.stage_recover first, as a recipe's run does, and leave `recover` out here",
+        )
     check_memory(model)
     told = progress or Silent()
     source, int8_layers, figures = model, list[int](), dict[str, float]()
