@@ -14,7 +14,7 @@ from slmops.compress.gptq import quantise
 from slmops.engines import load_engine, on_gpu
 from slmops.engines.base import Sampling
 from slmops.models.device import fastest_device
-from slmops.models.rounding import to_int4_grid
+from slmops.models.rounding import Grid
 from slmops.models.source import load_model, save_model
 from slmops.progress import Silent
 from slmops.recipe.objective import ForwardKl, HiddenTerm, TextTerm
@@ -100,7 +100,7 @@ def test_a_student_on_the_grid_learns_beside_its_teacher(tiny, tmp_path):
         seed=1,
     )
     weight = made.model.model.layers[0].mlp.down_proj.weight
-    assert torch.equal(to_int4_grid(weight, 32), weight)
+    assert torch.equal(Grid(4, 32)(weight), weight)
     assert np.isfinite(made.history[-1]["forward_kl"])
 
 
@@ -140,4 +140,4 @@ def test_weights_are_rounded_there_as_here():
     errors = [quantise(model, texts, 16, Silent())["rounding_error"] for model in models]
     assert errors[0] == pytest.approx(errors[1], rel=0.05)
     weight = models[1].get_decoder().layers[1].mlp.down_proj.weight
-    assert torch.equal(to_int4_grid(weight, 16), weight)
+    assert torch.equal(Grid(4, 16)(weight), weight)

@@ -249,7 +249,7 @@ def test_a_cell_runs_and_leaves_its_record(part, tmp_path, tiny) -> None:
         "teachers.0.fit.learning_rate=4.0e-3",
         "teach.min_agreement=0",
         "teach.precision=fp32",
-        "compress.precision=fp32",
+        "compress={precision: fp32}",
         "evaluate.latency_requests=2",
         "teachers.0.fit.freeze_layers=0",
         "train.max_cut_off=0.99",

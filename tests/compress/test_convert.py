@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slmops.compress.convert import CONTEXT_TOKENS, convert
+from slmops.compress import memory
+from slmops.compress.convert import convert
+from slmops.compress.export import CONTEXT_TOKENS, TESTED
+from slmops.compress.memory import parameters_in
 from slmops.engines import Engine, Sampling, load_engine
 from slmops.errors import BadInput, SlmopsError
-from slmops.models.source import TOKENIZER_FILES, load_model, save_model, weights_bytes
+from slmops.models.source import TOKENIZER_FILES, count_parameters, load_model, save_model, weights_bytes
 from slmops.models.tokenizer import Tokenizer
 from slmops.models.width import keep_channels, keep_heads
 from slmops.recipe.compress import CompressSettings
@@ -173,10 +176,25 @@ def test_the_cache_is_made_for_less_than_a_long_context(converted):
     assert config["search"]["max_length"] == CONTEXT_TOKENS < CONTEXT
 
 
-def test_an_unknown_architecture_is_bad_input(tiny, tmp_path):
+def test_an_unknown_architecture_is_bad_input_and_those_that_are_known_are_told(tiny, tmp_path):
     folder = altered_copy(tiny.folder, tmp_path / "model", architectures=["MadeUpForCausalLM"])
-    with pytest.raises(BadInput, match="MadeUpForCausalLM"):
+    with pytest.raises(BadInput, match="MadeUpForCausalLM") as error:
         convert(folder, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
+    assert all(name in (error.value.hint or "") for name in TESTED)
+
+
+def test_heads_that_the_runtime_would_refuse_are_refused_first(tiny, tmp_path):
+    folder = altered_copy(tiny.folder, tmp_path / "model", head_dim=24)
+    with pytest.raises(BadInput, match="heads of 24 features"):
+        convert(folder, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
+
+
+def test_a_model_that_does_not_fit_is_refused_before_any_work(tiny, tmp_path, monkeypatch):
+    assert parameters_in(tiny.folder) == count_parameters(load_model(tiny.folder))
+    monkeypatch.setattr(memory, "BASE_BYTES", 10**15)
+    with pytest.raises(BadInput, match=r"weights needs about 1000000\.0 GB of memory, and .* are available"):
+        convert(tiny.folder, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
+    assert not any(tmp_path.iterdir())
 
 
 def test_what_the_builder_said_when_it_failed_is_in_the_log(tiny, tmp_path, caplog):

@@ -270,8 +270,9 @@ def test_both_sides_of_a_same_engine_comparison_are_made_alike(project):
 def test_rows_are_read_where_they_choose_the_shipped_values(project):
     graph = {node.id: node for node in nodes_for(load(project, "compress.algorithm=gptq"))}
     assert graph["shipped"].inputs["data"] == graph["teacher:same"].inputs["data"] == "data"
-    eight = {node.id: node for node in nodes_for(load(project, "compress={algorithm: gptq, precision: int8}"))}
-    assert "data" not in eight["shipped"].inputs
+    pruned = {node.id: node for node in nodes_for(load(project, "compress.sparsity={pattern: '2:4'}"))}
+    assert pruned["shipped"].inputs["data"] == "data"
+    assert "data" not in {node.id: node for node in nodes_for(load(project))}["shipped"].inputs
     # A teacher that is timed and not asked runs the same format with whatever values are soonest made.
     timed = {
         node.id: node
@@ -280,6 +281,26 @@ def test_rows_are_read_where_they_choose_the_shipped_values(project):
     assert "data" not in timed["teacher:same"].inputs
     ships, same = timed["shipped"].settings, timed["teacher:same"].settings
     assert same == ships.model_copy(update={"algorithm": "rtn"})
+
+
+def test_what_ships_recovers_from_its_rounding_where_the_recipe_asks(project):
+    assert "student:recovered" not in graph(project)
+    nodes = graph(project, "compress.recover={epochs: 2}", "student.heal={}")
+    recovered, shipped = nodes["student:recovered"], nodes["shipped"]
+    assert recovered.inputs == {"student": "student", "carved": "student:healed", "data": "data", "answers": "teach"}
+    assert recovered.settings.optimisation.epochs == 2
+    assert shipped.inputs == {"model": "student:recovered"}
+    # What it is rounded to is what it ships as, and how it got there is no matter to the export.
+    assert recovered.settings.ships == shipped.settings == nodes["teacher:same"].settings
+    assert nodes["score:student"].inputs["model"] == "student"
+    assert nodes["report"].inputs["student_recovered"] == "student:recovered"
+    one, other = (keys(load(project, f"compress.recover={{epochs: {n}}}")) for n in (1, 2))
+    assert {node for node in one if one[node] != other[node]} == {
+        *("student:recovered", "shipped", "score:shipped", "evaluate", "card", "bundle", "report")
+    }
+    tags = graph(project, "compress.recover={}", "student.head=tags")["student:recovered"]
+    assert tags.inputs["teacher"] == "teacher"
+    assert tags.settings.head == "tags"
 
 
 @pytest.mark.parametrize(

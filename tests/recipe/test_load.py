@@ -278,7 +278,10 @@ RELEASED = ("evaluate.gates.f1={max_drop: 0.01, of: released}", "needs `released
         ("evaluate.gates.f1={max_drop: 0.01, of: teacher, min: 0.5}", "exclude each other"),
         ("evaluate.gates.f1={min: 0.5, confidence: 0.9}", "the intervals of an evaluation are 95 %, so give 0.95"),
         ("evaluate.gates.f1={min: 0.5, of: baseline, confidence: 0.95}", "a ratio to the baseline's has no interval"),
-        ("evaluate.gates.f1={min: 0.5, of: nobody}", "allowed: 'teacher', 'baseline', 'floor' or 'released'"),
+        (
+            "evaluate.gates.f1={min: 0.5, of: nobody}",
+            "allowed: 'teacher', 'student', 'baseline', ",
+        ),
         RELEASED,
         ("evaluate.gates.regression_failures={max: 0}", "needs `regression`"),
         ("evaluate.gates={judged.win_rate: {min: 0.5}}", "needs `judge`"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.recipe.compress import CompressSettings
+from slmops.recipe.compress import CompressSettings, Recover
 from slmops.recipe.search import Tried
 from slmops.search.candidates import candidates
 from slmops.search.choice import Candidate, best, closest, finalists, front, on_front
@@ -101,16 +101,25 @@ def test_the_front_is_of_quality_and_costs() -> None:
 def test_candidates_are_all_combinations_that_mean_something() -> None:
     tried = Tried(precision=["int4", "int8"], algorithm=["rtn", "gptq"], block_size=[32, 64], head=["int8"])
     found = candidates(tried, CompressSettings(calibration_tokens=512))
-    assert [*found] == [
-        "int4-rtn-b32-head8",
-        "int4-rtn-b64-head8",
-        "int4-gptq-b32-head8",
-        "int4-gptq-b64-head8",
-        "int8",
-    ]
+    four = [f"int4-{how}-b{block}-head8" for how in ("rtn", "gptq") for block in (32, 64)]
+    assert [*found] == [*four, "int8"]
     assert {one.calibration_tokens for one in found.values()} == {512}
     assert found["int4-gptq-b64-head8"].calibrated
     assert len({one.model_dump_json() for one in found.values()}) == len(found)
+
+
+def test_what_cannot_be_combined_is_not_tried() -> None:
+    """k_quant always has zero points; recovery trains for rtn and one grid; fp32 has nothing to round."""
+    tried = Tried(algorithm=["rtn", "k_quant"], block_size=[32], head=["int8"], int8_layers=[0, 2])
+    plain = candidates(tried, CompressSettings(symmetric=False, block_size=64, head="int4"))
+    assert [*plain] == ["int4-rtn-b32-head8", "int4-rtn-b32-head8-2x8", "int8", "fp32"]
+    assert plain["fp32"] == CompressSettings(precision="fp32")
+    recovered = candidates(tried, CompressSettings(recover=Recover()))
+    assert [name for name in recovered if name.endswith("recovered")] == [
+        "int4-rtn-b32-head8-recovered",
+        "int8-recovered",
+    ]
+    assert recovered["int4-rtn-b32-head8"].recover is None
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])

@@ -1,11 +1,9 @@
 """The estimate is of the size of what autograd really keeps."""
 
-from functools import partial
-
 import pytest
 import torch
 
-from slmops.models.rounding import to_int4_grid
+from slmops.models.rounding import Grid
 from slmops.models.source import load_model
 from slmops.recipe.training import Optimisation
 from slmops.train import memory
@@ -64,7 +62,7 @@ def test_weights_gradients_and_optimiser_are_counted_to_the_byte(tiny, dtype):
     model = load_model(tiny.folder, dtype=dtype)
     model.get_input_embeddings().weight.requires_grad_(False)
     moving = [weight for weight in model.parameters() if weight.requires_grad]
-    grids = dict.fromkeys(moving[:2], partial(to_int4_grid, block_size=32))
+    grids = dict.fromkeys(moving[:2], Grid(4, 32))
     optimiser = MasterAdamW(moving, lr=1e-3, weight_decay=0.0, rounding=grids)
     for weight in moving:
         weight.grad = torch.zeros_like(weight)

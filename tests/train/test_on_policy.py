@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from slmops.errors import BadInput
 from slmops.models.carve import keep_tokens
-from slmops.models.rounding import to_int4_grid
+from slmops.models.rounding import Grid
 from slmops.models.source import load_model, save_model
 from slmops.recipe.objective import AttentionTerm, ForwardKl, HiddenTerm, Jsd, Objective, ReverseKl, TextTerm
 from slmops.recipe.training import Optimisation, Rounding
@@ -321,7 +321,7 @@ def test_it_writes_with_the_weights_that_will_ship(pair, tmp_path, monkeypatch):
     def watched(self, model, examples, number):
         for name, weight in model.named_parameters():
             if name.endswith("proj.weight"):
-                torch.testing.assert_close(to_int4_grid(weight.detach(), 16), weight.detach(), rtol=1e-5, atol=0)
+                torch.testing.assert_close(Grid(4, 16)(weight.detach()), weight.detach(), rtol=1e-5, atol=0)
         checked.append(len(model.model.layers))
         return write(self, model, examples, number)
 
@@ -340,8 +340,8 @@ def test_it_writes_with_the_weights_that_will_ship(pair, tmp_path, monkeypatch):
     assert set(checked) == {2}
     before, after = load_model(pair.student).model.layers, found.model.model.layers
     still, moved = (layer.mlp.up_proj.weight for layer in after)
-    assert torch.equal(still, to_int4_grid(before[0].mlp.up_proj.weight.detach(), 16))
-    assert not torch.equal(moved, to_int4_grid(before[1].mlp.up_proj.weight.detach(), 16))
+    assert torch.equal(still, Grid(4, 16)(before[0].mlp.up_proj.weight.detach()))
+    assert not torch.equal(moved, Grid(4, 16)(before[1].mlp.up_proj.weight.detach()))
 
 
 def test_activations_computed_again_give_the_same_weights(pair, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from slmops.errors import BadInput
-from slmops.models.rounding import to_int4_grid
+from slmops.models.rounding import Grid
 from slmops.models.source import load_model
 from slmops.recipe.training import Optimisation, Rounding
 from slmops.train import trainer, trunk
@@ -64,7 +64,7 @@ def test_still_layers_are_on_the_grid_too(tiny, tmp_path):
     model = trainer.train(tiny.folder, ROWS, SETTINGS, rounding=rounding, work=tmp_path, seed=1).model
     for name in ("model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"):
         weight = model.state_dict()[name]
-        torch.testing.assert_close(to_int4_grid(weight, 16), weight, rtol=1e-5, atol=0, msg=name)
+        torch.testing.assert_close(Grid(4, 16)(weight), weight, rtol=1e-5, atol=0, msg=name)
 
 
 def test_no_layer_left_to_train_is_refused(tiny, tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slmops.engines.onnx_body import STATES
@@ -14,14 +12,13 @@ if TYPE_CHECKING:
 LOGITS = "logits"
 
 
-def behead(path: Path) -> None:
-    """Let the graph in `path` end where its head begins, in place; weights that nothing reads any more are not kept.
+def behead(model: onnx.ModelProto) -> None:
+    """Let the graph of `model` end where its head begins, in place; weights that nothing reads any more are not kept.
 
     The key-value cache that it would give back goes too: there is no token to come.
     """
     import onnx
 
-    model = onnx.load(path)
     graph = model.graph
     made_by = {name: node for node in graph.node for name in node.output}
     node = made_by[LOGITS]
@@ -44,20 +41,7 @@ def behead(path: Path) -> None:
         graph.ClearField(field)
         getattr(graph, field).extend(items)
     graph.ClearField("value_info")
-    _write(model, path)
 
 
 def _multiplies(node: onnx.NodeProto) -> bool:
-    return node.op_type in ("MatMul", "MatMulNBits", "Gemm")
-
-
-def _write(model: onnx.ModelProto, path: Path) -> None:
-    """Replace the model in `path` and the file of its weights."""
-    import onnx
-
-    beside = path.with_name(path.name + ".data")
-    path.unlink()
-    beside.unlink(missing_ok=True)
-    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=beside.name)
-    # The library lets nobody else read what it writes beside a model.
-    shutil.copymode(path, beside)
+    return node.op_type in ("MatMul", "Gemm")

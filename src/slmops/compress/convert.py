@@ -1,120 +1,105 @@
-"""From a Hugging Face folder to an onnxruntime-genai model, with the builder that comes with the runtime."""
+"""One model in the form that ships: its weights chosen on the user's rows, exported and packed."""
 
 from __future__ import annotations
 
-import json
-import logging
 import shutil
-import subprocess
+import zlib
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from slmops import child
 from slmops.compress.behead import behead
-from slmops.errors import BadInput, SlmopsError
-from slmops.models.source import TOKENIZER_FILES
-from slmops.models.tag_files import TAGS, WEIGHTS, is_tagger
+from slmops.compress.export import export
+from slmops.compress.memory import check_memory
+from slmops.compress.pack import pack
+from slmops.errors import BadInput
+from slmops.models.tag_files import is_tagger
+from slmops.progress import Progress, Silent
 from slmops.recipe.compress import CompressSettings
 
-ALGORITHMS = {"rtn": "default", "gptq": "default", "k_quant": "k_quant"}
-"""Our names to the builder's, whose `default` is the runtime's own symmetric round-to-nearest kernel.
-
-After GPTQ the weights lie where that kernel puts them.
-"""
-
-CONTEXT_TOKENS = 2048
-"""The key-value cache is allocated for this many tokens at most; engines take less for shorter requests."""
+if TYPE_CHECKING:
+    import onnx
 
 
-def convert(model: Path, out: Path, settings: CompressSettings, *, scratch: Path) -> None:
-    """Write the model in folder `model` to `out` in the precision of `settings`, with its tokenizer.
+def convert(
+    model: Path,
+    out: Path,
+    settings: CompressSettings,
+    *,
+    data: Path | None = None,
+    scratch: Path,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Write the model in folder `model` to `out` as `settings` say, with its tokenizer.
 
     A model that labels is written without its language head, its own head beside it.
 
-    The builder runs in a process of its own, so that its memory is given back and its prints stay out of ours.
-    What it says when it fails goes to the log.
+    Args:
+        data: what the data stage wrote; needed where `settings.calibrated`, and not looked at otherwise.
+        scratch: a folder for what is needed on the way.
+
+    Returns:
+        What the choice of values tells: the errors of rounding and pruning, what rounding each layer costs; with zeros
+        in the weights `weights_bytes_compressed` too, see `deflated_bytes`.
 
     Raises:
-        BadInput: the builder does not know this architecture.
-        SlmopsError: the builder failed; the last line it wrote is in the message.
+        BadInput: the settings do not go with the model or the rows, the architecture is not known, or the model does
+            not fit in memory.
+        SlmopsError: the export failed.
     """
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    source = _with_flat_rotary(model, config, scratch / "source")
-    arguments = ["-i", str(source), "-o", str(out), "-c", str(scratch), "-p", settings.precision, "-e", "cpu"]
-    # A cache of a window's last tokens alone can neither hold a padded batch nor be wound back.
-    arguments += ["--extra_options", "hf_token=false", "windowed_kv_cache=false"]
-    if settings.precision != "fp32":
-        arguments += [f"block_size={settings.block_size}", f"algo_config={ALGORITHMS[settings.algorithm]}"]
-    if (settings.precision, settings.head) == ("int4", "int8"):
-        arguments.append("matmul_mixed_precision=last_matmul:int8")
-    command = child.command("onnxruntime_genai.models.builder", *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
-    if done.returncode:
-        logging.getLogger(__name__).error("the model builder of onnxruntime-genai said:\n%s", done.stderr)
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        if "not currently supported" in last or "NotImplementedError" in last:
-            raise BadInput(f"onnxruntime-genai cannot export {config.get('architectures')}: {last}")
-        raise SlmopsError(f"the export to ONNX failed: {last}", hint="look into the run's log for all it said")
-    _join_head(out / "model.onnx")
-    if is_tagger(model):
-        behead(out / "model.onnx")
-    for name in (*TOKENIZER_FILES, TAGS, WEIGHTS):
-        if (model / name).exists():
-            shutil.copyfile(model / name, out / name)
-    _limit_context(out / "genai_config.json")
-
-
-def _with_flat_rotary(model: Path, config: dict[str, Any], folder: Path) -> Path:
-    """The model as the builder reads it: rotary settings of each kind of layer, as of Gemma 3, told as of old too.
-
-    The builder looks for one kind at the top and for the base of sliding layers under its former name; transformers,
-    which loads the weights, looks at the kinds alone.
-    """
-    rotary = config.get("rope_parameters") or {}
-    whole, sliding = rotary.get("full_attention"), rotary.get("sliding_attention")
-    if not whole or not sliding:
-        return model
-    if scaled := [each["rope_type"] for each in (whole, sliding) if each["rope_type"] != "default"]:
+    if settings.recover:
         raise BadInput(
-            f"onnxruntime-genai cannot export {config.get('architectures')}: it would scale rotary positions of every "
-            f"kind of layer as those of one ({scaled[0]})",
-            hint="a teacher can write without an export: teach.engine: transformers",
+            "a model recovers before it is converted, by training",
+            hint="run slmops.train.stage_recover first, as a recipe's run does, and leave `recover` out here",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in model.iterdir():
-        (folder / file.name).unlink(missing_ok=True)
-        (folder / file.name).symlink_to(file.absolute())
-    flat = rotary | whole | {"rope_local_base_freq": sliding["rope_theta"]}
-    (folder / "config.json").unlink()
-    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": flat}), encoding="utf-8")
-    return folder
+    check_memory(model)
+    told = progress or Silent()
+    source, int8_layers, figures = model, list[int](), dict[str, float]()
+    if settings.calibrated:
+        from slmops.compress.choose import choose_values
+
+        assert data is not None  # noqa: S101
+        source, int8_layers, figures = choose_values(model, data, settings, scratch=scratch, progress=told)
+    with told.task(f"convert to {settings.precision}", None, "") as task:
+        export(source, out, scratch=scratch)
+        shrink(out / "model.onnx", settings, int8_layers, labels=is_tagger(model))
+        task.advance()
+    if settings.sparsity:
+        figures["weights_bytes_compressed"] = float(deflated_bytes(out / "model.onnx.data"))
+    return figures
 
 
-def _limit_context(path: Path) -> None:
-    """Keep the default cache small: the builder sets it to the whole context, which is allocated at once."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    context = min(CONTEXT_TOKENS, config["model"]["context_length"])
-    config["search"]["max_length"] = context
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+def deflated_bytes(path: Path) -> int:
+    """What a file takes where it is packed for transport: zeros are stored in full, and cost nothing there alone."""
+    packer, count = zlib.compressobj(1), 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            count += len(packer.compress(piece))
+    return count + len(packer.flush())
 
 
-def _join_head(path: Path) -> None:
-    """Let the embedding find a head that it shares, where that has other bits than the rest.
-
-    The builder names the head's weights after one scheme, and the kernel that quantises them by round-to-nearest after
-    another, so the embedding would look for tensors that are not there.
-    """
+def shrink(path: Path, settings: CompressSettings, int8_layers: Collection[int] = (), *, labels: bool = False) -> None:
+    """Take the exported model in `path` its head, where it labels and has no use for it, and pack its weights."""
     import onnx
 
-    model = onnx.load(path, load_external_data=False)
-    graph = model.graph
-    there = {tensor.name for tensor in graph.initializer}
-    known = there | {value.name for value in graph.input} | {name for node in graph.node for name in node.output}
-    head = next((node for node in graph.node if node.op_type == "MatMulNBits" and "lm_head" in node.name), None)
-    lost = [(node, i) for node in graph.node for i, name in enumerate(node.input) if name and name not in known]
-    if head is None or not lost:
+    rounded = settings.precision != "fp32"
+    if not rounded and not labels:
         return
-    for node, i in lost:
-        wanted = "_scale" if "_scale" in node.input[i] else "_Q"
-        node.input[i] = next(name for name in head.input if wanted in name and name in there)
-    onnx.save(model, path)
+    model = onnx.load(path)
+    if labels:
+        behead(model)
+    if rounded:
+        pack(model, settings, int8_layers=int8_layers)
+    _write(model, path)
+
+
+def _write(model: onnx.ModelProto, path: Path) -> None:
+    """Replace the model in `path` and the file of its weights."""
+    import onnx
+
+    beside = path.with_name(path.name + ".data")
+    path.unlink()
+    beside.unlink(missing_ok=True)
+    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=beside.name)
+    # The library lets nobody else read what it writes beside a model.
+    shutil.copymode(path, beside)

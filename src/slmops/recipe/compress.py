@@ -2,34 +2,121 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from slmops.recipe.search import SearchSettings
 from slmops.recipe.settings import Settings
+from slmops.recipe.training import Optimisation
+
+Bits = Literal["int4", "int8", "fp32"]
+"""What a weight matrix is stored in."""
+
+
+class Sparsity(Settings):
+    """Weights of the layers that are set to zero: those whose outputs on the training rows are least (Wanda)."""
+
+    pattern: Literal["2:4", "unstructured"] = Field(
+        "unstructured", description="2:4 keeps two of every four weights in a row; unstructured any of the row."
+    )
+    share: float = Field(0.5, gt=0, lt=1, description="Of each row's weights; half of them with 2:4.")
+
+    @model_validator(mode="after")
+    def _half_of_four(self) -> Sparsity:
+        if self.pattern == "2:4" and self.share != 0.5:
+            raise ValueError(f"`pattern: 2:4` sets half of the weights to zero, and `share` is {self.share}")
+        return self
+
+
+class Recover(Optimisation):
+    """A short distillation of the rounded student by itself as it was before: the texts are those it learned from."""
+
+    epochs: float = Field(1, gt=0, description="Passes over the rows.")
+    learning_rate: float = Field(3e-5, gt=0, description="Peak of a linear warm-up and decay.")
 
 
 class CompressSettings(Settings):
     """One way to ship a model."""
 
     runtime: Literal["onnxruntime-genai"] = Field("onnxruntime-genai", description="What runs the shipped model.")
-    precision: Literal["int4", "int8", "fp32"] = Field("int4", description="Of the shipped weights.")
-    algorithm: Literal["rtn", "k_quant", "gptq"] = Field(
+    precision: Bits = Field("int4", description="Of the layers' weights; fp32 rounds nothing.")
+    algorithm: Literal["rtn", "k_quant", "gptq", "awq", "awq-gptq"] = Field(
         "rtn",
-        description="How values are chosen. rtn rounds to nearest; gptq (int4 alone, int8 loses nothing to rtn) rounds "
-        "the layers so that what they make of the training rows changes least.",
+        description="How values are chosen. rtn rounds to nearest; k_quant searches scales by the weights alone; gptq "
+        "and awq go by what the layers make of the training rows: gptq lets weights make up for each other, awq first "
+        "scales up what matters; awq-gptq does both.",
     )
-    calibration_tokens: int = Field(4096, ge=256, description="Of the training rows, to measure layers on for gptq.")
+    calibration_tokens: int = Field(
+        4096,
+        ge=256,
+        description="Of the training rows and the pool, to measure layers on; test rows are not looked at.",
+    )
     block_size: Literal[16, 32, 64, 128] = Field(32, description="Weights that share one scale.")
-    head: Literal["int4", "int8"] = Field(
-        "int8", description="Of the head of an int4 model, and of the embedding where they are one matrix."
+    symmetric: bool = Field(
+        True, description="false gives each block a zero point beside its scale; k_quant always does."
     )
+    int8_layers: int = Field(
+        0, ge=0, description="Layers of an int4 model that stay in int8: those whose rounding changes the output most."
+    )
+    head: Bits = Field("int8", description="Of a rounded model's head, and of its embedding unless that is told.")
+    embedding: Bits | None = Field(
+        None,
+        description="null: as the head, and stored once where they are one matrix; else a matrix of its own.",
+    )
+    activations: Literal["int8", "fp32"] = Field(
+        "int8", description="What packed weights are multiplied in: int8 rounds what comes in, and is faster."
+    )
+    sparsity: Sparsity | None = Field(None, description="Set weights to zero before they are rounded; null keeps all.")
+    recover: Recover | None = Field(
+        None,
+        description="Train the student once more with its weights rounded, to say what it said before; null does not.",
+    )
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _runs_on_a_processor(cls, precision: Any) -> Any:
+        if precision in ("fp16", "bf16"):
+            raise ValueError(
+                f"{precision} is for GPUs, and `runtime: onnxruntime-genai` runs on the processor here, in float32: "
+                "int8 is half the size of fp16"
+            )
+        return precision
+
+    @model_validator(mode="after")
+    def _rounds_what_it_says(self) -> CompressSettings:
+        if self.precision == "fp32":
+            for name in ("algorithm", "block_size", "symmetric", "int8_layers", "head", "embedding", "activations"):
+                if (given := getattr(self, name)) != type(self).model_fields[name].default:
+                    raise ValueError(f"`{name}: {given}` is of rounded weights, and `precision: fp32` rounds none")
+        if self.int8_layers and self.precision != "int4":
+            raise ValueError(f"`int8_layers` is of an int4 model, and `precision` is {self.precision}")
+        if self.algorithm == "k_quant" and not self.symmetric:
+            raise ValueError("`algorithm: k_quant` always has zero points: leave `symmetric` out")
+        return self
+
+    @model_validator(mode="after")
+    def _recovers_what_ships(self) -> CompressSettings:
+        if self.recover is None:
+            return self
+        if self.precision == "fp32":
+            raise ValueError("`recover` wins back what rounding takes, and `precision: fp32` rounds nothing")
+        if self.algorithm != "rtn":
+            raise ValueError(
+                f"`recover` trains for rtn, and `algorithm: {self.algorithm}` would round the student once more: leave "
+                "one of them out"
+            )
+        if self.int8_layers:
+            raise ValueError("`recover` trains for one grid of all layers, and `int8_layers` are chosen after it")
+        if self.sparsity:
+            raise ValueError("`recover` moves every weight, and `sparsity` would set some to zero after it")
+        return self
 
     @property
     def calibrated(self) -> bool:
         """Whether rows are needed to choose the values."""
-        return self.algorithm == "gptq" and self.precision == "int4"
+        by_rows = self.algorithm in ("gptq", "awq", "awq-gptq")
+        return by_rows or self.int8_layers > 0 or self.sparsity is not None
 
 
 class Compress(CompressSettings):

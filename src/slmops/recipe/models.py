@@ -76,10 +76,15 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _one_grid(self) -> Recipe:
         learned, ships = self.train.round_to_int4, self.compress
-        if learned is None or ships.precision != "int4":
+        if learned is None or ships.precision != "int4" or ships.search:
             return self
-        wanted = ("rtn", learned.block_size, learned.head)
-        if (ships.algorithm, ships.block_size, ships.head) != wanted:
+        if ships.recover:
+            raise ValueError(
+                "`train.round_to_int4` has learned on the grid already, so there is nothing for `compress.recover`"
+            )
+        wanted = ("rtn", learned.block_size, learned.head, True, 0, None)
+        zeros, eight, pruned = ships.symmetric, ships.int8_layers, ships.sparsity
+        if (ships.algorithm, ships.block_size, ships.head, zeros, eight, pruned) != wanted:
             raise ValueError(
                 f"`train.round_to_int4` trains for rtn in blocks of {learned.block_size} with an {learned.head} head, "
                 f"`compress` makes {ships.algorithm} in blocks of {ships.block_size} with an {ships.head} head: "

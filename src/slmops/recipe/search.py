@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from slmops.recipe.settings import Settings
 
 Objective = Literal["latency", "size", "memory"]
+Algorithm = Literal["rtn", "k_quant", "gptq", "awq", "awq-gptq"]
 CONFIDENCE = 0.95
 
 
@@ -41,14 +42,17 @@ class Tried(Settings):
     precision: Annotated[list[Literal["int4", "int8", "fp32"]], Field(min_length=1)] = Field(
         ["int4", "int8", "fp32"], description="Of the weights."
     )
-    algorithm: Annotated[list[Literal["rtn", "k_quant", "gptq"]], Field(min_length=1)] = Field(
-        ["rtn", "k_quant", "gptq"], description="How int4 values are chosen."
+    algorithm: Annotated[list[Algorithm], Field(min_length=1)] = Field(
+        ["rtn", "gptq", "awq-gptq"], description="How int4 values are chosen."
     )
     block_size: Annotated[list[Literal[16, 32, 64, 128]], Field(min_length=1)] = Field(
         [32, 128], description="int4 weights that share a scale."
     )
     head: Annotated[list[Literal["int4", "int8"]], Field(min_length=1)] = Field(
         ["int4", "int8"], description="Of the head of an int4 model."
+    )
+    int8_layers: Annotated[list[int], Field(min_length=1)] = Field(
+        [0], description="Layers of an int4 model that stay in int8."
     )
 
 

@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
+from typing import Any
+
+from pydantic import ValidationError
 
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.search import Tried
 
-KINDS = {"int4": ("algorithm", "block_size", "head"), "int8": (), "fp32": ()}
-"""What is varied of each precision: of int8, every way to choose values loses next to nothing."""
+VARIED = ("algorithm", "block_size", "head", "int8_layers")
+"""Of int4. Of int8 every way to choose values loses next to nothing, and fp32 has none."""
 
 
 def candidates(tried: Tried, ships: CompressSettings) -> dict[str, CompressSettings]:
-    """Every combination by its name, with what is not varied as in `ships`."""
-    return {name_of(one): one for one in _combined(tried, ships)}
+    """Every combination that means something, by its name; what is not varied is as in `ships`.
+
+    Where that recovers, each is tried with recovery and without.
+    """
+    found = {}
+    for values in _combined(tried, ships):
+        try:
+            one = CompressSettings.model_validate(values)
+        except ValidationError:
+            continue
+        found[name_of(one)] = one
+    return found
 
 
 def name_of(one: CompressSettings) -> str:
     """Short, and different for different candidates of a search: `int4-gptq-b32-head8`."""
-    if one.precision != "int4":
-        return one.precision
-    return f"int4-{one.algorithm}-b{one.block_size}-head{one.head.removeprefix('int')}"
+    if one.precision == "fp32":
+        return "fp32"
+    parts: list[str] = [one.precision]
+    if one.precision == "int4":
+        parts += [one.algorithm, f"b{one.block_size}", f"head{one.head.removeprefix('int')}"]
+        parts += [f"{one.int8_layers}x8"] if one.int8_layers else []
+    return "-".join([*parts, *(["recovered"] if one.recover else [])])
 
 
-def _combined(tried: Tried, ships: CompressSettings) -> Iterator[CompressSettings]:
+def _combined(tried: Tried, ships: CompressSettings) -> Iterator[Mapping[str, Any]]:
+    told = {name: getattr(ships, name) for name in ships.model_fields_set}
     for precision in tried.precision:
-        varied = KINDS[precision]
-        for values in product(*(getattr(tried, name) for name in varied)):
-            yield ships.model_copy(update={"precision": precision, **dict(zip(varied, values, strict=True))})
+        if precision == "fp32":
+            # What it says of rounded weights has no meaning there.
+            yield {"precision": "fp32", "runtime": ships.runtime}
+            continue
+        varied = VARIED if precision == "int4" else ()
+        recoveries = (None, ships.recover) if ships.recover else (None,)
+        for *values, recover in product(*(getattr(tried, name) for name in varied), recoveries):
+            chosen = dict(zip(varied, values, strict=True)) if varied else {"algorithm": "rtn", "int8_layers": 0}
+            yield {**told, "precision": precision, **chosen, "recover": recover}

@@ -25,21 +25,27 @@ from slmops.search.choice import Candidate, best, closest, finalists
 from slmops.search.outcome import judge, outcome
 from slmops.tasks import task_of
 from slmops.tasks.base import Task
+from slmops.train.stage_recover import Recover, RecoverSettings
 
 SCREEN_REQUESTS, REQUESTS = 4, 40
 """Timed one by one: of every candidate, and of a finalist."""
 
 
 class FindSettings(Settings):
-    """What is searched for, and what of the shipped model is not."""
+    """What is searched for, and what of the shipped model is not.
+
+    With `recover` candidates are also tried that recover from their rounding; its `ships` is each one's own then.
+    """
 
     ships: CompressSettings
     search: SearchSettings
+    recover: RecoverSettings | None = None
 
 
 class Search(Asks):
     """`model` (a Hugging Face folder) and `data` → `model/` in the best format that was found, `front.json`,
-    `evidence.json` and `gates.json`.
+    `evidence.json` and `gates.json`. To recover, a model needs what it learned from: `carved`, `answers` and perhaps
+    `teacher`.
 
     Every candidate is converted, and screened in a process of its own that has the device's threads and memory; those
     that no other beats answer all rows beside the model itself. Where none stays within the bounds for sure, the
@@ -51,12 +57,14 @@ class Search(Asks):
 
     name: ClassVar[str] = "search"
     # What is asked for shapes the result as much as what is done here.
-    version: ClassVar[int] = 1 + Convert.version + Score.version + HeldOut.version
-    libraries: ClassVar[tuple[str, ...]] = tuple(sorted({*Convert.libraries, *Score.libraries, "scipy", "numpy"}))
+    version: ClassVar[int] = 1 + Convert.version + Score.version + HeldOut.version + Recover.version
+    libraries: ClassVar[tuple[str, ...]] = tuple(
+        sorted({*Convert.libraries, *Score.libraries, *Recover.libraries, "scipy", "numpy"})
+    )
 
     def run(self, inputs: Mapping[str, Path], settings: FindSettings, context: Context) -> Mapping[str, float | str]:
         search = settings.search
-        trial = Trial(settings, task_of(inputs["data"]), context)
+        trial = Trial(settings, tuple(inputs), task_of(inputs["data"]), context)
         tried = trial.screened()
         able = [one for one in tried if one.state == "screened out"]
         if not able:
@@ -75,9 +83,10 @@ class Search(Asks):
 
 @dataclass
 class Trial:
-    """Candidates being made and measured; `folders` are those of all artifacts by node."""
+    """Candidates being made and measured; `given` are the names of the search's own inputs."""
 
     settings: FindSettings
+    given: Sequence[str]
     task: Task
     context: Context
 
@@ -132,13 +141,22 @@ class Trial:
 
     def _screen(self, name: str, ships: CompressSettings) -> Mapping[str, float]:
         given = {"model": "model"} | ({"data": "data"} if ships.calibrated else {})
+        if self.settings.recover and ships.recover:
+            given["model"] = self._recover(name, ships.model_copy(update={"recover": None}))
         score = self._score(SCREEN_REQUESTS, answers=False).model_copy(update={"loss": True})
         self._make(
-            Node(f"convert:{name}", Convert, ships, given),
+            Node(f"convert:{name}", Convert, ships.model_copy(update={"recover": None}), given),
             Node(f"screen:{name}", Score, score, {"model": f"convert:{name}", "data": "rows:screen"}),
         )
         figures = json.loads((self.folders[f"screen:{name}"] / "probe.json").read_text(encoding="utf-8"))
         return {what: figures[what] for what in ("loss", "latency_p50_ms", "weights_bytes", "peak_rss_bytes")}
+
+    def _recover(self, name: str, ships: CompressSettings) -> str:
+        """The node of the model that recovered from being rounded as `ships` says."""
+        assert self.settings.recover  # noqa: S101
+        read = {what: what for what in self.given if what != "model"} | {"student": "model"}
+        self._make(Node(f"recover:{name}", Recover, self.settings.recover.model_copy(update={"ships": ships}), read))
+        return f"recover:{name}"
 
     def _score(self, requests: int, *, answers: bool) -> ScoreSettings:
         device = self.settings.search.device

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from slmops.errors import BadInput
 from slmops.models.device import fastest_device
+from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import CustomTerm, Objective
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
 from slmops.train.objectives.base import OF_TEACHER
@@ -35,7 +36,7 @@ def check_sharding(
     settings: Optimisation,
     objective: Objective,
     *,
-    rounding: Rounding | None,
+    rounding: Rounding | CompressSettings | None,
     normalise: bool,
     head: TagHead | None,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
+from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, term_names
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Carve, Head, OnPolicy, Optimisation, Rounding
@@ -82,7 +83,7 @@ class Fit:
             context,
             rounding=settings.round_to_int4,
             head=_head(settings.head, task, tokenizer, folder),
-            validation=_validation(data, task, tokenizer, moved, folder, settings.head),
+            validation=validation_of(data, task, tokenizer, moved, folder, settings.head),
             left_out={"not_in_text": len(rows) - len(every), "too_long": len(every) - len(examples)},
         )
 
@@ -164,8 +165,6 @@ class Distil:
     def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.models.tokenizer import Tokenizer
         from slmops.tasks import task_of
-        from slmops.train.cut import read_kept
-        from slmops.train.kinship import kinship
         from slmops.train.objectives.base import OF_TEACHER, ONLINE_SPANS
         from slmops.train.objectives.make import all_needs
         from slmops.train.objectives.observe import TeacherModel
@@ -174,9 +173,7 @@ class Distil:
         folder, data, moved = inputs["student"] / "model", inputs["data"], settings.optimisation
         task, tokenizer = task_of(data), Tokenizer.load(folder)
         theirs = inputs["teacher"] / "model" if "teacher" in inputs else None
-        teachers = Tokenizer.load(theirs) if theirs else None
-        kin = kinship(read_kept(inputs["student"]), tokenizer, teachers)
-        every = _lessons(inputs, settings, task, tokenizer, kin, teachers)
+        every, kin = lessons_of(inputs, settings)
         examples = fitting(every.examples, every.names, folder, max_too_long=moved.max_too_long)
         needs = all_needs(settings.objective)
         if theirs and ONLINE_SPANS in needs:
@@ -192,31 +189,30 @@ class Distil:
             teacher=TeacherModel(theirs, kin.tokens, kin.layers) if theirs and needs & OF_TEACHER else None,
             rounding=settings.round_to_int4,
             head=_head(settings.head, task, tokenizer, folder),
-            validation=_validation(data, task, tokenizer, moved, folder, settings.head),
+            validation=validation_of(data, task, tokenizer, moved, folder, settings.head),
             left_out={**every.left_out, "too_long": len(every.examples) - len(examples)},
         )
 
 
-def _lessons(
-    inputs: Mapping[str, Path],
-    settings: DistilSettings,
-    task: Task,
-    tokenizer: Tokenizer,
-    kin: Kinship,
-    teacher: Tokenizer | None,
-) -> Lessons:
-    """The teacher's answers and the labelled rows as the student is to learn them."""
+def lessons_of(inputs: Mapping[str, Path], settings: DistilSettings) -> tuple[Lessons, Kinship]:
+    """The teacher's answers and the labelled rows as the carved `student` is to learn them, and what it kept."""
     from slmops.data.read import read_jsonl
+    from slmops.models.tokenizer import Tokenizer
+    from slmops.tasks import task_of
     from slmops.teach.answers import load_answers
+    from slmops.train.cut import read_kept
+    from slmops.train.kinship import kinship
     from slmops.train.lessons import lessons, marked_lessons
 
     answers, rows = load_answers(inputs["answers"]), read_jsonl(inputs["data"] / "train.jsonl")
+    task, tokenizer = task_of(inputs["data"]), Tokenizer.load(inputs["student"] / "model")
+    teacher = Tokenizer.load(inputs["teacher"] / "model") if "teacher" in inputs else None
+    kin = kinship(read_kept(inputs["student"]), tokenizer, teacher)
     if settings.head == "tags":
         assert teacher is not None  # noqa: S101 - the plan gives it
-        return marked_lessons(answers, rows, task, tokenizer, teacher)
-    return lessons(
-        answers, rows, task, tokenizer, settings.objective, kin, teacher=teacher, max_cut_off=settings.max_cut_off
-    )
+        return marked_lessons(answers, rows, task, tokenizer, teacher), kin
+    objective, most = settings.objective, settings.max_cut_off
+    return lessons(answers, rows, task, tokenizer, objective, kin, teacher=teacher, max_cut_off=most), kin
 
 
 def _head(head: Head, task: Task, tokenizer: Tokenizer, folder: Path) -> TagHead | None:
@@ -229,7 +225,7 @@ def _head(head: Head, task: Task, tokenizer: Tokenizer, folder: Path) -> TagHead
     return new_head(task, tokenizer, config["hidden_size"])
 
 
-def _validation(
+def validation_of(
     data: Path, task: Task, tokenizer: Tokenizer, settings: Optimisation, folder: Path, head: Head
 ) -> Sequence[Example]:
     """The validation rows with their answers, where training is to be stopped by them."""
@@ -266,7 +262,7 @@ def train_and_save(
     on_policy: OwnAnswers | None = None,
     teacher: TeacherModel | None = None,
     teacher_reads_once: bool = False,
-    rounding: Rounding | None,
+    rounding: Rounding | CompressSettings | None,
     head: TagHead | None = None,
     validation: Sequence[Example],
     left_out: Mapping[str, int] | None = None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,15 @@ from transformers import AutoConfig
 from slmops.errors import BadInput
 from slmops.models.device import fastest_device
 from slmops.models.layers import only_layers
-from slmops.models.rounding import to_int4_grid
 from slmops.models.source import load_model
 from slmops.models.tag_head import TagHead, attach
 from slmops.progress import Progress, Silent
+from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, TextTerm
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
 from slmops.train.events import FOLDER, check_tensorboard, event_files
 from slmops.train.examples import Example, in_steps, schedule
+from slmops.train.grids import grids_of
 from slmops.train.loop import Loop, moving
 from slmops.train.memory import available_bytes, check_memory, needed
 from slmops.train.objectives.base import SPANS, STORED, STORED_SPANS
@@ -73,7 +73,7 @@ def train(
     on_policy: OwnAnswers | None = None,
     teacher: TeacherModel | None = None,
     teacher_reads_once: bool = False,
-    rounding: Rounding | None = None,
+    rounding: Rounding | CompressSettings | None = None,
     head: TagHead | None = None,
     fsdp: Fsdp | None = None,
     progress: Progress | None = None,
@@ -82,8 +82,9 @@ def train(
     """Train the model in `folder` on `examples` and return it, starting from the last whole checkpoint in `work`.
 
     The loss is the mean over the answer tokens of a step; prompts only give context. Without an objective the words
-    alone are learned. With `rounding`, the matrices that ship with four bits are on their grid in every forward pass
-    and in the result. With `settings.stop_early`, the weights of the lowest loss on `validation` come out.
+    alone are learned. With `rounding`, the matrices that ship with few bits are on their grid in every forward pass
+    and in the result; see `grids_of`. With `settings.stop_early`, the weights of the lowest loss on `validation` come
+    out.
 
     Below `torchrun` each process calls this with the same arguments and a `work` that all can read. The processes take
     alternate batches of a step, so a step is as large as `accumulate` batches of each; all of them return the same
@@ -117,7 +118,7 @@ def train(
     model = load_model(folder, dtype=precision.dtype, device=fastest_device())
     if head is not None:
         attach(model, head)
-    grids = _grids(model, rounding)
+    grids = grids_of(model, rounding)
     _freeze(model, settings.freeze_layers, grids)
     imitation = _imitation(
         objective,
@@ -259,16 +260,6 @@ def _validation_batches(first: int, validation: Sequence[Example], settings: Opt
         return []
     batches = schedule([len(e) for e in validation], epochs=1, batch_tokens=settings.batch_tokens, seed=0)
     return [[first + i for i in batch] for batch in batches]
-
-
-def _grids(model: transformers.PreTrainedModel, rounding: Rounding | None) -> dict[torch.Tensor, Round]:
-    """The grid of each matrix that ships with four bits: linear weights and, with an int4 head, what is tied to it."""
-    if rounding is None:
-        return {}
-    apart = model.get_output_embeddings() if rounding.head == "int8" else None
-    linear = (module for module in model.modules() if isinstance(module, torch.nn.Linear))
-    matrices = {module.weight for module in linear if module is not apart}
-    return dict.fromkeys(matrices, partial(to_int4_grid, block_size=rounding.block_size))
 
 
 def _freeze(model: transformers.PreTrainedModel, layers: int, grids: dict[torch.Tensor, Round]) -> None:

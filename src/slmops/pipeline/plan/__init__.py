@@ -8,7 +8,8 @@ Of several teachers the others have nodes of their own, numbered from 2 (`teache
 `teach` makes one set of answers of all.
 A student of another model is carved from `student:base`, and so is its baseline.
 `parity`, between bundle and report, holds the bundle against `student`.
-Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved.
+Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved. Where what is shipped
+recovers from its rounding, `student:recovered` stands before it.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ from typing import Literal
 
 from slmops.data.stage import PartRows, PartRowsSettings
 from slmops.errors import BadInput
-from slmops.pipeline.plan.names import fetched_node, found_node
+from slmops.pipeline.plan.names import fetched_node
 from slmops.pipeline.stage import Node
-from slmops.recipe.compress import Compress
+from slmops.recipe.compress import CompressSettings
 from slmops.recipe.search import SearchSettings
 from slmops.recipe.task import ExtractionTask, TaskSettings
+from slmops.search.stage import FindSettings, Search
 from slmops.tasks import figure_names
 
 CALIBRATION_SHARE = 0.2
@@ -51,8 +52,9 @@ def compress_nodes(
         task = task.model_copy(update={"json_schema": Path("schema")})
     text, answer = columns
     part = PartRowsSettings(task=task, input=text, output=answer, share=CALIBRATION_SHARE, most=most)
+    find = FindSettings(ships=CompressSettings(), search=search)
     return [
         fetched_node("model", model, chat_template),
         Node("data", PartRows, part, sources=sources),
-        found_node("shipped", Compress(), search, "model"),
+        Node("shipped", Search, find, {"model": "model", "data": "data"}),
     ]

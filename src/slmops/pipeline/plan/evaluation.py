@@ -79,7 +79,7 @@ def _format_of_teacher(recipe: Recipe) -> CompressSettings:
     """How the teacher is put into the shipped format; where it is only timed there, which values it has is all one."""
     if recipe.evaluate.quantised_teacher or not recipe.compress.calibrated:
         return recipe.compress
-    return recipe.compress.model_copy(update={"algorithm": "rtn"})
+    return recipe.compress.model_copy(update={"algorithm": "rtn", "int8_layers": 0, "sparsity": None})
 
 
 def _score(role: str, model: str, settings: ScoreSettings) -> Node:
@@ -130,8 +130,8 @@ def report_node(recipe: Recipe, nodes: list[Node]) -> Node:
     """The report reads every stage that has something to show, and the answers of every model."""
     made = {node.id for node in nodes}
     others = [nth_node("teacher", n) for n in range(2, len(recipe.teachers) + 1)]
-    wanted = ["data", "teacher", *others, "teach", "student:carved", "student:healed", "student", "baseline"]
-    wanted += ["evaluate", "bundle", "parity"]
+    wanted = ["data", "teacher", *others, "teach", "student:carved", "student:healed", "student"]
+    wanted += ["student:recovered", "baseline", "evaluate", "bundle", "parity"]
     shown = [name for name in wanted if name in made] + sorted(name for name in made if name.startswith("score:"))
     inputs = {name.replace(":", "_"): name for name in shown}
     inputs |= {"front": "shipped"} if recipe.compress.search else {}

@@ -10,13 +10,11 @@ from slmops.compress.stage import Convert
 from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
 from slmops.pipeline.stage import Node
-from slmops.recipe.compress import Compress, CompressSettings
+from slmops.recipe.compress import CompressSettings
 from slmops.recipe.models import Recipe
 from slmops.recipe.objective import Objective, Term, TextTerm, term_names
-from slmops.recipe.search import SearchSettings
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
-from slmops.search.stage import FindSettings, Search
 from slmops.teach.routing import Routes
 from slmops.train.objectives.base import STORED, STORED_SPANS
 from slmops.train.objectives.make import custom_terms
@@ -81,14 +79,9 @@ def fetched_node(node: str, model: str, chat_template: Literal["model", "chatml"
 
 def shipped_node(node: str, settings: CompressSettings, model: str) -> Node:
     """A model in the format of `settings`."""
-    ships = part_of(CompressSettings, settings)
+    # What recovery is, is told by the model that comes out of it.
+    ships = part_of(CompressSettings, settings).model_copy(update={"recover": None})
     return Node(node, Convert, ships, {"model": model} | ({"data": "data"} if ships.calibrated else {}))
-
-
-def found_node(node: str, settings: Compress, search: SearchSettings, model: str) -> Node:
-    """A model in the best format that is found."""
-    find = FindSettings(ships=part_of(CompressSettings, settings), search=search)
-    return Node(node, Search, find, {"model": model, "data": "data"})
 
 
 def own_terms(objective: Objective) -> dict[str, Path]:

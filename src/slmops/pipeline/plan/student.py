@@ -8,22 +8,25 @@ from slmops.pipeline.plan.names import (
     base_node,
     fetched_node,
     fitted_node,
-    found_node,
     objective_of,
     own_terms,
     part_of,
     shipped_node,
 )
 from slmops.pipeline.stage import Node
+from slmops.recipe.compress import CompressSettings
+from slmops.recipe.compress import Recover as RecoverRecipe
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Heal as HealRecipe
 from slmops.recipe.training import Optimisation
+from slmops.search.stage import FindSettings, Search
 from slmops.train.objectives.base import OF_TEACHER, SPANS
 from slmops.train.objectives.make import all_needs
 from slmops.train.stage import CarveStudent, Distil, DistilSettings, Fit, FitSettings
 from slmops.train.stage_checks import CheckCut, CheckMarks, CheckPair, PairSettings
 from slmops.train.stage_heal import TEXT, CheckHeal, Heal, HealSettings
+from slmops.train.stage_recover import Recover, RecoverSettings
 
 
 def student_checks(recipe: Recipe) -> list[Node]:
@@ -73,13 +76,8 @@ def student_nodes(recipe: Recipe) -> list[Node]:
     if heal:
         uncut = {"student": "student:carved", "teacher": cut["model"]}
         nodes.append(_reading(heal, "student:healed", Heal, uncut))
-    search = recipe.compress.search
-    nodes += [
-        Node("student", Distil, distil, inputs=learns, sources=own_terms(objective)),
-        found_node("shipped", recipe.compress, search, "student")
-        if search
-        else shipped_node("shipped", recipe.compress, "student"),
-    ]
+    nodes.append(Node("student", Distil, distil, inputs=learns, sources=own_terms(objective)))
+    nodes += _shipped(recipe, learns)
     if train.baseline:
         moved = part_of(Optimisation, train).model_copy(update={"epochs": train.baseline_epochs})
         alone = FitSettings(optimisation=moved, round_to_int4=train.round_to_int4, head=head)
@@ -92,6 +90,30 @@ def student_nodes(recipe: Recipe) -> list[Node]:
         begins = "baseline:healed" if heal else "baseline:carved"
         nodes.append(Node("baseline", Fit, alone, inputs={"model": begins, "data": "data"}))
     return nodes
+
+
+def _shipped(recipe: Recipe, learns: Mapping[str, str]) -> list[Node]:
+    """What ships, found or made as the recipe says, and where that recovers from its rounding, the node before it.
+
+    Args:
+        learns: what the student learned from; it recovers on the same texts.
+    """
+    ships, search = part_of(CompressSettings, recipe.compress), recipe.compress.search
+    recover = RecoverSettings(
+        optimisation=part_of(Optimisation, ships.recover or RecoverRecipe()),
+        ships=ships.model_copy(update={"recover": None}),
+        head=recipe.student.head,
+        max_cut_off=recipe.train.max_cut_off,
+    )
+    reads = {**learns, "carved": learns["student"]}
+    if search:
+        find = FindSettings(ships=ships, search=search, recover=recover if ships.recover else None)
+        more = {name: node for name, node in reads.items() if name != "student"} if ships.recover else {}
+        return [Node("shipped", Search, find, {**more, "model": "student", "data": "data"})]
+    if ships.recover is None:
+        return [shipped_node("shipped", ships, "student")]
+    recovered = Node("student:recovered", Recover, recover, {**reads, "student": "student"})
+    return [recovered, shipped_node("shipped", ships, recovered.id)]
 
 
 def _reading(heal: HealRecipe, node: str, stage: type[Heal | CheckHeal], inputs: Mapping[str, str]) -> Node:

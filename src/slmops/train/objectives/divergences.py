@@ -33,6 +33,8 @@ def mixed(p: torch.Tensor, q: torch.Tensor, share: float) -> torch.Tensor:
 class Divergence:
     """A term made of a divergence: its mean over answer tokens, times T² (Hinton et al. 2015, section 2).
 
+    Of a model that labels the mean is weighted, as with cross-entropy.
+
     Softening shrinks gradients by 1/T², so the factor keeps the weights of a mixture meaningful at any temperature.
 
     Attributes:
@@ -50,7 +52,9 @@ class Divergence:
 
     def loss(self, view: View) -> torch.Tensor:
         teacher, student = outcomes(view, self.logits, self.temperature)
-        return self.divergence(teacher, student).mean() * self.temperature**2
+        nats = self.divergence(teacher, student)
+        mean = nats.mean() if view.weights is None else (view.weights * nats).sum() / view.weights.sum()
+        return mean * self.temperature**2
 
     def divergence(self, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
         """At each position, [n], in nats, from log-probabilities [n, outcomes]."""

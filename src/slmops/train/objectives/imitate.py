@@ -40,6 +40,7 @@ from slmops.train.objectives.observe import (
     answer_logits,
     every_nth,
     label_weights,
+    labels_asked,
     shape_of,
 )
 
@@ -162,7 +163,7 @@ class Imitation:
         inputs = every_nth(inputs, self.every)
         logits, at = answer_logits(student, inputs), inputs["predicts"]
         given = "own" not in inputs
-        shown: dict[str, Any] = {"weights": label_weights(student, inputs)}
+        shown: dict[str, Any] = {"weights": label_weights(student, inputs), "asked": labels_asked(student, inputs)}
         if STORED in self.needs and given:
             shown |= {"stored_ids": inputs["soft_ids"], "stored_log_probs": inputs["soft_log_probs"]}
         if STORED_SPANS in self.needs and given:

@@ -44,10 +44,15 @@ def run_to_answers(model: Any, inputs: Inputs) -> torch.Tensor:
     """As `answer_logits`, with weights that are there."""
     below = {"inputs_embeds": inputs["states"]} if "states" in inputs else {"input_ids": inputs["input_ids"]}
     hidden = model.base_model(**below, attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
-    at, labels = hidden[inputs["predicts"]], tag_head(model)
+    return head_logits(model, hidden[inputs["predicts"]], inputs)
+
+
+def head_logits(model: Any, states: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+    """What the head makes of the states at answer positions, [answer tokens, width]: as `answer_logits`."""
+    labels = tag_head(model)
     if labels is not None:
-        return labels.read(at, inputs["predicts"].sum(1).tolist())
-    logits: torch.Tensor = model.get_output_embeddings()(at)
+        return labels.read(states, inputs["predicts"].sum(1).tolist())
+    logits: torch.Tensor = model.get_output_embeddings()(states)
     return logits.float()
 
 
@@ -55,6 +60,16 @@ def label_weights(model: Any, inputs: Inputs) -> torch.Tensor | None:
     """How much each label to be said counts, float32 [answer tokens]; None where the model writes."""
     head = tag_head(model)
     return None if head is None else head.weights[inputs["target"]] * inputs["certainty"]
+
+
+def labels_asked(model: Any, inputs: Inputs) -> torch.Tensor | None:
+    """The labels that one is chosen from, bool [answer tokens, labels]; None where the model writes."""
+    head = tag_head(model)
+    if head is None:
+        return None
+    sizes = torch.tensor(head.sizes, device=inputs["target"].device)
+    group = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+    return group == group[inputs["target"]][:, None]
 
 
 _BY_POSITION = ("target", "certainty", "soft_ids", "soft_log_probs")
@@ -172,7 +187,7 @@ class Teacher:
             self._go_to(final.device)
         else:
             final, hidden, maps = self._states(inputs)
-        logits = self.model.get_output_embeddings()(final).float() if self.logits else None
+        logits = head_logits(self.model, final, inputs) if self.logits else None
         return logits, hidden, maps
 
     @torch.no_grad()

