@@ -296,7 +296,7 @@ def test_what_ships_recovers_from_its_rounding_where_the_recipe_asks(project):
     assert nodes["report"].inputs["student_recovered"] == "student:recovered"
     one, other = (keys(load(project, f"compress.recover={{epochs: {n}}}")) for n in (1, 2))
     assert {node for node in one if one[node] != other[node]} == {
-        *("student:recovered", "shipped", "score:shipped", "evaluate", "card", "bundle", "report")
+        *("student:recovered", "shipped", "score:shipped", "evaluate", "card", "bundle", "parity", "report")
     }
     tags = graph(project, "compress.recover={}", "student.head=tags")["student:recovered"]
     assert tags.inputs["teacher"] == "teacher"
