@@ -10,6 +10,7 @@ import torch
 from slmops.compress.awq import scalables, scale
 from slmops.compress.gptq import relative_error
 from slmops.compress.layerwise import Walk
+from slmops.errors import BadInput
 from slmops.models.layers import layers_of
 from slmops.models.rounding import Grid
 from slmops.models.width import width_of
@@ -50,6 +51,14 @@ def test_every_map_of_a_layer_is_scaled_by_what_it_reads(family):
     maps = [linear for each in scalables(layer, width_of(model)) for linear in each.maps]
     assert len(maps) == len(set(maps))
     assert set(maps) == {module for module in layer.modules() if isinstance(module, torch.nn.Linear)}
+
+
+def test_layers_of_another_make_are_refused():
+    model = make("llama")
+    model.model.layers[0].mlp.extra = torch.nn.Linear(4, 4)
+    with pytest.raises(BadInput, match="channels of LlamaForCausalLM cannot be scaled") as error:
+        scale(model, TEXTS, GRID, Silent())
+    assert "gptq" in (error.value.hint or "")
 
 
 def test_outputs_change_less_than_by_rounding_to_nearest():

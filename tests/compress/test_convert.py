@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from slmops.compress import memory
 from slmops.compress.convert import convert
 from slmops.compress.export import CONTEXT_TOKENS, TESTED
-from slmops.compress.memory import parameters_in
+from slmops.compress.memory import float32_bytes
 from slmops.engines import Engine, Sampling, load_engine
 from slmops.errors import BadInput, SlmopsError
 from slmops.models.source import TOKENIZER_FILES, count_parameters, load_model, save_model, weights_bytes
@@ -190,9 +191,14 @@ def test_heads_that_the_runtime_would_refuse_are_refused_first(tiny, tmp_path):
 
 
 def test_a_model_that_does_not_fit_is_refused_before_any_work(tiny, tmp_path, monkeypatch):
-    assert parameters_in(tiny.folder) == count_parameters(load_model(tiny.folder))
+    parameters = count_parameters(load_model(tiny.folder))
+    assert float32_bytes(tiny.folder) == pytest.approx(4 * parameters, rel=0.05)
+    half = tmp_path / "half"
+    load_model(tiny.folder).to(torch.bfloat16).save_pretrained(half)
+    assert float32_bytes(half) == pytest.approx(4 * parameters, rel=0.05)
+    shutil.rmtree(half)
     monkeypatch.setattr(memory, "BASE_BYTES", 10**15)
-    with pytest.raises(BadInput, match=r"weights needs about 1000000\.0 GB of memory, and .* are available"):
+    with pytest.raises(BadInput, match=r"float32 needs about 1000000\.0 GB of memory, and .* are available"):
         convert(tiny.folder, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
     assert not any(tmp_path.iterdir())
 

@@ -14,6 +14,7 @@ import torch
 
 from slmops.compress.gptq import relative_error
 from slmops.compress.layerwise import Group, Walk
+from slmops.errors import BadInput
 from slmops.models.rounding import Grid
 from slmops.models.width import Width, width_of
 from slmops.progress import Progress
@@ -61,7 +62,13 @@ def scale(
     Raises:
         BadInput: the layers are not built of maps that are known.
     """
-    width = width_of(model)
+    try:
+        width = width_of(model)
+    except BadInput as error:
+        raise BadInput(
+            f"the channels of {type(model).__name__} cannot be scaled: its layers are not built as Llama's or Phi-3's",
+            hint="set compress.algorithm: gptq",
+        ) from error
     walk = Walk(model, texts)
     found: list[tuple[float, float]] = []
     with progress.task("scale channels", model.config.num_hidden_layers, "layers") as task:
