@@ -40,11 +40,9 @@ def answer_perplexity(side: Found, answers: Sequence[int]) -> float:
 
 def perplexity_ratio(theirs: Found, ours: Found) -> tuple[float, Interval]:
     """Theirs over ours, and a paired bootstrap of it over texts."""
-    sums = [[sum(row) for row in side["log_probs"]] for side in (ours, theirs)]
-    tokens = sum(map(len, ours["log_probs"])) / len(ours["log_probs"])
-    tested = paired_bootstrap(*sums, seed=0)
-    low, high = (exp(end / tokens) for end in tested.interval)
-    return exp(tested.value / tokens), (low, high)
+    columns = [np.array([[sum(row), len(row)] for row in side["log_probs"]]) for side in (ours, theirs)]
+    tested = paired_bootstrap(*columns, lambda means: means[:, 0] / means[:, 1], seed=0)
+    return exp(tested.value), (exp(tested.interval[0]), exp(tested.interval[1]))
 
 
 def points(ours: Found, theirs: Found) -> Difference:

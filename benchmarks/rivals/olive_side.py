@@ -23,6 +23,9 @@ from measuring import Answers, Job, Prompts, Written, log_probs_of, main, size_b
 BLOCK = 32
 """Of Olive's model builder; its GPTQ would take 128, which do not go into a width of 576."""
 
+SEQUENCE = 512
+"""Tokens that are measured at once."""
+
 PAD = -1
 """No real token, so that none at the end of a prompt is taken for padding."""
 
@@ -78,19 +81,20 @@ def make(job: Job, work: Path) -> dict[str, Any]:
 
 def data_config(texts: Sequence[Sequence[int]], model: Path, path: Path) -> dict[str, Any]:
     """The texts as Olive reads a data set: a file of lines, which it cuts into tokens and joins."""
+    from olive.data.template import huggingface_data_config_template
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     path.write_text("".join(json.dumps({"text": tokenizer.decode(ids)}) + "\n" for ids in texts), encoding="utf-8")
-    files = {"data_name": "json", "data_files": str(path), "split": "train"}
-    cut = {"model_name": str(model), "task": "text-generation", "add_special_tokens": False, "max_seq_len": 512}
-    return {
-        "name": "texts",
-        "type": "HuggingfaceContainer",
-        "load_dataset_config": files,
-        "pre_process_data_config": cut | {"joiner": ""},
-        "dataloader_config": {"batch_size": 1},
-    }
+    config = huggingface_data_config_template(
+        model_name=str(model),
+        task="text-generation",
+        load_dataset_config={"data_name": "json", "data_files": str(path), "split": "train"},
+        pre_process_data_config={"add_special_tokens": False, "joiner": "", "max_seq_len": SEQUENCE},
+        dataloader_config={"batch_size": 1},
+    )
+    dumped: dict[str, Any] = config.model_dump(mode="json")
+    return dumped
 
 
 def olive(*arguments: object) -> None:
