@@ -78,22 +78,22 @@ class Size:
     tokens: int
 
 
-def _moved(epochs: int, batch_tokens: int) -> dict[str, Any]:
-    return {"epochs": epochs, "learning_rate": 2e-4, "batch_tokens": batch_tokens, "precision": "fp32"}
+def _moved(batch_tokens: int, learning_rate: float = 2e-4) -> dict[str, Any]:
+    return {"epochs": 1, "learning_rate": learning_rate, "batch_tokens": batch_tokens}
 
 
 FULL = Size(
     random=False,
-    tickets=Amount(train=400, test=200, layers=None, optimisation=_moved(2, 512)),
-    banking77=Amount(train=20, test=500, layers=6, optimisation=_moved(3, 512)),
+    tickets=Amount(train=320, test=64, layers=None, optimisation=_moved(512)),
+    banking77=Amount(train=15, test=200, layers=6, optimisation=_moved(256, 5e-4)),
     rounds=3,
     repeats=3,
-    tokens=64,
+    tokens=48,
 )
 QUICK = Size(
     random=True,
-    tickets=Amount(train=24, test=8, layers=None, optimisation=_moved(1, 512)),
-    banking77=Amount(train=1, test=8, layers=2, optimisation=_moved(1, 512)),
+    tickets=Amount(train=24, test=8, layers=None, optimisation=_moved(512)),
+    banking77=Amount(train=1, test=8, layers=2, optimisation=_moved(512)),
     rounds=1,
     repeats=1,
     tokens=16,
