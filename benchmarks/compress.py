@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from _compress_figures import figures, table
-from _compress_sides import OURS, THEIRS, Side
+from _compress_sides import CHOSEN, EXACT, OURS, THEIRS, Rival, Side
 from _compress_subjects import SEED, Amount, Subject, Tuned, banking77_subject, tickets_subject, tuned
 from _contract import publish
 from _sides import model_folder, rival_python, run_rival
@@ -67,12 +67,15 @@ class Size:
 
     Attributes:
         random: make a small random model small instead of the real one.
+        banking77: None leaves it out.
+        ours: sides of ours; those that figures need are among them.
         rounds: of speed; `repeats`: within a round, of which the median counts; `tokens`: that a stream writes.
     """
 
     random: bool
     tickets: Amount
-    banking77: Amount
+    banking77: Amount | None
+    ours: Sequence[Side]
     rounds: int
     repeats: int
     tokens: int
@@ -86,6 +89,7 @@ FULL = Size(
     random=False,
     tickets=Amount(train=320, test=64, layers=None, optimisation=_moved(512)),
     banking77=Amount(train=15, test=200, layers=6, optimisation=_moved(256, 5e-4)),
+    ours=OURS,
     rounds=3,
     repeats=3,
     tokens=48,
@@ -93,7 +97,8 @@ FULL = Size(
 QUICK = Size(
     random=True,
     tickets=Amount(train=24, test=8, layers=None, optimisation=_moved(512)),
-    banking77=Amount(train=1, test=8, layers=2, optimisation=_moved(512)),
+    banking77=None,
+    ours=[side for side in OURS if side.name in (EXACT, CHOSEN)],
     rounds=1,
     repeats=1,
     tokens=16,
@@ -108,7 +113,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of all sides")
     parser.add_argument("--home", type=Path, default=ROOT / ".slmops", help="folder for models and rivals")
-    parser.add_argument("--quick", action="store_true", help="a small random model; the result is not kept")
+    parser.add_argument("--quick", action="store_true", help="a small random model, two sides of ours; not kept")
     arguments = parser.parse_args()
     size = QUICK if arguments.quick else FULL
     pythons = {rival.name: rival_python(rival.title, rival.lock, arguments.home) for rival in rivals()}
@@ -121,7 +126,7 @@ def main() -> None:
     publish("compress", values, goals=GOALS, spread=spread, keep=not arguments.quick)
 
 
-def rivals() -> list[Any]:
+def rivals() -> list[Rival]:
     """Each once, however many ways it has."""
     return list(dict.fromkeys(side.rival for side in THEIRS if side.rival))
 
@@ -129,6 +134,8 @@ def rivals() -> list[Any]:
 def subjects(size: Size, banking77: Path | None) -> list[Subject]:
     """What is made small; without its data, Banking77 is left out and said to be."""
     chosen = [tickets_subject(size.tickets)]
+    if size.banking77 is None:
+        return chosen
     if banking77 is None:
         print("Banking77 is left out: give its folder as --banking77 DIR or $SLMOPS_BANKING77", file=sys.stderr)
         return chosen
@@ -151,7 +158,7 @@ def measure(
         base = random_model(base, work / "base", width=256)
     run = partial(own, work, threads=threads)
     models = [tuned(subject, base, work if size.random else home, run) for subject in chosen]
-    sides = [side for side in (*OURS, *THEIRS) if side.rival is None or pythons[side.rival.name]]
+    sides = [side for side in (*size.ours, *THEIRS) if side.rival is None or pythons[side.rival.name]]
     return {
         "threads": threads,
         "subjects": {one.subject.name: of_subject(size, one, sides, pythons, work, threads) for one in models},

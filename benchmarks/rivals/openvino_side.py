@@ -17,6 +17,9 @@ from measuring import Answers, Job, Prompts, Written, log_probs_of, main, size_b
 
 CACHE_GB = 1
 
+EXPORT = "import sys; sys.modules['torchvision'] = None; from optimum.commands.optimum_cli import main; main()"
+"""`optimum-cli` without torchvision, which it asks for, does not need, and which may be built for another torch."""
+
 
 class Pipeline:
     """Answers by continuous batching, which is GenAI's way to run a model, and log-probabilities from the graph."""
@@ -62,7 +65,7 @@ class Pipeline:
 def make(job: Job, work: Path) -> dict[str, Any]:  # noqa: ARG001
     """What `optimum-cli export openvino --weight-format int4` makes, in groups that go into the model's width."""
     source, out = Path(job["source"]) / "model", Path(job["out"])
-    command = [Path(sys.executable).with_name("optimum-cli"), "export", "openvino", "--model", source]
+    command = [sys.executable, "-c", EXPORT, "export", "openvino", "--model", source]
     command += ["--task", "text-generation-with-past", "--weight-format", "int4"]
     # Its groups of 128 do not go into a width of 576, where it would stop.
     command += ["--group-size", "128", "--ratio", "1.0", "--group-size-fallback", "adjust", out]
