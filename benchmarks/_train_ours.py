@@ -69,7 +69,7 @@ def models(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
     return {"teacher": str(teacher), "student": str(work / "student"), "layers": job["student_layers"]}
 
 
-def random_model(tokenizer: Path, out: Path) -> Path:
+def random_model(tokenizer: Path, out: Path, width: int = 64) -> Path:
     """A four-layer Llama of random weights with the tokenizer of another model."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -80,7 +80,7 @@ def random_model(tokenizer: Path, out: Path) -> Path:
     torch.manual_seed(0)
     words = Tokenizer.load(tokenizer)
     (end,) = words.end_ids
-    shape = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4}
+    shape = {"hidden_size": width, "intermediate_size": 256, "num_hidden_layers": 4}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     config = LlamaConfig(
         vocab_size=words.size,

@@ -1,0 +1,104 @@
+"""Our side of the compression benchmark, every job in a process of its own; see `rivals/measuring.py` for the jobs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rivals.measuring import Job, Prompts, Written
+from rivals.measuring import main as do_job
+
+from slmops.engines import Sampling, load_engine
+
+_READ_BYTES, _READS = 1 << 30, 8
+
+
+class Ours:
+    """The shipping engine as it is; only what ends an answer is the benchmark's to say."""
+
+    def __init__(self, job: Job) -> None:
+        self._engine: Any = load_engine("onnxruntime-genai", Path(job["model"]), threads=job["threads"])
+
+    def log_probs(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        return self._engine.score([ids[:1]], [ids[1:]])[0]
+
+    def write(self, prompts: Prompts, limit: int, ends: Collection[int]) -> Written:
+        self._engine._end_ids = frozenset(ends)
+        answers: list[list[int]] = [[] for _ in prompts]
+        first = 0.0
+        for token in self._engine.generate(prompts, Sampling(max_tokens=limit)):
+            first = first or time.perf_counter()
+            answers[token.request].append(token.id)
+        return Written(answers, time.perf_counter() - first)
+
+
+def make(job: Job, work: Path) -> dict[str, Any]:
+    """The stage that ships models, on the model and rows of `source`, with the variant's settings."""
+    from slmops.compress.stage import Convert
+    from slmops.pipeline.stage import Context
+    from slmops.recipe.compress import CompressSettings
+
+    settings = CompressSettings(**job["settings"])
+    source, out = Path(job["source"]), Path(job["out"])
+    inputs = {"model": source} | ({"data": source / "data"} if settings.calibrated else {})
+    begun = time.perf_counter()
+    figures = Convert().run(inputs, settings, Context(out, work / f"{out.name}.work", seed=0))
+    return {"model": str(out / "model"), "size_bytes": figures["weights_bytes"], "make_s": time.perf_counter() - begun}
+
+
+def tune(job: Job, work: Path) -> dict[str, Any]:
+    """The subject of the measurement: the first layers of a model, trained on whole rows, requests and answers alike.
+
+    Only so is the perplexity of a request one that the model was trained for.
+    """
+    from slmops.models.carve import keep_layers
+    from slmops.models.source import load_model, save_model
+    from slmops.recipe.training import Optimisation
+    from slmops.train.examples import Example
+    from slmops.train.trainer import train
+
+    start, model = work / "start", load_model(Path(job["base"]))
+    keep_layers(model, range(job["layers"] or model.config.num_hidden_layers))
+    save_model(model, start, tokenizer_from=Path(job["base"]))
+    examples = [Example(tuple(ids[:1]), tuple(ids[1:])) for ids in job["texts"]]
+    trained = train(start, examples, Optimisation(**job["optimisation"]), work=work / "checkpoints", seed=job["seed"])
+    save_model(trained.model, Path(job["out"]), tokenizer_from=Path(job["base"]))
+    return {"tokens": trained.tokens, "seconds": trained.seconds}
+
+
+def read(job: Job) -> dict[str, float]:
+    """Bytes per second that all threads together read of an array larger than any cache; the best of several reads."""
+    array = np.ones(_READ_BYTES // 8, dtype=np.int64)
+    parts, seconds = np.array_split(array, job["threads"]), []
+    with ThreadPoolExecutor(job["threads"]) as pool:
+        for _ in range(_READS):
+            begun = time.perf_counter()
+            list(pool.map(np.sum, parts))
+            seconds.append(time.perf_counter() - begun)
+    return {"bytes_per_s": array.nbytes / min(seconds)}
+
+
+def main(work: Path, name: str) -> None:
+    job: Mapping[str, Any] = json.loads((work / f"{name}.json").read_text(encoding="utf-8"))
+    if job["job"] == "tune":
+        import torch
+
+        torch.set_num_threads(job["threads"])
+        found: Mapping[str, Any] = tune(job, work / name)
+    elif job["job"] == "read":
+        found = read(job)
+    else:
+        do_job(Ours, make)
+        return
+    (work / f"{name}.found.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
