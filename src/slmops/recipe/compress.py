@@ -65,7 +65,8 @@ class CompressSettings(Settings):
         description="null: as the head, and stored once where they are one matrix; else a matrix of its own.",
     )
     activations: Literal["int8", "fp32"] = Field(
-        "int8", description="What packed weights are multiplied in: int8 rounds what comes in, and is faster."
+        "int8",
+        description="What packed weights are multiplied in: int8 rounds what comes in; which is faster, measure.",
     )
     sparsity: Sparsity | None = Field(None, description="Set weights to zero before they are rounded; null keeps all.")
     recover: Recover | None = Field(
