@@ -84,7 +84,7 @@ def make(job: Job, work: Path) -> dict[str, Any]:
     settings = ll.llama_model_quantize_default_params()
     settings.ftype = getattr(ll, f"LLAMA_FTYPE_MOSTLY_{kind}")
     settings.nthread = job["threads"]
-    if ll.llama_model_quantize(str(whole).encode(), str(out).encode(), settings):
+    if ll.llama_model_quantize(str(whole).encode(), str(out).encode(), ctypes.byref(settings)):
         raise SystemExit(f"llama_model_quantize failed for {kind}")
     whole.unlink()
     return {"model": str(out), "size_bytes": out.stat().st_size, "make_s": time.perf_counter() - begun}
