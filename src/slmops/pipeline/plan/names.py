@@ -16,6 +16,7 @@ from slmops.recipe.objective import Objective, Term, TextTerm, term_names
 from slmops.recipe.search import SearchSettings
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
+from slmops.recipe.training import EndpointTeacher, TransformersTeacher
 from slmops.search.stage import FindSettings, Search
 from slmops.teach.routing import Routes
 from slmops.train.objectives.base import STORED, STORED_SPANS
@@ -34,9 +35,21 @@ def nth_node(node: str, n: int) -> str:
     return node if n == 1 else f"{node}:{n}"
 
 
+def endpoint_of(recipe: Recipe) -> EndpointTeacher | None:
+    """The teacher, where it is behind an endpoint."""
+    return recipe.teacher if isinstance(recipe.teacher, EndpointTeacher) else None
+
+
+def local_teachers(recipe: Recipe) -> list[TransformersTeacher]:
+    """The teachers that run here: all of them or, of one behind an endpoint, none."""
+    return [teacher for teacher in recipe.teachers if isinstance(teacher, TransformersTeacher)]
+
+
 def fitted_node(recipe: Recipe, n: int = 1) -> str:
-    """The node whose model answers for the teacher of number `n`."""
-    return nth_node("teacher" if recipe.teachers[n - 1].fit else "base", n)
+    """The node whose model answers for the teacher of number `n`; of an endpoint, in whose tokens its answers are."""
+    if endpoint_of(recipe):
+        return base_node(recipe)
+    return nth_node("teacher" if local_teachers(recipe)[n - 1].fit else "base", n)
 
 
 def writer_node(recipe: Recipe, n: int) -> str:
@@ -49,9 +62,17 @@ def base_node(recipe: Recipe) -> str:
     return "student:base" if recipe.student.model else "base"
 
 
+def has_other_tokens(recipe: Recipe) -> bool:
+    """Whether the student's tokens may be others than those that the answers are in; an endpoint's are in its own."""
+    return recipe.student.model is not None and endpoint_of(recipe) is None
+
+
 def objective_of(recipe: Recipe) -> Objective:
-    """What the student imitates: one that labels learns labels alone."""
-    return recipe.train.objective if recipe.student.head == "language" else [TextTerm(kind="text", weight=1.0)]
+    """What the student imitates: one that labels learns labels alone, and an endpoint gives words alone."""
+    told = "objective" in recipe.train.model_fields_set
+    if recipe.student.head == "tags" or (endpoint_of(recipe) and not told):
+        return [TextTerm(kind="text", weight=1.0)]
+    return recipe.train.objective
 
 
 def named_terms(objective: Sequence[Term]) -> Iterator[tuple[Term, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from slmops.errors import SlmopsError
-from slmops.evaluate.answers import Answers, key
+from slmops.endpoints.answers import Answers, key
 
 
 def test_what_is_kept_is_found_by_another(tmp_path):
