@@ -185,7 +185,7 @@ class _Buying:
                     self._turns.pace.busy(sent, time.monotonic())
                 return failure
             else:
-                self._turns.pace.answered(time.monotonic() - sent)
+                self._turns.pace.answered(reply.latency_s)
                 self._keep(question, number, most, reply)
                 return None
             finally:

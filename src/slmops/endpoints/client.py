@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -70,13 +71,15 @@ class Reply:
         finish: why it ended: `stop`, `length`, `content_filter`, …; None where the server does not say.
         prompt_tokens, completion_tokens: None where the server does not count.
         cached_tokens: of the prompt, read from the server's cache.
+        latency_s: from the request to the last byte of the answer.
     """
 
     text: str
     finish: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
-    cached_tokens: int = 0
+    cached_tokens: int
+    latency_s: float
 
 
 class Failure(Exception):
@@ -181,6 +184,7 @@ class Client:
 
         body = json.dumps({"model": self.endpoint.model, "messages": list(messages), **sampling}).encode()
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        begun = time.perf_counter()
         try:
             # A redirect would carry the key to wherever it leads.
             async with self._session.post(
@@ -196,7 +200,7 @@ class Client:
             raise self._silent(error, charged=False) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._silent(error, charged=True) from None
-        return self._read(content)
+        return self._read(content, time.perf_counter() - begun)
 
     def _silent(self, error: Exception, *, charged: bool) -> Failure:
         said = self.endpoint.clean(error)
@@ -220,7 +224,7 @@ class Client:
             hint=hint,
         )
 
-    def _read(self, content: bytes) -> Reply:
+    def _read(self, content: bytes, latency_s: float) -> Reply:
         """The completion in a body. Servers send what they like, with status 200 too."""
         try:
             answer = json.loads(content)
@@ -240,6 +244,7 @@ class Client:
             _count(usage, "prompt_tokens"),
             _count(usage, "completion_tokens"),
             _count(_member(usage, "prompt_tokens_details"), "cached_tokens") or 0,
+            latency_s,
         )
 
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slmops.endpoints.client import Client, Failure, Reply
+from slmops.endpoints.client import Client, Failure, Nonsense, Reply
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 60.0
@@ -28,13 +28,13 @@ async def complete(client: Client, messages: Sequence[Mapping[str, str]], retrie
     """Ask until a completion comes, at most 1 + `retries` times.
 
     Raises:
-        Failure: the last one.
+        Failure: the last one, or one that another try would not mend. Who talks nonsense is taken for no endpoint.
     """
     for tries in range(1, retries + 1):
         try:
             return await client.complete(messages, **sampling)
         except Failure as failure:
-            if not failure.retryable:
+            if not failure.retryable or isinstance(failure, Nonsense):
                 raise
             await asyncio.sleep(pause_s(tries, failure))
     return await client.complete(messages, **sampling)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
 from slmops.recipe.settings import FolderName, Settings
 from slmops.recipe.task import TaskSettings
-from slmops.recipe.teaching import TeachSettings
+from slmops.recipe.teaching import Budget, TeachSettings
 from slmops.recipe.training import Asking, EndpointTeacher, StudentSettings, Teacher, TrainSettings, TransformersTeacher
 
 
@@ -57,6 +57,17 @@ class Recipe(Settings):
         from slmops.recipe.load import load_recipe
 
         return load_recipe(path, overrides)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words_alone(cls, given: Any) -> Any:
+        """An endpoint gives words alone, so that is what is learned from one where nothing else is asked for."""
+        teachers = given.get("teachers") if isinstance(given, Mapping) else None
+        first = teachers[0] if isinstance(teachers, list) and teachers else None
+        train = given.get("train", {}) if first else None
+        if not (isinstance(first, Mapping) and first.get("kind") == "endpoint" and isinstance(train, Mapping)):
+            return given
+        return {**given, "train": {"objective": {"kind": "text"}, **train}}
 
     @field_validator("teachers")
     @classmethod
@@ -109,7 +120,7 @@ class Recipe(Settings):
     def _learnable_from_an_endpoint(self) -> Recipe:
         budget, teacher = self.teach.budget, self.teacher
         if not isinstance(teacher, EndpointTeacher):
-            if self.teach.budget.model_fields_set:
+            if budget != Budget():
                 raise ValueError(
                     "`teach.budget` is for a teacher of `kind: endpoint`; one that runs here costs time alone"
                 )
@@ -121,8 +132,9 @@ class Recipe(Settings):
             )
         if budget.usd is not None and teacher.price is None:
             raise ValueError("`teach.budget.usd` needs the teacher's `price`: `{input_usd: …, output_usd: …}`")
-        if idle := sorted(self.teach.model_fields_set & Asking.model_fields.keys()):
-            raise ValueError(f"`teach.{idle[0]}` is for a teacher that runs here, and `{teacher.name}` does not")
+        for name, field in Asking.model_fields.items():
+            if getattr(self.teach, name) != field.default:
+                raise ValueError(f"`teach.{name}` is for a teacher that runs here, and `{teacher.name}` does not")
         return self
 
     @property

@@ -68,11 +68,8 @@ def has_other_tokens(recipe: Recipe) -> bool:
 
 
 def objective_of(recipe: Recipe) -> Objective:
-    """What the student imitates: one that labels learns labels alone, and an endpoint gives words alone."""
-    told = "objective" in recipe.train.model_fields_set
-    if recipe.student.head == "tags" or (endpoint_of(recipe) and not told):
-        return [TextTerm(kind="text", weight=1.0)]
-    return recipe.train.objective
+    """What the student imitates: one that labels learns labels alone."""
+    return recipe.train.objective if recipe.student.head == "language" else [TextTerm(kind="text", weight=1.0)]
 
 
 def named_terms(objective: Sequence[Term]) -> Iterator[tuple[Term, str]]:
