@@ -24,8 +24,8 @@ class Act:
     """What the server does with one request.
 
     Attributes:
-        how: `answer`s; sends a `status`; `reset`s the connection before, or `lost` after it has charged; `hang`s after it
-            has charged; sends `half` a body, or `garbage`.
+        how: `answer`s; sends a `status`; `reset`s the connection before, or `lost` after it has charged; `hang`s after
+            it has charged; sends `half` a body, or `garbage`.
         headers: of a status.
     """
 

@@ -169,7 +169,7 @@ def test_caps_of_requests_and_tokens(tmp_path, cap, value, most):
 
 
 def test_the_cap_of_minutes(tmp_path):
-    with TeacherServer(delay_s=0.02) as server, pytest.raises(BudgetReached, match="minutes 0.01 are over"):
+    with TeacherServer(delay_s=0.02) as server, pytest.raises(BudgetReached, match=r"minutes 0\.01 are over"):
         ask(server.url, questions(10_000), tmp_path / "l.db", minutes=0.01)
     assert len(kept(tmp_path / "l.db", 10_000)[0]) == server.charged_requests > 0
 
@@ -213,7 +213,7 @@ ACTS = st.sampled_from(
 def test_whatever_happens_every_row_has_one_end_and_the_cap_holds(tmp_path_factory, acts, cents, concurrency):
     """The acts come again and again; a run that ends early goes on with the next, as the same command would."""
     rows, cap, path = 12, cents / 100, tmp_path_factory.mktemp("p") / "l.db"
-    with TeacherServer(lambda number, text: acts[(number - 1) % len(acts)]) as server:
+    with TeacherServer(lambda number, _: acts[(number - 1) % len(acts)]) as server:
         bought: dict[str, int] = {}
         for _ in range(4):
             before = {key: server.asked[f"text {key[1:]}"] for key in kept(path, rows)[0]}

@@ -1,4 +1,4 @@
-"""The asking process is killed again and again: nothing that arrived is bought again, and the cap holds all the while."""
+"""The asking process is killed again and again: nothing that arrived is bought again, and the cap holds throughout."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_the_budget_ends_it_and_a_larger_one_goes_on(room):
 def test_what_was_bought_in_vain_is_not_bought_again(room):
     with TeacherServer(lambda _n, _t: Act(text="no")) as server:
         for _ in range(2):
-            with pytest.raises(SlmopsError, match="none of the first 2[01] answers can be used"):
+            with pytest.raises(SlmopsError, match=r"none of the first 2[01] answers can be used"):
                 room(server.url, [f"order {i}" for i in range(60)])
         bought = server.asked.total()
         with pytest.raises(SlmopsError):

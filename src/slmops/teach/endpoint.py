@@ -76,6 +76,11 @@ class Forecast:
     most: Cost
     paid: bool
 
+    def describe(self) -> dict[str, Any]:
+        """As plain JSON; `max_usd` is null where no price is known."""
+        usd = None if self.teacher.price is None else self.most.usd
+        return {"rows": self.rows, "questions": self.questions, "max_tokens": self.most.tokens, "max_usd": usd}
+
     def __str__(self) -> str:
         teacher, most = self.teacher, self.most
         host = Endpoint(teacher.base_url, teacher.model).host
