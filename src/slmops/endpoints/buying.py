@@ -171,7 +171,9 @@ class _Buying:
         most = self.tariff.most(question.messages, self.manner.max_tokens)
         async with self._turns.turn():
             await self._room_for(most)
-            number, sent = self.ledger.reserve(question.key, most), time.monotonic()
+            number = self.ledger.reserve(question.key, most)
+            await self.ledger.written()
+            sent = time.monotonic()
             try:
                 reply = await self.client.complete(
                     question.messages,
@@ -186,7 +188,7 @@ class _Buying:
                 return failure
             else:
                 self._turns.pace.answered(reply.latency_s)
-                self._keep(question, number, most, reply)
+                await self._keep(question, number, most, reply)
                 return None
             finally:
                 self._settled.set()
@@ -215,9 +217,10 @@ class _Buying:
             self._settled.clear()
             await self._settled.wait()
 
-    def _keep(self, question: Question, number: int, most: Cost, reply: Reply) -> None:
+    async def _keep(self, question: Question, number: int, most: Cost, reply: Reply) -> None:
         cost, record = self.tariff.of_reply(reply) or most, record_of(reply)
         self.ledger.settle(number, question.key, most, cost, answer=record)
+        await self.ledger.written()
         self._answered += 1
         self._given_up = 0
         self.bar.advance(1, usd=self.ledger.spent.usd)

@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from slmops.errors import BadInput
 
@@ -159,8 +160,8 @@ class Client:
             connector=TCPConnector(limit=self._connections),
             timeout=ClientTimeout(total=self._timeout_s),
             headers=headers,
-            trust_env=True,
         )
+        self._proxy = _proxy(self.endpoint.base_url)
         return self
 
     async def __aexit__(
@@ -191,6 +192,7 @@ class Client:
                 f"{self.endpoint.base_url.rstrip('/')}/chat/completions",
                 data=body,
                 headers=headers,
+                proxy=self._proxy,
                 allow_redirects=False,
             ) as response:
                 content = await _content(response)
@@ -246,6 +248,12 @@ class Client:
             _count(_member(usage, "prompt_tokens_details"), "cached_tokens") or 0,
             latency_s,
         )
+
+
+def _proxy(url: str) -> str | None:
+    """The environment's proxy for an address. Looked up once: aiohttp would ask a thread for each request."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 async def _content(response: ClientResponse) -> bytes:

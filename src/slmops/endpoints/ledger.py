@@ -2,11 +2,15 @@
 
 A request's worst cost is written before the request leaves, and replaced by the real one together with the answer. So
 a kill at any moment leaves a file that knows every answer that was taken, and counts in full what may still be charged.
+
+What a round of the event loop writes is one transaction: whoever needs it kept waits for `written`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+import sqlite3
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -41,6 +45,7 @@ class Ledger:
         self.under_way = 0
         self.spent = Cost()
         self._spoiled: dict[str, int] = {}
+        self._end_of_round: asyncio.Future[None] | None = None
         self._db = self.answers.connection
         self._db.executescript(_CHARGES)
 
@@ -68,7 +73,8 @@ class Ledger:
         )
 
     def reserve(self, key: str, most: Cost) -> int:
-        """Write down a request that is about to leave; returns its number."""
+        """Write down a request that leaves once this is `written`; returns its number."""
+        self._begin()
         cursor = self._db.execute(
             "INSERT INTO charges (key, pico, tokens, spoiled) VALUES (?, ?, ?, 0)", (key, most.pico, most.tokens)
         )
@@ -92,14 +98,13 @@ class Ledger:
             most: what was reserved for it.
             spoiled: what came back cannot be used, so it is to be asked anew, under another idempotency key.
         """
-        with self._db:
-            self._db.execute("BEGIN")
-            self._db.execute(
-                "UPDATE charges SET pico = ?, tokens = ?, spoiled = ? WHERE id = ?",
-                (cost.pico, cost.tokens, int(spoiled), number),
-            )
-            if answer is not None:
-                self.answers.insert({key: answer})
+        self._begin()
+        self._db.execute(
+            "UPDATE charges SET pico = ?, tokens = ?, spoiled = ? WHERE id = ?",
+            (cost.pico, cost.tokens, int(spoiled), number),
+        )
+        if answer is not None:
+            self.answers.insert({key: answer})
         if spoiled:
             self._spoiled[key] = self._spoiled.get(key, 0) + 1
         self.spent += Cost(cost.pico - most.pico, cost.tokens - most.tokens)
@@ -121,5 +126,28 @@ class Ledger:
         }
         return ", ".join(f"{name} {cap:g} ({so_far} spent)" for name, (cap, so_far) in caps.items() if cap is not None)
 
+    async def written(self) -> None:
+        """Return when everything written so far is kept, also over a kill."""
+        if self._end_of_round is None:
+            loop = asyncio.get_running_loop()
+            self._end_of_round = loop.create_future()
+            loop.call_soon(self._commit, self._end_of_round)
+        await asyncio.shield(self._end_of_round)
+
+    def _begin(self) -> None:
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN")
+
+    def _commit(self, round_: asyncio.Future[None]) -> None:
+        self._end_of_round = None
+        try:
+            self._db.commit()
+        except sqlite3.Error as error:
+            round_.set_exception(error)
+        else:
+            round_.set_result(None)
+
     def close(self) -> None:
+        """Nothing that was written is lost."""
+        self._db.commit()
         self.answers.close()
