@@ -1,7 +1,6 @@
 """One request to an OpenAI-compatible endpoint, and everything that may come back.
 
-aiohttp, because a request costs it a fourteenth of the processor time that OpenAI's own SDK takes
-([ADR 15](../../../docs/adr/0015-aiohttp-for-endpoints.md)).
+aiohttp, because a request costs it a fourteenth of the processor time that OpenAI's own SDK takes (ADR 15).
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ _MOST_BYTES = 16 * 2**20
 
 _MOST_SHOWN = 200
 
-_PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
-"""Statuses after which a second try may go well."""
+_PASSING = frozenset({408, 409, 425, 429})
+"""Statuses below 500 after which a second try may go well."""
 
 _OF_THE_REQUEST = frozenset({400, 413, 422})
 """Statuses that are about this one request: another may go well."""
@@ -214,7 +213,7 @@ class Client:
 
     def _refused(self, response: ClientResponse, content: bytes) -> Failure:
         status = response.status
-        passing, of_the_request = status in _PASSING, status in _OF_THE_REQUEST
+        passing, of_the_request = status in _PASSING or status >= 500, status in _OF_THE_REQUEST
         hint = "wait until the server is well" if passing else "see to the address, the model and the key"
         return Failure(
             f"answers {status}: {self.endpoint.clean(_message(content))}",
