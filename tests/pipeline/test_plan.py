@@ -704,6 +704,7 @@ def test_terms_that_need_probabilities_are_told_to_the_check_of_the_teachers(pro
     assert graph(project, SECOND, "student.head=tags")["teachers:check"].settings.stored == []
 
 
+PRICE = "teachers.0.price={input_usd: 1, output_usd: 1}"
 REMOTE = "{name: big, kind: endpoint, base_url: 'https://api.example.com/v1', model: big-1}"
 
 
@@ -733,5 +734,5 @@ def test_terms_that_need_more_than_words_are_refused_for_an_endpoint(project, ob
 def test_what_an_endpoint_may_cost_makes_nothing_anew_before_the_card(project):
     given = (f"teachers=[{REMOTE}]", "student={model: ./model}")
     before = keys(load(project, *given))
-    after = keys(load(project, *given, "teach.budget={requests: 9}", "teachers.0.concurrency=2"))
+    after = keys(load(project, *given, "teach.budget={requests: 9}", "teachers.0.concurrency=2", PRICE))
     assert {node for node in before if before[node] != after[node]} == {"card", "bundle", "report"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ def right(_number: int, _text: str) -> Act:
 class Room:
     """A home in which the stage runs."""
 
-    def __init__(self, folder: Path, tokenizer: Any) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, tokenizer: Any, kept: Path | None = None) -> None:
+        self.folder, self.tokenizer, self.kept = folder, tokenizer, kept or folder / "kept"
         self.data = folder / "data"
-        self.data.mkdir()
+        self.data.mkdir(parents=True)
         tokenizer.save(folder / "base" / "model")
         (self.data / "task.json").write_text(json.dumps(TASK.describe()))
 
@@ -44,7 +45,7 @@ class Room:
         write_jsonl(self.data / "pool.jsonl", ({"id": f"p{i}", "input": text} for i, text in enumerate(texts)))
         out = self.folder / "out"
         out.mkdir(exist_ok=True)
-        context = Context(out=out, work=self.folder / "work", kept=self.folder / "kept", seed=7, progress=self.notes)
+        context = Context(out=out, work=self.folder / "work", kept=self.kept, seed=7, progress=self.notes)
         inputs = {"data": self.data, "model": self.folder / "base"}
         return dict(TeachByEndpoint().run(inputs, asking(url, budget, **teacher), context))
 
@@ -111,6 +112,16 @@ def test_a_changed_pool_or_budget_buys_only_what_is_new(room):
         figures = room(server.url, ["b", "d", "a"], budget=Budget(usd=1.0))
     assert server.asked == {"a": 1, "b": 1, "c": 1, "d": 1}
     assert figures["usd"] == pytest.approx(3 * 110e-6), "the costs of these rows, whoever paid for them"
+
+
+def test_two_runs_at_once_buy_nothing_twice(room):
+    texts = [f"order {i}" for i in range(12)]
+    other = Room(room.folder / "other", room.tokenizer, kept=room.kept)
+    with TeacherServer(right, delay_s=0.02) as server, ThreadPoolExecutor() as pool:
+        made = list(pool.map(lambda one: one(server.url, texts), (room, other)))
+    assert set(server.asked.values()) == {1}
+    assert [figures["rows"] for figures in made] == [12, 12]
+    assert sum("another run is asking" in line for line in room.said + other.said) == 1
 
 
 def test_the_budget_ends_it_and_a_larger_one_goes_on(room):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from slmops.endpoints.answers import key
-from slmops.endpoints.buying import Manner, Question
+from slmops.endpoints.buying import Manner, Question, none_usable
 from slmops.endpoints.client import Endpoint
 from slmops.endpoints.money import Cost, Tariff
 from slmops.models.tokenizer import Tokenizer, end_of_answer
@@ -41,6 +42,11 @@ class Pool:
         system = [{"role": "system", "content": self.teacher.system}] if self.teacher.system else []
         return [*system, *self.task.render(row["input"])]
 
+    @cached_property
+    def keys(self) -> list[str]:
+        """Of the rows, in their order."""
+        return [self.key(row) for row in self.rows]
+
     def key(self, row: Row) -> str:
         """A digest of all that shapes the answer: who is asked, what, and how it is to be drawn."""
         return key(
@@ -50,10 +56,10 @@ class Pool:
             sampling=manner_of(self.teacher, self.task).sampling,
         )
 
-    def questions(self, keys: Sequence[str], known: Iterable[str]) -> Iterator[Question]:
-        """Those that are not known, one of each; `keys` are those of the rows."""
+    def questions(self, known: Iterable[str]) -> Iterator[Question]:
+        """Those whose keys are not among the known ones, one of each."""
         seen = set(known)
-        for one, row in zip(keys, self.rows, strict=True):
+        for one, row in zip(self.keys, self.rows, strict=True):
             if one not in seen:
                 seen.add(one)
                 yield Question(one, self.messages(row))
@@ -91,11 +97,11 @@ class Forecast:
         )
 
 
-def forecast(pool: Pool, questions: Iterable[Question]) -> Forecast:
-    """What the questions cost at most, by their lengths alone."""
+def forecast(pool: Pool, known: Iterable[str]) -> Forecast:
+    """What the questions whose keys are not known cost at most, by their lengths alone."""
     teacher, tariff = pool.teacher, Tariff.of(pool.teacher.price)
     most = Cost()
-    for question in questions:
+    for question in pool.questions(known):
         most += tariff.most(question.messages, pool.task.max_answer_tokens)
     # A server that wants no key and has no price is one's own.
     paid = bool(most.requests) and (most.pico > 0 or (teacher.price is None and teacher.key_env is not None))
@@ -113,6 +119,37 @@ def unusable(record: Mapping[str, Any], task: Task) -> str | None:
         return None
     cut = f"cut off at {task.max_answer_tokens} tokens: " if record["finish"] == "length" else ""
     return cut + parsed.reason
+
+
+def parted(
+    pool: Pool, records: Mapping[str, Mapping[str, Any]], set_aside: Mapping[str, str], tokenizer: Tokenizer
+) -> tuple[list[Answer], list[Row]]:
+    """The answers that can be learned from, in the order of the rows; and the other rows with the reason.
+
+    Args:
+        records: of replies, by the keys of the questions.
+        set_aside: why the other questions have none.
+
+    Raises:
+        SlmopsError: no answer can be used.
+    """
+    answers, dropped = [], []
+    for asked, row in zip(pool.keys, pool.rows, strict=True):
+        record = records.get(asked)
+        if record is None:
+            dropped.append({"id": row["id"], "text": "", "reason": set_aside[asked]})
+        elif reason := unusable(record, pool.task):
+            dropped.append({"id": row["id"], "text": record["text"], "reason": reason})
+        else:
+            answers.append(answer_of(row, record, tokenizer))
+    if not answers:
+        raise none_usable([said(row, row["reason"]) for row in dropped])
+    return answers, dropped
+
+
+def said(record: Mapping[str, Any], reason: str | None) -> str:
+    """An answer beside the reason that it cannot be used."""
+    return f"{record['text'][:120]!r}: {reason}"
 
 
 def answer_of(row: Row, record: Mapping[str, Any], tokenizer: Tokenizer) -> Answer:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,8 +15,7 @@ from slmops.recipe.training import EndpointTeacher
 
 if TYPE_CHECKING:
     from slmops.endpoints.ledger import Ledger
-    from slmops.tasks import Row
-    from slmops.teach.answers import Answer
+    from slmops.progress import Progress
     from slmops.teach.endpoint import Pool
 
 LEDGER = "endpoints.db"
@@ -58,10 +58,11 @@ class TeachByEndpoint:
     def run(self, inputs: Mapping[str, Path], settings: EndpointAsking, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl, write_jsonl
         from slmops.endpoints.ledger import Ledger
+        from slmops.models.tokenizer import Tokenizer
         from slmops.pipeline.locks import hold
         from slmops.tasks import task_of
         from slmops.teach.answers import save_answers
-        from slmops.teach.endpoint import Pool
+        from slmops.teach.endpoint import Pool, parted
 
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
         if not rows:
@@ -73,13 +74,10 @@ class TeachByEndpoint:
         def waiting() -> None:
             context.progress.note("another run is asking an endpoint; waiting, so that nothing is bought twice")
 
-        with hold(kept / f"{LEDGER}.lock", on_wait=waiting):
-            ledger = Ledger(kept / LEDGER, settings.budget)
-            try:
-                answers, dropped = _answered(pool, ledger, inputs["model"] / "model", context)
-                spent = ledger.spent
-            finally:
-                ledger.close()
+        with hold(kept / f"{LEDGER}.lock", on_wait=waiting), closing(Ledger(kept / LEDGER, settings.budget)) as ledger:
+            records, set_aside = _bought(pool, ledger, context.progress)
+            spent = ledger.spent
+        answers, dropped = parted(pool, records, set_aside, Tokenizer.load(inputs["model"] / "model"))
         save_answers(context.out, answers)
         write_jsonl(context.out / "dropped.jsonl", dropped)
         tokens = sum(len(answer.tokens) for answer in answers)
@@ -87,52 +85,37 @@ class TeachByEndpoint:
         return {**figures, "usd": spent.usd, "bought_tokens": spent.tokens, "requests": spent.requests}
 
 
-def _answered(pool: Pool, ledger: Ledger, model: Path, context: Context) -> tuple[list[Answer], list[Row]]:
-    """Buy what is not known; the usable answers in the order of the rows, and the other rows with the reason."""
+def _bought(pool: Pool, ledger: Ledger, progress: Progress) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Buy what is not known; of the questions, by their keys, the records of replies, and why others have none.
+
+    Raises:
+        SlmopsError: see `buy`; or what is known already is enough to see that nothing can be used.
+    """
     from slmops.endpoints.buying import buy, none_usable
     from slmops.endpoints.client import Endpoint, key_of
     from slmops.endpoints.money import Tariff
-    from slmops.models.tokenizer import Tokenizer
-    from slmops.teach.endpoint import answer_of, forecast, manner_of, unusable
+    from slmops.teach.endpoint import forecast, manner_of, said, unusable
 
-    teacher, keys = pool.teacher, [pool.key(row) for row in pool.rows]
-    ledger.count(keys)
-    known = ledger.answers.find(dict.fromkeys(keys))
-    told = forecast(pool, pool.questions(keys, known))
-    context.progress.note(f"ask {told}")
-    set_aside: dict[str, str] = {}
-    reasons = {one: unusable(record, pool.task) for one, record in known.items()}
-    any_usable = None in reasons.values()
-    manner = manner_of(teacher, pool.task)
-    if len(reasons) >= manner.unusable and not any_usable:
-        raise none_usable(_examples(known, reasons))
-    if told.questions:
-        endpoint = Endpoint(teacher.base_url, teacher.model, key_of(teacher.key_env, f"the teacher {teacher.name}"))
-        with context.progress.task("teacher answers the pool", told.questions, "rows") as bar:
-            set_aside = buy(
-                endpoint,
-                pool.questions(keys, known),
-                manner,
-                Tariff.of(teacher.price),
-                ledger,
-                lambda record: unusable(record, pool.task),
-                bar,
-                any_usable=any_usable,
-            )
-        known = ledger.answers.find(dict.fromkeys(keys))
-    tokenizer = Tokenizer.load(model)
-    answers, dropped = [], []
-    for one, row in zip(keys, pool.rows, strict=True):
-        record = known.get(one)
-        reason = set_aside.get(one) if record is None else unusable(record, pool.task)
-        if record is None or reason is not None:
-            dropped.append({"id": row["id"], "text": record["text"] if record else "", "reason": reason})
-        else:
-            answers.append(answer_of(row, record, tokenizer))
-    if not answers:
-        raise none_usable([f"{row['text'][:120]!r}: {row['reason']}" for row in dropped])
-    return answers, dropped
-
-
-def _examples(known: Mapping[str, Mapping[str, Any]], reasons: Mapping[str, str | None]) -> Sequence[str]:
-    return [f"{record['text'][:120]!r}: {reasons[one]}" for one, record in known.items()]
+    teacher, manner = pool.teacher, manner_of(pool.teacher, pool.task)
+    ledger.count(pool.keys)
+    known = ledger.answers.find(dict.fromkeys(pool.keys))
+    told = forecast(pool, known)
+    progress.note(f"ask {told}")
+    reasons = [unusable(record, pool.task) for record in known.values()]
+    if len(known) >= manner.unusable and None not in reasons:
+        raise none_usable([said(record, reason) for record, reason in zip(known.values(), reasons, strict=True)])
+    if not told.questions:
+        return known, {}
+    endpoint = Endpoint(teacher.base_url, teacher.model, key_of(teacher.key_env, f"the teacher {teacher.name}"))
+    with progress.task("teacher answers the pool", told.questions, "rows") as bar:
+        set_aside = buy(
+            endpoint,
+            pool.questions(known),
+            manner,
+            Tariff.of(teacher.price),
+            ledger,
+            lambda record: unusable(record, pool.task),
+            bar,
+            any_usable=None in reasons,
+        )
+    return ledger.answers.find(dict.fromkeys(pool.keys)), set_aside

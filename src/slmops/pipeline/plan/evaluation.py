@@ -69,7 +69,7 @@ def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
         gates=settings.all_gates(),
         metrics=settings.metrics,
         running=Running(**{name: getattr(settings, name) for name in Running.model_fields}),
-        teacher_price=recipe.teacher.price,
+        teacher_price=None if endpoint_of(recipe) else recipe.teacher.price,
     )
     evaluate = Node("evaluate", Compare, compare, inputs={"data": "data", **scored, **beside}, sources=sources)
     return [*nodes, *suite, *judge, evaluate]

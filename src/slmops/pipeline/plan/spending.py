@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from slmops.data.stage import pool_rows
@@ -27,13 +28,10 @@ def forecast_of(recipe: Recipe, home: Path) -> Forecast | None:
     if teacher is None:
         return None
     pool = Pool(teacher, _task(recipe), list(pool_rows(recipe)))
-    keys = [pool.key(row) for row in pool.rows]
-    known = set[str]()
-    if path.exists():
-        ledger = Ledger(path, Budget())
-        known |= ledger.answers.find(keys).keys()
-        ledger.close()
-    return forecast(pool, pool.questions(keys, known))
+    if not path.exists():
+        return forecast(pool, ())
+    with closing(Ledger(path, Budget())) as ledger:
+        return forecast(pool, ledger.answers.find(pool.keys))
 
 
 def _task(recipe: Recipe) -> Task:
