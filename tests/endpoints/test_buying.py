@@ -145,6 +145,13 @@ def test_it_stops_when_no_answer_can_be_used_and_buys_no_more(tmp_path):
     assert server.asked.total() <= 2 * (5 + 4)
 
 
+def test_it_stops_when_every_request_is_refused(tmp_path):
+    with TeacherServer(lambda _n, _t: Act("status", status=400)) as server, pytest.raises(SlmopsError) as error:
+        ask(server.url, questions(200), tmp_path / "l.db", unusable=5)
+    assert "none of the first 5 answers can be used; such as\n  toy at 127.0.0.1" in str(error.value)
+    assert server.asked.total() <= 5 + 4
+
+
 def test_the_budget_is_never_exceeded_and_a_larger_one_goes_on(tmp_path):
     """The cap allows 12 answers and a bit; each costs 110 millionths of a dollar, and may cost 1,110."""
     one = Fraction(40 * 2 + 3 * 10, 10**6)

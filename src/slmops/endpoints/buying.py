@@ -40,7 +40,7 @@ class Manner:
     Attributes:
         sampling: members of every request beside model and messages.
         max_tokens: of an answer.
-        unusable: completions after which it is given up when none of them could be used.
+        unusable: questions after which it is given up when none of them came to an answer that can be used.
     """
 
     sampling: Mapping[str, Any]
@@ -231,23 +231,27 @@ class _Buying:
                 "no budget can be kept with it",
                 hint="see whether it heeds teachers.N.limit_answers_by, or take teach.budget out",
             )
-        self._judge(record)
+        if not self.any_usable:
+            reason = self.usable(record)
+            self.any_usable = reason is None
+            self._came_to_nothing(f"{record['text'][:120]!r}: {reason}")
 
-    def _judge(self, record: Mapping[str, Any]) -> None:
-        """Stop before a whole pool is bought of which nothing can be used."""
+    def _came_to_nothing(self, example: str) -> None:
+        """Stop before a whole pool is asked of which nothing can be used.
+
+        Raises:
+            SlmopsError: so it looks.
+        """
         if self.any_usable:
             return
-        reason = self.usable(record)
-        if reason is None:
-            self.any_usable = True
-            return
-        self._unusable.append(f"{record['text'][:120]!r}: {reason}")
+        self._unusable.append(example)
         if len(self._unusable) >= self.manner.unusable:
             raise none_usable(self._unusable)
 
     def _put_aside(self, question: Question, failure: Failure) -> None:
         self.set_aside[question.key] = self._said(failure)
         self.bar.advance(1)
+        self._came_to_nothing(self._said(failure))
 
     def _give_up(self, question: Question, failure: Failure, *, alone: bool) -> None:
         """Set a question aside that fails while others are answered; when none are, it is the endpoint that fails."""
@@ -278,5 +282,5 @@ def none_usable(examples: Sequence[str]) -> SlmopsError:
     shown = "\n".join(f"  {example}" for example in examples[:_SHOWN])
     return SlmopsError(
         f"none of the first {len(examples)} answers can be used; such as\n{shown}",
-        hint="say in teachers.N.system what an answer must look like; no more is bought before that",
+        hint="mend the request: teachers.N.system says what an answer must look like; no more is bought before that",
     )
