@@ -11,7 +11,7 @@ from slmops.pipeline.environment import cpu_model
 
 RESULTS = Path(__file__).parent / "results"
 _ROUNDING = 1e-12
-_LESS_IS_BETTER = ("_ms", "_mb", "_s", "_points_drop")
+_LESS_IS_BETTER = ("_ms", "_mb", "_s", "_points_drop", "_lost", "_twice", "overspend_usd")
 
 
 def machine() -> str:
@@ -49,7 +49,8 @@ def publish(
     """Print the figures and keep them in `benchmarks/results/NAME.json`.
 
     Args:
-        figures: plain numbers. More is better, unless a name ends in `_ms`, `_mb`, `_s` or `_points_drop`.
+        figures: plain numbers. More is better, unless a name ends in `_ms`, `_mb`, `_s`, `_points_drop`, `_lost`,
+            `_twice` or `overspend_usd`.
         goals: the worst value of a figure that is good enough.
         spread: lower and upper end of a figure.
         keep: false for a run too small to stand beside others.

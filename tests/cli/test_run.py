@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -144,3 +145,46 @@ def test_a_home_that_cannot_be_written_is_exit_code_2(slmops, recipe, tmp_path):
     assert done.returncode == 2
     assert "error: cannot write below" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def buying(recipe) -> Path:
+    """A recipe whose teacher is to be paid."""
+    path = recipe("toy")
+    teacher = {"kind": "endpoint", "base_url": "https://api.example.com/v1", "model": "big-1"}
+    teacher |= {"price": {"input_usd": 2.0, "output_usd": 10.0}}
+    written = yaml.safe_load(path.read_text()) | {"teachers": [teacher], "student": {"model": "wheel:none"}}
+    path.write_text(yaml.safe_dump(written))
+    return path
+
+
+def test_a_run_that_buys_is_refused_where_nobody_can_be_asked_and_yes_lets_it(slmops, buying, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    refused = slmops("run", buying)
+    assert refused.returncode == 2
+    assert "this run buys answers: big-1 at api.example.com: " in refused.stderr
+    assert " USD\nhint: give --yes if it may" in refused.stderr
+    assert slmops("run", buying, "--yes").returncode == 0
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2)])
+def test_a_person_is_asked_before_anything_is_bought(slmops, buying, monkeypatch, answer, code):
+    stdin = io.StringIO(f"{answer}\n")
+    stdin.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", stdin)
+    done = slmops("run", buying)
+    assert done.returncode == code
+    assert "buy them?" in done.stderr
+
+
+def test_a_dry_run_says_what_would_be_bought(slmops, buying):
+    buys = json.loads(slmops("run", buying, "--dry-run", "--json").stdout)["buys"]
+    assert 0 < buys["questions"] <= buys["rows"]
+    # No token is less than a byte, so this bounds it from above; a message of the sample has some dozens.
+    assert buys["rows"] * 512 < buys["max_tokens"] < buys["rows"] * 2000
+    assert buys["max_usd"] == pytest.approx(buys["max_tokens"] * 2e-6, rel=0.5)
+    assert "would ask big-1 at api.example.com" in slmops("run", buying, "--dry-run").stdout
+
+
+def test_what_is_free_needs_no_leave(slmops, buying):
+    assert slmops("run", buying, "--set", "teachers.0.price={input_usd: 0, output_usd: 0}").returncode == 0

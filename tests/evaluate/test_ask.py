@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from judge_server import JudgeServer, honest
 
+from slmops.endpoints import retry
 from slmops.errors import BadInput, SlmopsError
 from slmops.evaluate.ask import AskEndpoint, Remembered
 from slmops.evaluate.judge_prompts import pairwise
@@ -19,8 +20,7 @@ from slmops.tasks import Message
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """No waiting between attempts."""
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
-    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.001)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE_S", 0.001)
 
 
 def prompts(count: int) -> list[list[Message]]:
@@ -72,22 +72,23 @@ def test_a_request_that_the_endpoint_will_not_have_is_no_answer():
         assert AskEndpoint(server.url, "big", None, 64, concurrency=1).ask(prompts(3)) == [A, "", ""]
 
 
-@pytest.mark.parametrize("raw", [b"<html>busy</html>", b"{}", b"[]", b'"text"', b'{"choices": null}'])
+@pytest.mark.parametrize(
+    "raw", [b"<html>busy</html>", b"{}", b"[]", b'"text"', b'{"choices": null}', b'{"choices": []}']
+)
 def test_what_is_no_endpoint_of_this_kind_is_told(raw):
-    with JudgeServer(honest, raw=raw) as server, pytest.raises(SlmopsError, match="does not answer as OpenAI's API"):
+    with JudgeServer(honest, raw=raw) as server, pytest.raises(SlmopsError, match="does not speak the OpenAI protocol"):
         AskEndpoint(server.url, "big", None, 64).ask(prompts(2))
 
 
-@pytest.mark.parametrize("raw", [b'{"choices": []}', b'{"choices": [{"index": 0, "message": {"content": null}}]}'])
-def test_a_completion_that_says_nothing_is_no_answer(raw):
-    with JudgeServer(honest, raw=raw) as server:
+def test_a_completion_that_says_nothing_is_no_answer():
+    with JudgeServer(honest, raw=b'{"choices": [{"index": 0, "message": {"content": null}}]}') as server:
         assert AskEndpoint(server.url, "big", None, 64).ask(prompts(2)) == ["", ""]
 
 
 def test_nobody_there():
     with JudgeServer(honest) as server:
         url = server.url
-    with pytest.raises(SlmopsError, match="cannot be reached"):
+    with pytest.raises(SlmopsError, match="does not answer"):
         AskEndpoint(url, "big", None, 64).ask(prompts(1))
 
 

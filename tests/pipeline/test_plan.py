@@ -735,3 +735,37 @@ def test_terms_that_need_probabilities_are_told_to_the_check_of_the_teachers(pro
     spans = "train.objective=[{kind: span}, {kind: text}]"
     assert graph(project, SECOND, spans)["teachers:check"].settings.stored == ["span"]
     assert graph(project, SECOND, "student.head=tags")["teachers:check"].settings.stored == []
+
+
+PRICE = "teachers.0.price={input_usd: 1, output_usd: 1}"
+REMOTE = "{name: big, kind: endpoint, base_url: 'https://api.example.com/v1', model: big-1}"
+
+
+def test_an_endpoint_has_no_model_here_so_the_student_is_cut_from_its_own(project):
+    made = graph(project, f"teachers=[{REMOTE}]", "student={model: ./model}")
+    local = {"base", "teacher", "teacher:onnx", "teacher:same", "score:teacher", "score:teacher_same"}
+    assert made.keys() == ({*NODES} | {"student:base"}) - local
+    reads = {name: dict(node.inputs) for name, node in made.items()}
+    assert reads["teach"] == {"data": "data", "model": "student:base"}
+    assert reads["student:carved"] == {"model": "student:base", "data": "data", "answers": "teach"}
+    assert reads["student"] == {"student": "student:carved", "data": "data", "answers": "teach"}
+    assert reads["baseline:carved"] == {"model": "student:base", "like": "student:carved"}
+    assert reads["evaluate"] == {"data": "data"} | {
+        role: f"score:{role}" for role in ("floor", "baseline", "student", "shipped")
+    }
+    assert [term.kind for term in made["student"].settings.objective] == ["text"]
+
+
+@pytest.mark.parametrize(
+    "objective", ["{kind: forward_kl}", "{kind: reverse_kl, logits: online}", "{kind: hidden}", "{kind: span}"]
+)
+def test_terms_that_need_more_than_words_are_refused_for_an_endpoint(project, objective):
+    with pytest.raises(BadInput, match="an endpoint gives no more"):
+        graph(project, f"teachers=[{REMOTE}]", "student={model: ./model}", f"train.objective={objective}")
+
+
+def test_what_an_endpoint_may_cost_makes_nothing_anew_before_the_card(project):
+    given = (f"teachers=[{REMOTE}]", "student={model: ./model}")
+    before = keys(load(project, *given))
+    after = keys(load(project, *given, "teach.budget={requests: 9}", "teachers.0.concurrency=2", PRICE))
+    assert {node for node in before if before[node] != after[node]} == {"card", "bundle", "report"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from slmops.pipeline.home import HOME
 
 if TYPE_CHECKING:
     from slmops.pipeline.run import Planned, RunResult
+    from slmops.teach.endpoint import Forecast
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe file.")]
 
@@ -31,11 +33,15 @@ def run(
     summary: Annotated[
         Path | None, typer.Option("--summary", metavar="FILE", help="Write a summary in Markdown.")
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Buy a teacher's answers without asking first.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     home: Home = HOME,
 ) -> None:
     """Run a recipe from data to report. What was made before is not made again.
+
+    A run that would buy answers of a teacher behind an endpoint says what they cost at most and asks first. Where
+    nobody can be asked, it is refused without --yes.
 
     The files of --junit and --summary are written when a gate fails, too.
 
@@ -49,9 +55,12 @@ def run(
     loaded = load_recipe(recipe, overrides or ())
     copies = {name: path for name, path in (("junit.xml", junit), ("summary.md", summary)) if path}
     _check_copies(copies.values(), dry_run)
+    told = pipeline.forecast(loaded, home=home)
     if dry_run:
-        _print_plan(loaded.resolved(), pipeline.plan(loaded, home=home), as_json)
+        _print_plan(loaded.resolved(), pipeline.plan(loaded, home=home), told, as_json)
         return
+    if told and told.paid and not yes:
+        _confirm(told)
     result = pipeline.run(loaded, home=home, progress=console.screen(quiet=quiet))
     for name, path in copies.items():
         path.write_bytes((result.artifacts["parity"].path / name).read_bytes())
@@ -85,22 +94,40 @@ def _check_copies(paths: Iterable[Path], dry_run: bool) -> None:
             raise BadInput(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is missing'}")
 
 
+def _confirm(told: Forecast) -> None:
+    """Go on only if somebody says so.
+
+    Raises:
+        BadInput: nobody can be asked, or the answer is no.
+    """
+    from slmops.errors import BadInput
+
+    if not sys.stdin.isatty():
+        raise BadInput(f"this run buys answers: {told}", hint="give --yes if it may")
+    typer.echo(f"this run buys answers: {told}", err=True)
+    if not typer.confirm("buy them?", err=True):
+        raise BadInput("nothing was bought", hint="teach.budget caps what is spent")
+
+
 def _failed(gates: Sequence[str]) -> str:
     if len(gates) == 1:
         return gates[0]
     return "\n".join([f"{len(gates)} gates do not pass", *(f"  {gate}" for gate in gates)])
 
 
-def _print_plan(recipe: dict[str, Any], stages: list[Planned], as_json: bool) -> None:
+def _print_plan(recipe: dict[str, Any], stages: list[Planned], told: Forecast | None, as_json: bool) -> None:
     if as_json:
         steps = [{"node": s.node, "stage": s.stage, "key": s.key, "cached": s.cached} for s in stages]
-        typer.echo(json.dumps({"recipe": recipe, "steps": steps}))
+        buys = {"buys": told.describe()} if told else {}
+        typer.echo(json.dumps({"recipe": recipe, "steps": steps, **buys}))
         return
     import yaml
 
     typer.echo(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     for stage in stages:
         typer.echo(f"{stage.node:<28} {'cached' if stage.cached else 'would run':<10} {stage.key[:12]}")
+    if told:
+        typer.echo(f"would ask {told}")
 
 
 def _print_result(result: RunResult, as_json: bool) -> None:

@@ -113,6 +113,20 @@ def prepare_data_node(recipe: Recipe) -> Node:
     return Node("data", PrepareData, settings, sources=sources)
 
 
+def pool_rows(recipe: Recipe) -> Iterator[Row]:
+    """The rows of the pool as they are given, before they are screened.
+
+    Raises:
+        BadInput: see `read_rows`.
+    """
+    if recipe.data.sample:
+        yield from (row for _, row in _sample(recipe.data.sample, recipe.seed)["pool"])
+    elif recipe.data.pool:
+        reader = input_reader(recipe.task.kind)
+        rows = read_rows(recipe.data.pool, "pool", input=recipe.data.input, output=None, reader=reader)
+        yield from (row for _, row in rows)
+
+
 def _held_out(recipe: Recipe, suite: Path) -> list[str]:
     """Digests of the regression rows that training would see.
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slmops.data.read import read_jsonl
-from slmops.errors import BadInput, SlmopsError
+from slmops.endpoints.client import Client, Endpoint, Failure, key_of
+from slmops.endpoints.retry import complete
+from slmops.errors import SlmopsError
 from slmops.progress import Progress, Silent
 from slmops.tasks import Message
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
     from slmops.engines import Engine
     from slmops.models.tokenizer import Tokenizer
 
@@ -71,19 +70,6 @@ class AskLocal:
         return [self.tokenizer.decode(answer) for answer in written]
 
 
-def key_of(variable: str | None) -> str:
-    """The judge's key, out of an environment variable; a placeholder, as local servers want one, for None.
-
-    Raises:
-        BadInput: the environment does not have it.
-    """
-    if variable is None:
-        return "none"
-    if not (key := os.environ.get(variable)):
-        raise BadInput(f"the judge's key is missing: ${variable} is not set", hint=f"export {variable}=…")
-    return key
-
-
 @dataclass(frozen=True)
 class AskEndpoint:
     """An OpenAI-compatible endpoint. The key is read from the environment and goes nowhere else.
@@ -104,12 +90,9 @@ class AskEndpoint:
         return asyncio.run(self._ask_all(prompts, seed))
 
     async def _ask_all(self, prompts: Sequence[list[Message]], seed: int | None) -> list[str]:
-        from openai import AsyncOpenAI
-
+        endpoint = Endpoint(self.base_url, self.model, key_of(self.key_env, "the judge"))
         turn = asyncio.Semaphore(self.concurrency)
-        async with AsyncOpenAI(
-            base_url=self.base_url, api_key=key_of(self.key_env), max_retries=_RETRIES, timeout=_TIMEOUT_S
-        ) as client:
+        async with Client(endpoint, timeout_s=_TIMEOUT_S, connections=self.concurrency) as client:
 
             async def one(messages: list[Message]) -> str:
                 async with turn:
@@ -123,40 +106,19 @@ class AskEndpoint:
                 for task in tasks:
                     task.cancel()
 
-    async def _ask_one(self, client: AsyncOpenAI, messages: list[Message], seed: int | None) -> str:
-        import openai
-
+    async def _ask_one(self, client: Client, messages: list[Message], seed: int | None) -> str:
         drawn: dict[str, Any] = {"temperature": 0.0} if seed is None else {"temperature": TEMPERATURE, "seed": seed}
-        given: Any = messages
         try:
-            answer = await client.chat.completions.create(
-                model=self.model, messages=given, max_tokens=self.max_tokens, **drawn
-            )
-        except (openai.BadRequestError, openai.UnprocessableEntityError):
-            return ""
-        except openai.APIStatusError as error:
+            reply = await complete(client, messages, _RETRIES, max_tokens=self.max_tokens, **drawn)
+        except Failure as failure:
+            if failure.of_the_request:
+                return ""
+            hint = "check evaluate.judge (base_url, model, key_env)"
             raise SlmopsError(
-                f"the judge {self.model} at {self.base_url} answers {error.status_code}: {error.message[:200]}",
-                hint="check evaluate.judge (base_url, model, key_env); what it has said so far is kept",
-            ) from error
-        except openai.APIError as error:
-            raise SlmopsError(
-                f"the judge {self.model} at {self.base_url} cannot be reached: {error}",
-                hint="run the same command again: what it has said so far is kept",
-            ) from error
-        except json.JSONDecodeError:
-            raise self._no_endpoint() from None
-        # The SDK hands on whatever an endpoint sends with status 200, a web page for one.
-        choices = getattr(answer, "choices", None)
-        if choices is None:
-            raise self._no_endpoint()
-        return (choices[0].message.content or "") if choices else ""
-
-    def _no_endpoint(self) -> SlmopsError:
-        return SlmopsError(
-            f"{self.base_url} does not answer as OpenAI's API does",
-            hint="check evaluate.judge.base_url: it is what stands before /chat/completions",
-        )
+                f"the judge {self.model} at {self.base_url} {failure}",
+                hint=f"{failure.hint if failure.retryable else hint}; what it has said so far is kept",
+            ) from None
+        return reply.text
 
 
 @dataclass

@@ -16,10 +16,10 @@ import numpy as np
 
 from slmops import child
 from slmops.data.read import write_jsonl
+from slmops.endpoints.answers import Answers, key
 from slmops.errors import BadInput, SlmopsError
 from slmops.evaluate import probe
 from slmops.evaluate.answering import Job
-from slmops.evaluate.answers import Answers, key
 from slmops.evaluate.endpoint import Manner, ask
 from slmops.evaluate.labels import closed_set
 from slmops.evaluate.subjects import Endpoint, Local, Subject

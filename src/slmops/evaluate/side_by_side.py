@@ -12,8 +12,8 @@ from typing import Any
 
 from slmops.data.check import check_classes
 from slmops.data.read import write_jsonl
+from slmops.endpoints.answers import Answers
 from slmops.errors import BadInput, SlmopsError
-from slmops.evaluate.answers import Answers
 from slmops.evaluate.asking import Asking, answers_of, figures_of
 from slmops.evaluate.compare import compare
 from slmops.evaluate.cost import running_cost

@@ -134,10 +134,10 @@ class JudgeAnswersSettings(Settings):
         Raises:
             BadInput: it has not.
         """
-        from slmops.evaluate.ask import key_of
+        from slmops.endpoints.client import key_of
 
         if self.judge.base_url is not None:
-            key_of(self.judge.key_env)
+            key_of(self.judge.key_env, "the judge")
 
 
 class JudgeAnswers:
@@ -146,7 +146,7 @@ class JudgeAnswers:
     name: ClassVar[str] = "judge"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = (
-        *("numpy", "openai", "torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers"),
+        *("numpy", "torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers"),
     )
 
     def run(

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from slmops.bundle.manifest import MANIFEST, MODEL, read_manifest
+from slmops.endpoints import client
 from slmops.errors import BadInput
 from slmops.models.source import local_path, materialise
 from slmops.pipeline.files import content_digest
@@ -61,6 +62,11 @@ class Endpoint:
     model: str
     key: str | None = field(default=None, repr=False)
     task: None = None
+
+    @property
+    def address(self) -> client.Endpoint:
+        """Where it is asked."""
+        return client.Endpoint(self.base_url, self.model, self.key)
 
     def describe(self) -> dict[str, Any]:
         """As plain JSON, without the key."""

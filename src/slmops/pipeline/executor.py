@@ -28,6 +28,7 @@ class Job:
         inputs: input name to absolute path.
         out: see `Context.out`; absolute.
         work: see `Context.work`; absolute.
+        kept: see `Context.kept`; absolute.
     """
 
     stage: str
@@ -36,6 +37,7 @@ class Job:
     inputs: Mapping[str, str]
     out: str
     work: str
+    kept: str
     seed: int
 
 
@@ -53,7 +55,14 @@ class LocalExecutor:
     def run(self, job: Job, progress: Progress, log: logging.Logger) -> Mapping[str, Figure]:
         stage: Stage = pkgutil.resolve_name(job.stage)()
         settings_type: type[BaseModel] = pkgutil.resolve_name(job.settings_type)
-        context = Context(out=Path(job.out), work=Path(job.work), seed=job.seed, progress=progress, log=log)
+        context = Context(
+            out=Path(job.out),
+            work=Path(job.work),
+            kept=Path(job.kept),
+            seed=job.seed,
+            progress=progress,
+            log=log,
+        )
         if self.make:
             context = replace(context, make=self.make)
         inputs = {name: Path(path) for name, path in job.inputs.items()}

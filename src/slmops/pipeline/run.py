@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from slmops.console import Both, Lines, duration
 from slmops.errors import GateFailed, Interrupted
@@ -27,6 +27,9 @@ from slmops.pipeline.store import Store
 from slmops.pipeline.worker import Made, Worker
 from slmops.progress import Progress, Silent
 from slmops.recipe.models import Recipe
+
+if TYPE_CHECKING:
+    from slmops.teach.endpoint import Forecast
 
 LOG_EVERY_SECONDS = 60.0
 
@@ -85,6 +88,21 @@ def plan(recipe: Recipe, *, home: Path = HOME) -> list[Planned]:
     from slmops.pipeline.plan import nodes_for
 
     return plan_graph(nodes_for(recipe), seed=recipe.seed, home=home)
+
+
+def forecast(recipe: Recipe, *, home: Path = HOME) -> Forecast | None:
+    """What `run` would ask a teacher behind an endpoint, and what that costs at most; None where it asks nothing.
+
+    Raises:
+        BadInput: see `plan`.
+    """
+    from slmops.pipeline.plan.spending import forecast_of
+
+    told = forecast_of(recipe, home)
+    if told is None or not told.questions:
+        return None
+    cached = any(step.cached for step in plan(recipe, home=home) if step.node == "teach")
+    return None if cached else told
 
 
 def plan_graph(nodes: Sequence[Node], *, seed: int, home: Path = HOME) -> list[Planned]:

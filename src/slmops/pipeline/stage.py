@@ -29,6 +29,7 @@ class Context:
         out: an empty folder; the files written here become the artifact.
         work: a folder that survives a kill and is handed to the same stage again: checkpoints, partial answers.
             It is deleted once the artifact is whole.
+        kept: a folder that all stages of a home share and nothing deletes: what was paid for. None outside of a home.
         seed: the recipe's seed.
         progress: where to report; never print.
         log: the run's log file.
@@ -38,6 +39,7 @@ class Context:
     out: Path
     work: Path
     seed: int
+    kept: Path | None = None
     progress: Progress = field(default_factory=Silent)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("slmops"))
     make: Make = _makes_nothing
@@ -89,6 +91,19 @@ class NeedsMore(Protocol):
         Raises:
             BadInput: it is not there.
         """
+
+
+@runtime_checkable
+class Unkeyed(Protocol):
+    """Settings of which some bound the work or pay for it, and do not shape its result: they enter no key."""
+
+    unkeyed: ClassVar[Mapping[str, Any]]
+    """As `exclude` of pydantic's `model_dump`."""
+
+
+def unkeyed(settings: BaseModel) -> dict[str, Any] | None:
+    """What of the settings enters no key."""
+    return dict(settings.unkeyed) if isinstance(settings, Unkeyed) else None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 <home>/store/<key>/files/          what the stage wrote; read-only
 <home>/work/<key>/                 checkpoints of a stage that has not finished
 <home>/tmp/<key>/                  an artifact that is being written, or deleted
+<home>/kept/                       what was paid for and must not be bought again: see `Context.kept`
 <home>/locks/                      one lock per key, and one for the store as a whole
 """
 
@@ -54,8 +55,8 @@ class Store:
 
     def __init__(self, home: Path) -> None:
         self.home = home.absolute()
-        self.artifacts, self.works, self.drafts, self.locks = (
-            self.home / name for name in ("store", "work", "tmp", "locks")
+        self.artifacts, self.works, self.drafts, self.kept, self.locks = (
+            self.home / name for name in ("store", "work", "tmp", "kept", "locks")
         )
 
     def whole(self) -> list[str]:

@@ -91,6 +91,7 @@ class Worker:
                     inputs={name: str(made[node].path) for name, node in step.node.inputs.items()} | outside,
                     out=str(draft.out),
                     work=str(draft.work),
+                    kept=str(self.store.kept),
                     seed=step.provenance.seed,
                 )
                 asks = issubclass(step.node.stage, Asks)

@@ -105,6 +105,9 @@ class Price(Settings):
 
     input_usd: float = Field(ge=0, description="For tokens read.")
     output_usd: float = Field(ge=0, description="For tokens written.")
+    cached_input_usd: float | None = Field(
+        None, ge=0, description="For tokens read from the server's cache; null: as `input_usd`."
+    )
 
 
 class Running(Settings):

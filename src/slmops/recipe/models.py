@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
 from slmops.recipe.settings import FolderName, Settings
 from slmops.recipe.task import TaskSettings
-from slmops.recipe.teaching import TeachSettings
-from slmops.recipe.training import StudentSettings, TrainSettings, TransformersTeacher
+from slmops.recipe.teaching import Budget, TeachSettings
+from slmops.recipe.training import Asking, EndpointTeacher, StudentSettings, Teacher, TrainSettings, TransformersTeacher
 
 
 class BundleSettings(Settings):
@@ -39,9 +39,10 @@ class Recipe(Settings):
     seed: int = Field(7, ge=0, description="Of everything that is drawn by chance.")
     task: TaskSettings = Field(description="What the model does.")
     data: DataSettings = Field(description="Where rows come from.")
-    teachers: list[TransformersTeacher] = Field(
+    teachers: list[Teacher] = Field(
         min_length=1,
-        description="Who the student learns from. It is cut from the first, which is the teacher of every table.",
+        description="Who the student learns from. It is cut from the first, which is the teacher of every table; one "
+        "behind an endpoint teaches alone, and the student is then `student.model`.",
     )
     teach: TeachSettings = Field(default_factory=TeachSettings, description="How the pool is answered.")
     student: StudentSettings = Field(default_factory=StudentSettings, description="What the student is made of.")
@@ -57,12 +58,27 @@ class Recipe(Settings):
 
         return load_recipe(path, overrides)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _words_alone(cls, given: Any) -> Any:
+        """An endpoint gives words alone, so that is what is learned from one where nothing else is asked for."""
+        teachers = given.get("teachers") if isinstance(given, Mapping) else None
+        first = teachers[0] if isinstance(teachers, list) and teachers else None
+        train = given.get("train", {}) if first else None
+        if not (isinstance(first, Mapping) and first.get("kind") == "endpoint" and isinstance(train, Mapping)):
+            return given
+        return {**given, "train": {"objective": {"kind": "text"}, **train}}
+
     @field_validator("teachers")
     @classmethod
-    def _names(cls, teachers: list[TransformersTeacher]) -> list[TransformersTeacher]:
+    def _names(cls, teachers: list[Teacher]) -> list[Teacher]:
         names = [teacher.name for teacher in teachers]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two are called `{twice[0]}`; give each a `name` of its own")
+        if len(teachers) > 1 and (remote := [t.name for t in teachers if isinstance(t, EndpointTeacher)]):
+            raise ValueError(
+                f"`{remote[0]}` is behind an endpoint and teaches alone; there are {len(teachers)} teachers"
+            )
         return teachers
 
     @field_validator("teach")
@@ -105,8 +121,29 @@ class Recipe(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _learnable_from_an_endpoint(self) -> Recipe:
+        budget, teacher = self.teach.budget, self.teacher
+        if not isinstance(teacher, EndpointTeacher):
+            if budget != Budget():
+                raise ValueError(
+                    "`teach.budget` is for a teacher of `kind: endpoint`; one that runs here costs time alone"
+                )
+            return self
+        if self.student.model is None:
+            raise ValueError(
+                f"`student.model` is missing: the teacher `{teacher.name}` is behind an endpoint, so there is nothing "
+                "to cut a student from; name the model that is to learn"
+            )
+        if budget.usd is not None and teacher.price is None:
+            raise ValueError("`teach.budget.usd` needs the teacher's `price`: `{input_usd: …, output_usd: …}`")
+        for name, field in Asking.model_fields.items():
+            if getattr(self.teach, name) != field.default:
+                raise ValueError(f"`teach.{name}` is for a teacher that runs here, and `{teacher.name}` does not")
+        return self
+
     @property
-    def teacher(self) -> TransformersTeacher:
+    def teacher(self) -> TransformersTeacher | EndpointTeacher:
         """The first: the student is cut from it, and tables compare with it."""
         return self.teachers[0]
 

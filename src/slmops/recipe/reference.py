@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, BeforeValidator, JsonValue
 from pydantic.fields import FieldInfo
 
 from slmops.generated import keep
@@ -104,7 +104,9 @@ def _type(field: FieldInfo) -> str:
     kinds = [_kind(member) for member in members(field.annotation)]
     if len(models(field.annotation)) > 1:
         listed = get_origin(members(field.annotation)[0]) is list
+        alone = not listed or any(isinstance(rule, BeforeValidator) for rule in field.metadata)
         kinds = ["mapping, or a list of them, by `kind`" if listed else "mapping, by its `kind`"]
+        kinds = kinds if alone else ["list of mappings, by their `kind`"]
     if NoneType in get_args(field.annotation):
         kinds.append("null")
     rules = [f"{_BOUNDS[name]} {value:g}" for rule in field.metadata for name, value in _bounds(rule)]

@@ -77,8 +77,22 @@ class Combine(Settings):
             yield "otherwise", self.otherwise
 
 
+class Budget(Settings):
+    """What the answers of an endpoint to this pool may cost in all, in whichever runs they were bought."""
+
+    usd: float | None = Field(None, gt=0, description="Money, at the teacher's `price`.")
+    tokens: int | None = Field(None, ge=1, description="Tokens read and written.")
+    requests: int | None = Field(None, ge=1, description="Requests sent, those that failed included.")
+    minutes: float | None = Field(None, gt=0, description="Time of asking, of one run.")
+
+
 class TeachSettings(Asking):
     """Stage one of distillation: the teachers answer the pool."""
+
+    budget: Budget = Field(
+        default_factory=Budget,
+        description="For a teacher behind an endpoint: what it may cost; without one there is no cap.",
+    )
 
     combine: Combine | None = Field(
         None, description="How several teachers make one answer; null: weighted, and each counts 1."

@@ -83,6 +83,46 @@ class TransformersTeacher(Settings):
     )
 
 
+class EndpointTeacher(Settings):
+    """A model behind an OpenAI-compatible endpoint. It gives text alone, so the student has a `student.model`."""
+
+    name: str = Field("endpoint", description="What messages and reports call it.")
+    kind: Literal["endpoint"] = Field(description="Asked over HTTP.")
+    base_url: str = Field(
+        pattern=r"^https?://[^/@]+(/.*)?$", description="What stands before `/chat/completions`: `https://…/v1`."
+    )
+    model: str = Field(min_length=1, description="As the endpoint calls it.")
+    key_env: str | None = Field(None, description="Environment variable with the key; null sends none.")
+    price: Price | None = Field(None, description="What its answers cost; `teach.budget.usd` needs it.")
+    system: str | None = Field(
+        None,
+        description="System message before the task's own: what a model that was not fitted must be told. The student "
+        "never sees it.",
+    )
+    temperature: float = Field(0.0, ge=0, le=2, description="Of its sampling; 0 takes the most likely words.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Of its sampling; null leaves it to the endpoint.")
+    limit_answers_by: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="The member of a request that carries `task.max_answer_tokens`."
+    )
+    concurrency: int = Field(
+        16, ge=1, le=1024, description="Requests at a time, at most; fewer while the endpoint answers 429."
+    )
+    retries: int = Field(
+        5, ge=0, description="Further tries after 408, 409, 429, 5xx, broken connections and senseless answers."
+    )
+    timeout_s: float = Field(120, gt=0, description="Of one request.")
+
+
+def _with_kind(teacher: Any) -> Any:
+    """A teacher that does not say its kind runs here."""
+    return {"kind": "transformers", **teacher} if isinstance(teacher, Mapping) else teacher
+
+
+Teacher = Annotated[
+    Annotated[TransformersTeacher | EndpointTeacher, Field(discriminator="kind")], BeforeValidator(_with_kind)
+]
+
+
 class Asking(Settings):
     """How a teacher is asked."""
 

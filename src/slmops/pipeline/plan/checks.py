@@ -8,7 +8,7 @@ from slmops.errors import BadInput
 from slmops.evaluate.cost import COSTS
 from slmops.evaluate.evidence import JUDGED
 from slmops.evaluate.gates import COMPARED_FIGURES
-from slmops.pipeline.plan.names import KEPT, named_terms, objective_of, routed_combination, routes_of
+from slmops.pipeline.plan.names import KEPT, endpoint_of, named_terms, objective_of, routed_combination, routes_of
 from slmops.recipe.models import Recipe
 from slmops.recipe.objective import Layered, Term
 from slmops.recipe.task import ClassificationTask, ExtractionTask, NliTask
@@ -47,6 +47,11 @@ def _check_objective(recipe: Recipe) -> None:
     objective = objective_of(recipe)
     for term, name in named_terms(objective):
         needs = needs_of(term)
+        if needs & (KEPT | OF_TEACHER | SPANS) and endpoint_of(recipe):
+            raise BadInput(
+                f"train.objective: {name} needs more of the teacher than its words, and an endpoint gives no more",
+                hint="set train.objective: {kind: text}, or leave it out",
+            )
         if needs & KEPT and not recipe.teach.top_logits:
             raise BadInput(
                 f"train.objective: {name} needs the teacher's probabilities, and teach.top_logits 0 keeps none",

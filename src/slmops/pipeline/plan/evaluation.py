@@ -21,7 +21,7 @@ from slmops.evaluate.stage import (
 )
 from slmops.evaluate.stage_parity import CheckParity, CheckParitySettings
 from slmops.models.source import local_path
-from slmops.pipeline.plan.names import fetched_node, fitted_node, nth_node, shipped_node
+from slmops.pipeline.plan.names import endpoint_of, fetched_node, fitted_node, nth_node, shipped_node
 from slmops.pipeline.stage import Node
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.evaluate import Running
@@ -45,10 +45,11 @@ def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
         "student": ("student", pytorch),
         "shipped": ("shipped", onnx),
     }
-    nodes = [
-        shipped_node("teacher:same", _format_of_teacher(recipe), fitted),
-        Node("score:floor", Floor, Settings(), inputs={"data": "data"}),
-    ]
+    nodes = [Node("score:floor", Floor, Settings(), inputs={"data": "data"})]
+    if endpoint_of(recipe):
+        roles = {role: roles[role] for role in ("baseline", "student", "shipped")}
+    else:
+        nodes.insert(0, shipped_node("teacher:same", _format_of_teacher(recipe), fitted))
     for role, (model, score) in roles.items():
         if model in made or model == "teacher:same":
             nodes.append(_score(role, model, score))
@@ -69,7 +70,7 @@ def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
         gates=settings.all_gates(),
         metrics=settings.metrics,
         running=Running(**{name: getattr(settings, name) for name in Running.model_fields}),
-        teacher_price=recipe.teacher.price,
+        teacher_price=None if endpoint_of(recipe) else recipe.teacher.price,
     )
     evaluate = Node("evaluate", Compare, compare, inputs={"data": "data", **scored, **beside}, sources=sources)
     return [*nodes, *suite, *judge, evaluate]

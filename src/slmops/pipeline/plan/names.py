@@ -15,6 +15,7 @@ from slmops.recipe.models import Recipe
 from slmops.recipe.objective import Objective, Term, TextTerm, term_names
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
+from slmops.recipe.training import EndpointTeacher, TransformersTeacher
 from slmops.teach.routing import Routes
 from slmops.train.objectives.base import STORED, STORED_SPANS
 from slmops.train.objectives.make import custom_terms
@@ -32,9 +33,21 @@ def nth_node(node: str, n: int) -> str:
     return node if n == 1 else f"{node}:{n}"
 
 
+def endpoint_of(recipe: Recipe) -> EndpointTeacher | None:
+    """The teacher, where it is behind an endpoint."""
+    return recipe.teacher if isinstance(recipe.teacher, EndpointTeacher) else None
+
+
+def local_teachers(recipe: Recipe) -> list[TransformersTeacher]:
+    """The teachers that run here: all of them or, of one behind an endpoint, none."""
+    return [teacher for teacher in recipe.teachers if isinstance(teacher, TransformersTeacher)]
+
+
 def fitted_node(recipe: Recipe, n: int = 1) -> str:
-    """The node whose model answers for the teacher of number `n`."""
-    return nth_node("teacher" if recipe.teachers[n - 1].fit else "base", n)
+    """The node whose model answers for the teacher of number `n`; of an endpoint, in whose tokens its answers are."""
+    if endpoint_of(recipe):
+        return base_node(recipe)
+    return nth_node("teacher" if local_teachers(recipe)[n - 1].fit else "base", n)
 
 
 def writer_node(recipe: Recipe, n: int) -> str:
@@ -45,6 +58,11 @@ def writer_node(recipe: Recipe, n: int) -> str:
 def base_node(recipe: Recipe) -> str:
     """The node of the model that nobody taught and that the student, or its like, is cut from."""
     return "student:base" if recipe.student.model else "base"
+
+
+def has_other_tokens(recipe: Recipe) -> bool:
+    """Whether the student's tokens may be others than those that the answers are in; an endpoint's are in its own."""
+    return recipe.student.model is not None and endpoint_of(recipe) is None
 
 
 def objective_of(recipe: Recipe) -> Objective:

@@ -8,6 +8,7 @@ from slmops.pipeline.plan.names import (
     base_node,
     fetched_node,
     fitted_node,
+    has_other_tokens,
     objective_of,
     own_terms,
     part_of,
@@ -41,6 +42,7 @@ def student_base(recipe: Recipe) -> list[Node]:
     student, base, nodes = recipe.student, base_node(recipe), list[Node]()
     if student.model:
         nodes.append(fetched_node(base, student.model, student.chat_template))
+    if has_other_tokens(recipe):
         pair = PairSettings(objective=objective_of(recipe))
         nodes.append(Node("student:pair", CheckPair, pair, inputs={"teacher": "base", "student": base}))
     carve = student.cut
@@ -66,11 +68,11 @@ def student_nodes(recipe: Recipe) -> list[Node]:
         max_cut_off=train.max_cut_off,
     )
     cut = {"model": fitted, "data": "data", "answers": "teach"}
-    if recipe.student.model:
+    if has_other_tokens(recipe):
         cut |= {"model": base_node(recipe), "teacher": fitted}
     heal = recipe.student.heal
     learns = {"student": "student:healed" if heal else "student:carved", "data": "data", "answers": "teach"}
-    if recipe.student.model or head == "tags" or all_needs(objective) & (OF_TEACHER | SPANS):
+    if has_other_tokens(recipe) or head == "tags" or all_needs(objective) & (OF_TEACHER | SPANS):
         learns["teacher"] = fitted
     nodes = [Node("student:carved", CarveStudent, carve, inputs=cut)]
     if heal:

@@ -6,8 +6,11 @@ from slmops.compress.stage import Convert
 from slmops.pipeline.environment import multiplies_bytes
 from slmops.pipeline.plan.names import (
     KEPT,
+    base_node,
+    endpoint_of,
     fetched_node,
     fitted_node,
+    local_teachers,
     named_terms,
     nth_node,
     objective_of,
@@ -24,16 +27,21 @@ from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
 from slmops.recipe.training import Asking, Optimisation
 from slmops.teach.stage import CheckTeachers, CheckTeachersSettings, Join, Mix, MixSettings, Route, RouteSettings, Teach
+from slmops.teach.stage_endpoint import EndpointAsking, TeachByEndpoint
 from slmops.train.objectives.make import needs_of
 from slmops.train.stage import Fit, FitSettings
 
 
 def teacher_nodes(recipe: Recipe) -> list[Node]:
     """Every teacher as it is, fitted to the labelled rows, exported, and the answers of all to the pool."""
+    if endpoint := endpoint_of(recipe):
+        asked = EndpointAsking(teacher=endpoint, budget=recipe.teach.budget)
+        inputs = {"data": "data", "model": base_node(recipe)}
+        return [*student_base(recipe), Node("teach", TeachByEndpoint, asked, inputs=inputs)]
     numbers = range(1, len(recipe.teachers) + 1)
     nodes = [
         fetched_node(nth_node("base", n), teacher.model, teacher.chat_template)
-        for n, teacher in enumerate(recipe.teachers, 1)
+        for n, teacher in enumerate(local_teachers(recipe), 1)
     ]
     if len(recipe.teachers) > 1:
         stored = [name for term, name in named_terms(objective_of(recipe)) if needs_of(term) & KEPT]
@@ -52,7 +60,7 @@ def _teacher(recipe: Recipe, n: int) -> list[Node]:
     if (combine := routed_combination(recipe)) and (n > 1 or combine.by != LABEL):
         pool = f"route:{n}"
         nodes.append(_route(recipe, combine, n))
-    fit, fitted = recipe.teachers[n - 1].fit, fitted_node(recipe, n)
+    fit, fitted = local_teachers(recipe)[n - 1].fit, fitted_node(recipe, n)
     if fit:
         settings = FitSettings(optimisation=part_of(Optimisation, fit))
         nodes.append(Node(fitted, Fit, settings, inputs={"model": nth_node("base", n), "data": "data"}))

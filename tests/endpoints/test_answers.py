@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from slmops.endpoints.answers import Answers, key
 from slmops.errors import SlmopsError
-from slmops.evaluate.answers import Answers, key
 
 
 def test_what_is_kept_is_found_by_another(tmp_path):

