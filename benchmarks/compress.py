@@ -87,8 +87,8 @@ def _moved(batch_tokens: int, learning_rate: float = 2e-4) -> dict[str, Any]:
 
 FULL = Size(
     random=False,
-    tickets=Amount(train=320, test=64, layers=None, optimisation=_moved(512)),
-    banking77=Amount(train=15, test=200, layers=6, optimisation=_moved(256, 5e-4)),
+    tickets=Amount(train=320, test=160, layers=None, optimisation=_moved(512)),
+    banking77=Amount(train=15, test=400, layers=6, optimisation=_moved(256, 5e-4)),
     ours=OURS,
     rounds=3,
     repeats=3,
