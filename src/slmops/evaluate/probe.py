@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -221,8 +222,10 @@ def main(path: Path) -> None:
     """Do the job that is written in the file `path`, on as many cores as it has threads."""
     job = Job(**json.loads(path.read_text(encoding="utf-8")))
     if job.threads:
-        # A machine with fewer cores has none to spare for what runs beside the engine.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
+        # A machine with fewer cores has none to spare for what runs beside the engine. Any will do, and not the same
+        # ones for all that are measured at a time.
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, random.sample(cores, min(job.threads, len(cores))))
     probe(job)
 
 
