@@ -768,4 +768,4 @@ def test_what_an_endpoint_may_cost_makes_nothing_anew_before_the_card(project):
     given = (f"teachers=[{REMOTE}]", "student={model: ./model}")
     before = keys(load(project, *given))
     after = keys(load(project, *given, "teach.budget={requests: 9}", "teachers.0.concurrency=2", PRICE))
-    assert {node for node in before if before[node] != after[node]} == {"card", "bundle", "report"}
+    assert {node for node in before if before[node] != after[node]} == {"card", "bundle", "parity", "report"}
