@@ -1,6 +1,6 @@
 """One request to an OpenAI-compatible endpoint, and everything that may come back.
 
-aiohttp, because a request costs it a fourteenth of the processor time that OpenAI's own SDK takes (ADR 15).
+aiohttp, because a request costs it a fourteenth of the processor time that OpenAI's own SDK takes (ADR 17).
 """
 
 from __future__ import annotations

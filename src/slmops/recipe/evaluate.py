@@ -134,7 +134,7 @@ PARITY_BOUNDS = {
     "int8": ParityBounds(0.05, 0.02, 0.97),
     "float": ParityBounds(0.0001, 0.0001, 0.99),
 }
-"""By the narrowest weights of what ships: what rounding alone does, with room; see docs/adr/0014."""
+"""By the narrowest weights of what ships: what rounding alone does, with room; see docs/adr/0015."""
 
 
 class ParitySettings(Settings):
