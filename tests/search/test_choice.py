@@ -7,7 +7,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from slmops.errors import BadInput
 from slmops.recipe.compress import CompressSettings, Recover
 from slmops.recipe.search import Tried
 from slmops.search.candidates import candidates
@@ -120,6 +122,14 @@ def test_what_cannot_be_combined_is_not_tried() -> None:
         "int8-recovered",
     ]
     assert recovered["int4-rtn-b32-head8"].recover is None
+
+
+def test_nothing_to_try_is_refused() -> None:
+    tried = Tried(precision=["int4"], algorithm=["k_quant"])
+    with pytest.raises(BadInput, match="nothing that is to be tried goes with the rest of compress"):
+        candidates(tried, CompressSettings(symmetric=False))
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        Tried(int8_layers=[-1])
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])

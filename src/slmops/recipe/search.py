@@ -51,7 +51,7 @@ class Tried(Settings):
     head: Annotated[list[Literal["int4", "int8"]], Field(min_length=1)] = Field(
         ["int4", "int8"], description="Of the head of an int4 model."
     )
-    int8_layers: Annotated[list[int], Field(min_length=1)] = Field(
+    int8_layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(
         [0], description="Layers of an int4 model that stay in int8."
     )
 

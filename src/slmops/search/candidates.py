@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from slmops.errors import BadInput
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.search import Tried
 
@@ -19,6 +20,9 @@ def candidates(tried: Tried, ships: CompressSettings) -> dict[str, CompressSetti
     """Every combination that means something, by its name; what is not varied is as in `ships`.
 
     Where that recovers, each is tried with recovery and without.
+
+    Raises:
+        BadInput: no combination means anything.
     """
     found = {}
     for values in _combined(tried, ships):
@@ -27,6 +31,11 @@ def candidates(tried: Tried, ships: CompressSettings) -> dict[str, CompressSetti
         except ValidationError:
             continue
         found[name_of(one)] = one
+    if not found:
+        raise BadInput(
+            "compress.search.candidates: nothing that is to be tried goes with the rest of compress",
+            hint="try another precision or algorithm, or leave the settings out that are only for others",
+        )
     return found
 
 

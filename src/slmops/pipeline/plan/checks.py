@@ -8,11 +8,21 @@ from slmops.errors import BadInput
 from slmops.evaluate.cost import COSTS
 from slmops.evaluate.evidence import JUDGED
 from slmops.evaluate.gates import COMPARED_FIGURES
-from slmops.pipeline.plan.names import KEPT, endpoint_of, named_terms, objective_of, routed_combination, routes_of
+from slmops.pipeline.plan.names import (
+    KEPT,
+    endpoint_of,
+    named_terms,
+    objective_of,
+    part_of,
+    routed_combination,
+    routes_of,
+)
+from slmops.recipe.compress import CompressSettings
 from slmops.recipe.models import Recipe
 from slmops.recipe.objective import Layered, Term
 from slmops.recipe.task import ClassificationTask, ExtractionTask, NliTask
 from slmops.recipe.teaching import LABEL, Combine
+from slmops.search.candidates import candidates
 from slmops.tasks import figure_names
 from slmops.teach.routing import by_field
 from slmops.train.objectives.base import OF_TEACHER, SPANS, STORED
@@ -100,9 +110,11 @@ def _check_gates(recipe: Recipe) -> None:
 
 
 def _check_search(recipe: Recipe) -> None:
-    """Refuse bounds on a figure that the task does not have."""
-    known = figure_names(recipe.task)
-    for name in recipe.compress.search.subject_to if recipe.compress.search else ():
+    """Refuse bounds on a figure that the task does not have, and a search that would try nothing."""
+    known, search = figure_names(recipe.task), recipe.compress.search
+    if search:
+        candidates(search.candidates, part_of(CompressSettings, recipe.compress))
+    for name in search.subject_to if search else ():
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
