@@ -610,8 +610,8 @@ def test_a_bound_on_no_figure_is_refused_before_anything_runs(project):
     with pytest.raises(BadInput, match=r"compress\.search\.subject_to\.exact_mach is no figure") as error:
         nodes_for(load(project, "compress.search={subject_to: {exact_mach: {max_drop: 0.02}}}"))
     assert error.value.hint == "did you mean `exact_match`?"
+    none = "{precision: [int4], algorithm: [k_quant]}"
     with pytest.raises(BadInput, match=r"compress\.search\.candidates: nothing"):
-        none = "{precision: [int4], algorithm: [k_quant]}"
         nodes_for(load(project, "compress.symmetric=false", f"compress.search={{candidates: {none}}}"))
     with pytest.raises(BadInput, match=r"compress\.search\.subject_to\.exact_match\.confidence"):
         load(project, "compress.search={subject_to: {exact_match: {max_drop: 0.02, confidence: 0.9}}}")
