@@ -16,6 +16,8 @@ from rivals.measuring import Job, Prompts, Written
 from rivals.measuring import main as do_job
 
 from slmops.engines import Sampling, load_engine
+from slmops.recipe.compress import CompressSettings
+from slmops.train.examples import Example
 
 _READ_BYTES, _READS = 1 << 30, 8
 
@@ -43,14 +45,42 @@ def make(job: Job, work: Path) -> dict[str, Any]:
     """The stage that ships models, on the model and rows of `source`, with the variant's settings."""
     from slmops.compress.stage import Convert
     from slmops.pipeline.stage import Context
-    from slmops.recipe.compress import CompressSettings
 
     settings = CompressSettings(**job["settings"])
     source, out = Path(job["source"]), Path(job["out"])
     inputs = {"model": source} | ({"data": source / "data"} if settings.calibrated else {})
     begun = time.perf_counter()
+    if settings.recover:
+        inputs["model"] = recovered(source / "model", job["texts"], settings, work / f"{out.name}.recovered")
+        settings = settings.model_copy(update={"recover": None})
     figures = Convert().run(inputs, settings, Context(out, work / f"{out.name}.work", seed=0))
     return {"model": str(out / "model"), "size_bytes": figures["weights_bytes"], "make_s": time.perf_counter() - begun}
+
+
+def recovered(model: Path, texts: Sequence[Sequence[int]], settings: CompressSettings, folder: Path) -> Path:
+    """What `slmops.train.stage_recover` does, on whole texts as these subjects have learned them."""
+    from slmops.models.source import save_model
+    from slmops.recipe.objective import ForwardKl
+    from slmops.train.objectives.observe import TeacherModel
+    from slmops.train.trainer import train
+
+    trained = train(
+        model,
+        whole(texts),
+        settings.recover,
+        objective=[ForwardKl(logits="online")],
+        teacher=TeacherModel(model),
+        rounding=settings,
+        work=folder / "checkpoints",
+        seed=0,
+    )
+    save_model(trained.model, folder / "model", tokenizer_from=model)
+    return folder
+
+
+def whole(texts: Sequence[Sequence[int]]) -> list[Example]:
+    """Texts of which every token is learned but the first."""
+    return [Example(tuple(ids[:1]), tuple(ids[1:])) for ids in texts]
 
 
 def tune(job: Job, work: Path) -> dict[str, Any]:
@@ -61,14 +91,14 @@ def tune(job: Job, work: Path) -> dict[str, Any]:
     from slmops.models.carve import keep_layers
     from slmops.models.source import load_model, save_model
     from slmops.recipe.training import Optimisation
-    from slmops.train.examples import Example
     from slmops.train.trainer import train
 
     start, model = work / "start", load_model(Path(job["base"]))
     keep_layers(model, range(job["layers"] or model.config.num_hidden_layers))
     save_model(model, start, tokenizer_from=Path(job["base"]))
-    examples = [Example(tuple(ids[:1]), tuple(ids[1:])) for ids in job["texts"]]
-    trained = train(start, examples, Optimisation(**job["optimisation"]), work=work / "checkpoints", seed=job["seed"])
+    trained = train(
+        start, whole(job["texts"]), Optimisation(**job["optimisation"]), work=work / "checkpoints", seed=job["seed"]
+    )
     save_model(trained.model, Path(job["out"]), tokenizer_from=Path(job["base"]))
     return {"tokens": trained.tokens, "seconds": trained.seconds}
 

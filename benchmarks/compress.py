@@ -199,7 +199,7 @@ def make(side: Side, model: Tuned, run: Any, folder: Path) -> dict[str, Any] | N
     out = folder / side.name
     job = {"job": "make", "source": str(model.folder), "out": str(out), "settings": dict(side.settings)}
     if side.rival is None:
-        return run(f"make-{side.name}", job)
+        return run(f"make-{side.name}", job | {"texts": model.texts(model.subject.train)})
     try:
         return run(f"make-{side.name}", job | {"texts": calibration(model)})
     except SystemExit as failure:

@@ -25,6 +25,7 @@ from slmops.errors import BadInput
 from slmops.evaluate.parity import Parity, compared, divergence_nats, parity, spread
 from slmops.evaluate.parity_gates import parity_verdicts
 from slmops.evaluate.parity_sides import Chances, source_side
+from slmops.evaluate.parity_weights import compare_weights
 from slmops.evaluate.probe import Subject
 from slmops.models.chat_template import PLAIN
 from slmops.models.source import load_model, save_model
@@ -53,17 +54,24 @@ def source(tiny) -> Subject:
 
 
 @pytest.fixture
-def shipped(source, rows, tiny_onnx, tmp_path) -> Callable[..., Parity]:
+def shipped(source, rows, tiny, tiny_onnx, tmp_path) -> Callable[..., Parity]:
     """Bundles the exported model, harmed or not, and holds the bundle against its source."""
 
-    def ship(harm: Harm | None = None, *, model: Path = tiny_onnx, source: Subject = source) -> Parity:
+    def ship(
+        harm: Harm | None = None,
+        *,
+        model: Path = tiny_onnx,
+        source: Subject = source,
+        original: Path = tiny.folder,
+    ) -> Parity:
         place = Path(tempfile.mkdtemp(dir=tmp_path))
         folder = Path(shutil.copytree(model, place / "model"))
         if harm:
             harm(folder)
         parts: dict[str, Any] = {"name": "a", "version": "1", "engine": "onnxruntime-genai", "lineage": {}}
         write_bundle(place / "bundle", model_folder=folder, task=TASK.describe(), evidence={}, **parts)
-        return parity(source, open_bundle(place / "bundle", threads=1), rows)
+        bundle = open_bundle(place / "bundle", threads=1)
+        return parity(source, bundle, rows, weights=compare_weights(original, bundle.folder / "model"))
 
     return ship
 
@@ -142,10 +150,10 @@ BROKEN = {
     other_template: {"parity_prompts"},
     other_end_token: {"parity_end_tokens"},
     no_end_token: {"parity_end_tokens"},
-    permuted_block: {"parity_token_kl"},
-    transposed: {"parity_token_kl", "parity_agreement", "parity_drop"},
+    permuted_block: {"parity_token_kl", "parity_weights"},
+    transposed: {"parity_token_kl", "parity_agreement", "parity_drop", "parity_weights"},
     short_context: {"parity_context"},
-    other_rope_base: {"parity_token_kl"},
+    other_rope_base: {"parity_token_kl", "parity_positions"},
 }
 """What is wrong with an export, and what must say so at least."""
 
@@ -161,6 +169,31 @@ def test_a_sound_export_passes(shipped, tiny, tmp_path, precision):
     assert found.measured.drop == 0
     assert found.measured.worst == ()
     assert 0 <= found.measured.first_token_kl_nats < found.measured.worst_kl_nats < 1e-3
+
+
+def shifted_rows(folder: Path) -> None:
+    """Of a packed matrix, an eighth of its rows stand one place further."""
+
+    def shift(part: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        part = part.copy()
+        part[: len(part) // 8] = np.roll(part[: len(part) // 8], 1, axis=0)
+        return part
+
+    reweigh(folder, ["layers.1.attn.o_proj"], shift)
+
+
+def other_long_rope_base(folder: Path) -> None:
+    """Positions turn a little more slowly."""
+    angles = np.arange(CONTEXT)[:, None] * 2e4 ** (-np.arange(8) / 8)
+    for name, of in (("cos_cache", np.cos), ("sin_cache", np.sin)):
+        reweigh(folder, [name], lambda _, of=of: of(angles).astype(np.float32))
+
+
+@pytest.mark.parametrize(("harm", "by"), [(shifted_rows, "parity_weights"), (other_long_rope_base, "parity_positions")])
+def test_what_rounding_hides_from_the_answers_the_weights_tell(shipped, tiny, tmp_path, harm, by):
+    convert(tiny.folder, tmp_path / "onnx", CompressSettings(precision="int4"), scratch=tmp_path / "scratch")
+    found = shipped(harm, model=tmp_path / "onnx")
+    assert failed(found) == {by}
 
 
 @pytest.mark.parametrize("harm", BROKEN, ids=lambda harm: harm.__name__)
@@ -189,7 +222,7 @@ def test_what_the_source_is_known_to_answer_is_not_written_again(source, rows, s
     whole = shipped()
     theirs = source_side(source, rows)
     silent = replace(source, engine=Silent(source.engine))
-    again = compared(TASK, rows, source_side(silent, rows, [r.answer for r in theirs.replies]), theirs, seed=0)
+    again = compared(TASK, rows, source_side(silent, rows, [r.answer for r in theirs.replies]), theirs, None, seed=0)
     assert again.measured.agreement == whole.measured.agreement == 1
     assert again.measured.token_kl_nats < 1e-9
 
@@ -203,7 +236,7 @@ class Silent:
 
 def test_without_rows_nothing_passes(source):
     with pytest.raises(BadInput, match="there are no rows"):
-        parity(source, source, [])
+        parity(source, source, [], weights=None)
 
 
 @pytest.fixture(scope="module")
@@ -221,13 +254,14 @@ def tagger(tiny, tmp_path_factory) -> Path:
 
 def test_of_a_model_that_labels_the_labels_are_compared(tagger, rows, shipped):
     source = Subject(load_engine("transformers", tagger / "hf", threads=1), Tokenizer.load(tagger / "hf"), TASK)
-    sound = shipped(model=tagger / "onnx", source=source)
+    of = {"source": source, "original": tagger / "hf"}
+    sound = shipped(model=tagger / "onnx", **of)
     assert (failed(sound), sound.labels) == (set(), True)
     assert sound.measured.agreement == sound.measured.same_answers == 1
-    broken = shipped(transposed, model=tagger / "onnx", source=source)
+    broken = shipped(transposed, model=tagger / "onnx", **of)
     assert {"parity_first_token_kl", "parity_token_kl", "parity_agreement"} <= failed(broken)
     # A bundle that lost its labelling head would write.
-    writes = shipped(source=source)
+    writes = shipped(**of)
     assert [fault.what for fault in writes.faults] == ["parity_head"]
     assert failed(writes) == {"parity_head"}
 

@@ -98,7 +98,7 @@ def test_a_bundle_that_answers_otherwise_is_not_placed_and_one_that_does_not_is(
     found = json.loads((broken.artifacts["parity"].path / "parity.json").read_text())
     assert found["measured"] is None
     assert "<failure" in (broken.artifacts["parity"].path / "junit.xml").read_text()
-    assert "Do not ship: 1 of 3 gates fail" in (broken.artifacts["parity"].path / "summary.md").read_text()
+    assert "Do not ship: 1 of 5 gates fail" in (broken.artifacts["parity"].path / "summary.md").read_text()
 
     sound = ran(128)
     assert (sound.exit_code, sound.failed_gates) == (0, ())
@@ -107,6 +107,8 @@ def test_a_bundle_that_answers_otherwise_is_not_placed_and_one_that_does_not_is(
     figures = sound.artifacts["parity"].metrics
     assert figures["parity_agreement"] == 1
     assert figures["parity_token_kl"] < 1e-6
+    assert figures["parity_weights"] > 0.9999
+    assert figures["parity_positions"] == 0
     assert figures["gates_failed"] == 0
     found = json.loads((sound.artifacts["parity"].path / "parity.json").read_text())
     assert (found["rows"], found["shipped"]) == (4, "onnxruntime-genai, float32")

@@ -35,7 +35,7 @@ class Packed:
 
     Attributes:
         values: uint8 [rows, blocks, bytes of a block]; of four bits, the first of two is the lower half of a byte.
-        scales: float32 [rows, blocks].
+        scales: float16 [rows, blocks].
         zeros: uint8 [rows, bytes], the levels that mean zero, packed as values are; None where it is the middle one.
     """
 
@@ -43,7 +43,7 @@ class Packed:
     block_size: int
     width: int
     values: npt.NDArray[np.uint8]
-    scales: npt.NDArray[np.float32]
+    scales: npt.NDArray[np.float16]
     zeros: npt.NDArray[np.uint8] | None
 
 
@@ -54,7 +54,7 @@ def packed(matrix: npt.NDArray[np.float32], bits: int, settings: CompressSetting
     filled = np.pad(matrix, ((0, 0), (0, -width % size)))
     by = _k_quant if settings.algorithm == "k_quant" else _nearest
     values, scales, zeros = by(filled, bits, size, settings.symmetric)
-    return Packed(bits, size, width, values.reshape(rows, -1, size * bits // 8), scales, zeros)
+    return Packed(bits, size, width, values.reshape(rows, -1, size * bits // 8), scales.astype(np.float16), zeros)
 
 
 def _nearest(matrix: npt.NDArray[np.float32], bits: int, size: int, symmetric: bool) -> Any:
@@ -106,6 +106,7 @@ class Packing:
         self._graph, self._settings, self._int8 = graph, settings, int8_layers
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
         self._new: list[onnx.TensorProto] = []
+        self._casts: list[onnx.NodeProto] = []
         self._made: dict[tuple[str, int], Packed] = {}
 
     def run(self) -> None:
@@ -115,7 +116,7 @@ class Packing:
         nodes = [node for node in nodes if node.op_type != "Transpose" or node.output[0] in read]
         read = {name for node in nodes for name in node.input}
         kept = [tensor for tensor in self._graph.initializer if tensor.name in read]
-        for field, items in (("node", nodes), ("initializer", [*kept, *self._new])):
+        for field, items in (("node", [*self._casts, *nodes]), ("initializer", [*kept, *self._new])):
             self._graph.ClearField(field)
             getattr(self._graph, field).extend(items)
 
@@ -192,18 +193,28 @@ class Packing:
         if (name, bits) not in self._made:
             matrix = onnx.numpy_helper.to_array(self._weights[name])
             made = packed(matrix.T if transposed else matrix, bits, self._settings)
-            arrays = (made.values, made.scales, made.zeros)
-            self._new += [
-                onnx.numpy_helper.from_array(array, part)
-                for array, part in zip(arrays, parts, strict=True)
-                if array is not None
-            ]
+            self._add(parts[0], made.values)
+            self._add_scales(parts[1], made.scales)
+            if made.zeros is not None:
+                self._add(parts[2], made.zeros)
             self._made[name, bits] = made
         made = self._made[name, bits]
         return made, parts if made.zeros is not None else parts[:2]
 
-    def _numbers(self, name: str, values: list[int]) -> str:
+    def _add_scales(self, name: str, scales: npt.NDArray[np.float16]) -> None:
+        """The kernels want float32: as it loads a file, the runtime casts what this keeps in half as many bytes."""
         import onnx
 
-        self._new.append(onnx.numpy_helper.from_array(np.array(values, dtype=np.int64), name))
+        self._add(f"{name}_fp16", scales)
+        self._casts.append(
+            onnx.helper.make_node("Cast", [f"{name}_fp16"], [name], name=f"{name}/Cast", to=onnx.TensorProto.FLOAT)
+        )
+
+    def _add(self, name: str, array: npt.NDArray[Any]) -> None:
+        import onnx
+
+        self._new.append(onnx.numpy_helper.from_array(array, name))
+
+    def _numbers(self, name: str, values: list[int]) -> str:
+        self._add(name, np.array(values, dtype=np.int64))
         return name

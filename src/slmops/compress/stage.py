@@ -18,7 +18,7 @@ class Convert:
     """
 
     name: ClassVar[str] = "convert"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "onnx", "torch", "transformers")
 
     def run(

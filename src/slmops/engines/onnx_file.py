@@ -30,6 +30,8 @@ def describe(path: Path) -> tuple[str, int]:
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     packed, bits = _packed_weights(graph, tensors)
     sides = {name for node in graph.node for name in node.input[_SIDE_INPUTS.get(node.op_type, slice(0, 0))]}
+    # Scales are stored in fewer bits than they are used in.
+    sides |= {node.input[0] for node in graph.node if node.op_type == "Cast" and node.output[0] in sides}
     plain = {
         name: tensor.dims
         for name, tensor in tensors.items()

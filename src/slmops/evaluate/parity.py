@@ -9,6 +9,8 @@ rounding, so it is measured:
 - the agreement: the share of these places at which the same token is the likeliest to both;
 - how far the task's main figure drops on these rows.
 
+Where the files that ship can be read back, the weights are compared besides; see `slmops.evaluate.parity_weights`.
+
 A model that labels writes no tokens one by one. Its answer is read off labels, so these are compared. To read a message
 is its first token, so that divergence is the sum over the labels of a message; and as its tokens count the places where
 either of the two sees a part of the answer.
@@ -28,6 +30,7 @@ from slmops.errors import BadInput
 from slmops.evaluate.compare import headline
 from slmops.evaluate.parity_frame import Fault, Frame, Model, differences
 from slmops.evaluate.parity_sides import Chances, Reply, Side, shipped_side, source_side
+from slmops.evaluate.parity_weights import Weights
 from slmops.evaluate.significance import Difference, paired_bootstrap
 from slmops.tasks import Row, Task
 from slmops.tasks.figures import Array
@@ -86,6 +89,7 @@ class Parity:
         source, shipped: engine and precision of each.
         faults: what surrounds the models and is not the same.
         measured: None where there are faults.
+        weights: None where the engine's files are not read back.
     """
 
     rows: int
@@ -94,14 +98,22 @@ class Parity:
     shipped: str
     faults: tuple[Fault, ...]
     measured: Measured | None
+    weights: Weights | None
 
 
 def parity(
-    source: Model, shipped: Model, rows: Sequence[Row], *, written: Prompts | None = None, seed: int = 0
+    source: Model,
+    shipped: Model,
+    rows: Sequence[Row],
+    *,
+    weights: Weights | None,
+    written: Prompts | None = None,
+    seed: int = 0,
 ) -> Parity:
     """Both models, loaded beside each other, on the same rows with reference answers.
 
     Args:
+        weights: how those of both compare, where that is known.
         written: tokens of the source's answers, where they are known.
         seed: of the resampling.
 
@@ -109,7 +121,7 @@ def parity(
         BadInput: there are no rows.
     """
     theirs = source_side(source, rows, written)
-    return compared(source.task, rows, theirs, shipped_side(shipped, rows, theirs), seed=seed)
+    return compared(source.task, rows, theirs, shipped_side(shipped, rows, theirs), weights, seed=seed)
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
@@ -119,13 +131,15 @@ def spread(rows: Sequence[Row], count: int) -> list[Row]:
     return [rows[i] for i in sorted(order[place] for place in places)]
 
 
-def compared(task: Task, rows: Sequence[Row], source: Side, shipped: Side, *, seed: int) -> Parity:
+def compared(
+    task: Task, rows: Sequence[Row], source: Side, shipped: Side, weights: Weights | None, *, seed: int
+) -> Parity:
     """What the parts of both models say; as `parity`."""
     if not rows:
         raise BadInput("there are no rows to ask both models", hint="give test rows with reference answers")
     faults = tuple(differences(source.frame, shipped.frame) or _overrun(shipped))
     measured = None if faults else _measured(task, rows, source, shipped, seed)
-    return Parity(len(rows), source.frame.labels, source.ran, shipped.ran, faults, measured)
+    return Parity(len(rows), source.frame.labels, source.ran, shipped.ran, faults, measured, weights)
 
 
 def _overrun(shipped: Side) -> list[Fault]:

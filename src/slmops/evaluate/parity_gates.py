@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from slmops.evaluate.parity import Measured, Parity
+from slmops.evaluate.parity_weights import Weights
 from slmops.recipe.evaluate import ParityBounds, ParitySettings
+
+LEAST_COSINE = 0.5
+"""Of a row or column with the student's: that of another one is about 0, that of a rounded one was never below .9."""
+
+MOST_TURNED = 0.02
+"""Of a pair of features at a position, in radians. Exports are exact but for the rounding of large angles."""
 
 _SAME = {
     "parity_prompts": "the student's own tokens",
@@ -27,12 +34,25 @@ def parity_verdicts(parity: Parity, settings: ParitySettings) -> list[dict[str, 
         fault = faults.get(figure)
         said = fault.message if fault else f"the same on all {parity.rows} rows"
         verdicts.append(_verdict(figure, None, wanted, fault is None, said))
+    if parity.weights:
+        verdicts += _weights(parity.weights)
     if parity.measured:
         verdicts += [
             *_figures(parity.measured, settings.bounds(parity.shipped)),
             _drop(parity.measured, settings.max_drop),
         ]
     return verdicts
+
+
+def _weights(found: Weights) -> Iterator[dict[str, Any]]:
+    sound = found.cosine >= LEAST_COSINE and not found.missing
+    where = f"{found.cosine:.3f} at {found.where}, the least of {found.matrices} matrices"
+    said = f"only one of both has {', '.join(found.missing)}" if found.missing else where
+    wanted = f"every row and column at least {LEAST_COSINE:g} along the student's"
+    yield _verdict("parity_weights", found.cosine, wanted, sound, said, min=LEAST_COSINE)
+    sound, wanted = found.turned <= MOST_TURNED, f"turned by at most {MOST_TURNED:g}"
+    said = f"{found.turned:.2g} {_held(sound)} at most {MOST_TURNED:g} from where the student turns them"
+    yield _verdict("parity_positions", found.turned, wanted, sound, said, max=MOST_TURNED)
 
 
 def _figures(measured: Measured, bounds: ParityBounds) -> Iterator[dict[str, Any]]:

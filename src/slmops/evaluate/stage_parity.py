@@ -21,10 +21,10 @@ class CheckParity:
     """
 
     name: ClassVar[str] = "parity"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = (
         *("numpy", "rouge-score", "sacrebleu", "scipy"),
-        *("torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers"),
+        *("torch", "transformers", "onnxruntime-genai", "onnxruntime", "onnx", "tokenizers"),
     )
 
     def run(
@@ -41,8 +41,8 @@ class CheckParity:
         task, every = task_of(inputs["data"]), read_jsonl(inputs["data"] / "test.jsonl")
         rows = spread(every, settings.rows)
         written = {answer["id"]: answer["token_ids"] for answer in read_jsonl(inputs["answers"] / "predictions.jsonl")}
-        sides = _sides(inputs, rows, [written[row["id"]] for row in rows], settings.threads, context)
-        found = compared(task, rows, *sides, seed=context.seed)
+        asked = _asked(inputs, rows, [written[row["id"]] for row in rows], settings.threads, context)
+        found = compared(task, rows, *asked, seed=context.seed)
         verdicts = parity_verdicts(found, settings)
         for name, content in (("parity", asdict(found)), ("gates", verdicts)):
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -52,22 +52,37 @@ class CheckParity:
         return {**figures, "gates_failed": sum(verdict["state"] != "pass" for verdict in verdicts)}
 
 
-def _sides(
+def _asked(
     inputs: Mapping[str, Path], rows: list[dict[str, Any]], written: list[list[int]], threads: int, context: Context
-) -> tuple[Any, Any]:
-    """The parts of both models, each from a process of its own, one after the other."""
+) -> tuple[Any, Any, Any]:
+    """The parts of both models, and how their weights compare where the bundle's can be read back.
+
+    Each in a process of its own, one after the other.
+    """
     from dataclasses import asdict
 
+    from slmops.bundle.manifest import MODEL, read_manifest
     from slmops.data.read import write_jsonl
     from slmops.evaluate.own_process import in_own_process
     from slmops.evaluate.parity_process import Job, read_side
+    from slmops.evaluate.parity_weights import READABLE, Weights
+    from slmops.evaluate.parity_weights import Job as WeightsJob
 
-    asked, source, shipped = (context.work / name for name in ("rows.jsonl", "source.json", "shipped.json"))
+    model, bundle = inputs["source"] / "model", inputs["bundle"]
+    asked, source, shipped, weights = (
+        context.work / name for name in ("rows.jsonl", "source.json", "shipped.json", "weights.json")
+    )
     write_jsonl(asked, rows)
     task = json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8"))
-    with context.progress.task("parity", 2, "models") as bar:
-        for model, before, out in ((inputs["source"] / "model", None, source), (inputs["bundle"], source, shipped)):
-            job = Job(str(model), task, str(asked), written, str(before) if before else None, threads, str(out))
-            in_own_process("slmops.evaluate.parity_process", asdict(job), context.work, f"asking {model} failed")
+    readable = read_manifest(bundle, verify=False).engine in READABLE
+    with context.progress.task("parity", 3 if readable else 2, "steps") as bar:
+        for folder, before, out in ((model, None, source), (bundle, source, shipped)):
+            job = Job(str(folder), task, str(asked), written, str(before) if before else None, threads, str(out))
+            in_own_process("slmops.evaluate.parity_process", asdict(job), context.work, f"asking {folder} failed")
             bar.advance()
-    return read_side(source), read_side(shipped)
+        if readable:
+            compare = asdict(WeightsJob(str(model), str(bundle / MODEL), str(weights)))
+            in_own_process("slmops.evaluate.parity_weights", compare, context.work, "comparing the weights failed")
+            bar.advance()
+    found = Weights(**json.loads(weights.read_text(encoding="utf-8"))) if readable else None
+    return read_side(source), read_side(shipped), found

@@ -1,0 +1,116 @@
+"""The weights of an ONNX language model, read back from its file as they are multiplied with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = npt.NDArray[np.float32]
+
+EMBEDDING = "embed_tokens"
+
+_PRODUCTS = ("MatMul", "MatMulNBits")
+_LOOKUPS = ("Gather", "GatherBlockQuantized")
+
+
+class OnnxWeights:
+    """The matrices and the rotary tables of the model in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        import onnx
+
+        self._graph = onnx.load(folder / "model.onnx").graph
+        self._tensors = {tensor.name: tensor for tensor in self._graph.initializer}
+        self._cast = {
+            node.output[0]: node.input[0]
+            for node in self._graph.node
+            if node.op_type == "Cast" and node.input[0] in self._tensors
+        }
+        self._turned = {node.output[0]: node.input[0] for node in self._graph.node if node.op_type == "Transpose"}
+        self._flat = {node.output[0]: node.input[0] for node in self._graph.node if node.op_type == "Reshape"}
+
+    def matrices(self) -> Iterator[tuple[str, Array]]:
+        """Names as `layers.3.attn.o_proj`, and each matrix as [outputs, inputs]; the embedding as [tokens, width]."""
+        for node in self._graph.node:
+            if node.op_type in _PRODUCTS and node.input[1] in self._tensors:
+                yield _name(node.name), self._product(node)
+            elif node.op_type in _LOOKUPS and node.input[1] == "input_ids":
+                yield EMBEDDING, self._looked_up(node)
+
+    def rotations(self) -> list[tuple[str, npt.NDArray[np.complexfloating[Any, Any]]]]:
+        """By how much each position turns each pair of features, complex [positions, pairs], one for each table."""
+        tensors = {tensor.name: tensor for tensor in _all_tensors(self._graph)}
+        return [
+            (name, self._array(tensor) + 1j * self._array(tensors[name.replace("cos", "sin", 1)]))
+            for name, tensor in tensors.items()
+            if name.startswith("cos_cache")
+        ]
+
+    def _product(self, node: onnx.NodeProto) -> Array:
+        if node.op_type == "MatMul":
+            return self._array(self._tensors[node.input[1]]).T
+        given = _numbers(node)
+        return self._unpacked(*node.input[1:4], bits=given["bits"], size=given["block_size"])[:, : given["K"]]
+
+    def _looked_up(self, node: onnx.NodeProto) -> Array:
+        if node.op_type == "Gather":
+            turned = node.input[0] in self._turned
+            matrix = self._array(self._tensors[self._turned.get(node.input[0], node.input[0])])
+            return matrix.T if turned else matrix
+        given = _numbers(node)
+        values, _, *others = node.input
+        return self._unpacked(self._flat.get(values, values), *others, bits=given["bits"], size=given["block_size"])
+
+    def _unpacked(self, values: str, scales: str, zeros: str | None = None, *, bits: int, size: int) -> Array:
+        """[rows, blocks · size]: where the last block is filled up, with what fills it."""
+        scale = self._array(self._tensors[self._cast.get(scales, scales)]).astype(np.float32)
+        rows = len(scale)
+        levels = _levels(self._array(self._tensors[values]).reshape(rows, -1), bits).reshape(rows, -1, size)
+        middle: Any = 1 << bits - 1
+        if zeros:
+            middle = _levels(self._array(self._tensors[zeros]).reshape(rows, -1), bits)[:, : scale.shape[1], None]
+        matrix: Array = (levels.astype(np.float32) - middle) * scale.reshape(rows, -1, 1)
+        return matrix.reshape(rows, -1)
+
+    @staticmethod
+    def _array(tensor: onnx.TensorProto) -> npt.NDArray[Any]:
+        import onnx
+
+        return onnx.numpy_helper.to_array(tensor)
+
+
+def _name(node: str) -> str:
+    """`layers.3.attn.o_proj` of `/model/layers.3/attn/o_proj/MatMul_Q4`."""
+    return re.sub(r"/MatMul(_\w+)?$", "", node).removeprefix("/").removeprefix("model/").replace("/", ".")
+
+
+def _levels(packed: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """[rows, values] of bytes; of four bits, the lower half of a byte comes first."""
+    if bits == 8:
+        return packed
+    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
+
+
+def _numbers(node: onnx.NodeProto) -> Mapping[str, int]:
+    return {attribute.name: attribute.i for attribute in node.attribute}
+
+
+def _all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Those of a branch too: a model with two kinds of positions has a table in each, as the value of a node."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _all_tensors(attribute.g)
+            if node.op_type == "Constant" and attribute.name == "value":
+                tensor = attribute.t
+                tensor.name = node.output[0]
+                yield tensor

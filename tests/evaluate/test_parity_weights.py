@@ -1,0 +1,97 @@
+"""The weights of every family of models are found again in what ships, however they are rounded; others are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from slmops.compress.export import export
+from slmops.evaluate.parity_gates import LEAST_COSINE, MOST_TURNED
+from slmops.evaluate.parity_weights import compare_weights, least_cosine
+from slmops.models.source import load_model, save_model
+from tests.compress.test_pack import POSITIONS, made
+from tests.families import FAMILIES, make
+from tests.tokenizer_kinds import tokenizer
+
+WAYS: list[dict[str, Any]] = [
+    {"precision": "fp32"},
+    {"precision": "int8", "symmetric": False},
+    {"block_size": 128},
+    {"symmetric": False, "head": "int4", "embedding": "int8", "block_size": 16},
+    {"algorithm": "k_quant", "head": "fp32"},
+]
+
+
+def model(family: str, folder: Path, **changes: Any) -> Path:
+    """A random model that the runtime can export."""
+    told = tokenizer("gemma")
+    (end,) = told.end_ids
+    shape = {"hidden_size": 128, "max_position_embeddings": 128} | POSITIONS.get(family, {})
+    save_model(make(family, vocab_size=told.size, eos_token_id=end, pad_token_id=end, **shape | changes), folder)
+    told.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_way_to_ship_a_family_has_its_weights_and_positions(family, tmp_path):
+    source = model(family, tmp_path / "source")
+    export(source, tmp_path / "whole", scratch=tmp_path / "scratch")
+    for number, way in enumerate(WAYS):
+        found = compare_weights(source, made(tmp_path / "whole", tmp_path / str(number), **way))
+        # Five of each of four layers, head and embedding.
+        assert found.matrices == 5 * 4 + 2, way
+        assert found.missing == ()
+        assert found.cosine > (0.9999 if way.get("precision") else 0.98), way
+        assert found.turned < MOST_TURNED / 1000
+
+
+def test_another_model_of_the_same_shape_is_another(tmp_path):
+    source = model("llama", tmp_path / "source")
+    other = load_model(source)
+    for weight in other.parameters():
+        weight.data = weight.data.roll(1, dims=0)
+    other.config.rope_parameters["rope_theta"] = 2e4
+    save_model(other, tmp_path / "other", tokenizer_from=source)
+    export(tmp_path / "other", tmp_path / "shipped", scratch=tmp_path / "scratch")
+    found = compare_weights(source, tmp_path / "shipped")
+    assert abs(found.cosine) < LEAST_COSINE
+    assert found.turned > MOST_TURNED
+
+
+def test_a_layer_too_few_is_told_and_so_is_another_width(tmp_path):
+    source = model("llama", tmp_path / "source")
+    export(model("llama", tmp_path / "shallow", num_hidden_layers=3), tmp_path / "a", scratch=tmp_path / "s")
+    assert compare_weights(source, tmp_path / "a").missing == tuple(
+        f"layers.3.{name}" for name in ("attn.o_proj", "attn.qkv_proj", "mlp.down_proj", "mlp.gate_proj", "mlp.up_proj")
+    )
+    narrow = np.ones((8, 6), dtype=np.float32)
+    assert least_cosine(np.ones((8, 7), np.float32), narrow, "m") == (0.0, "m, which is (8, 6) and was (8, 7)")
+
+
+SEEDS = st.integers(0, 2**31)
+
+
+@given(SEEDS, st.sampled_from([0.0, 0.5]))
+def test_scales_of_rows_and_columns_and_zeros_do_not_matter(seed, zeros):
+    rng = np.random.default_rng(seed)
+    source = rng.normal(size=(40, 56)).astype(np.float32)
+    scaled = source * rng.uniform(0.2, 5, (40, 1)) * rng.uniform(0.2, 5, (1, 56))
+    scaled[rng.random(scaled.shape) < zeros] = 0
+    assert least_cosine(source, scaled.astype(np.float32), "m")[0] > 0.8
+
+
+@given(SEEDS, st.booleans())
+def test_two_rows_or_columns_in_each_others_place_do(seed, columns):
+    rng = np.random.default_rng(seed)
+    source = rng.normal(size=(64, 72)).astype(np.float32)
+    shipped = source.copy()
+    turned = shipped.T if columns else shipped
+    turned[[3, 5]] = turned[[5, 3]]
+    cosine, where = least_cosine(source, shipped, "m")
+    assert abs(cosine) < LEAST_COSINE
+    assert where in {f"{'column' if columns else 'row'} {at} of m" for at in (3, 5)}
