@@ -35,6 +35,8 @@ class OnnxWeights:
             if node.op_type == "Cast" and node.input[0] in self._tensors
         }
         self._turned = {node.output[0]: node.input[0] for node in self._graph.node if node.op_type == "Transpose"}
+        # Where the last block of an embedding's row is filled up, what fills it is sliced off again.
+        self._ends = {node.input[0]: node.input[2] for node in self._graph.node if node.op_type == "Slice"}
         self._flat = {node.output[0]: node.input[0] for node in self._graph.node if node.op_type == "Reshape"}
 
     def matrices(self) -> Iterator[tuple[str, Array]]:
@@ -67,10 +69,12 @@ class OnnxWeights:
             return matrix.T if turned else matrix
         given = _numbers(node)
         values, _, *others = node.input
-        return self._unpacked(self._flat.get(values, values), *others, bits=given["bits"], size=given["block_size"])
+        matrix = self._unpacked(self._flat.get(values, values), *others, bits=given["bits"], size=given["block_size"])
+        end = self._tensors.get(self._ends.get(node.output[0], ""))
+        return matrix if end is None else matrix[:, : int(self._array(end)[0])]
 
     def _unpacked(self, values: str, scales: str, zeros: str | None = None, *, bits: int, size: int) -> Array:
-        """[rows, blocks · size]: where the last block is filled up, with what fills it."""
+        """[rows, blocks · size], with what fills the last block up."""
         scale = self._array(self._tensors[self._cast.get(scales, scales)]).astype(np.float32)
         rows = len(scale)
         levels = _levels(self._array(self._tensors[values]).reshape(rows, -1), bits).reshape(rows, -1, size)

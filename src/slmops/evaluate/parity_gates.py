@@ -9,9 +9,6 @@ from slmops.evaluate.parity import Measured, Parity
 from slmops.evaluate.parity_weights import Weights
 from slmops.recipe.evaluate import ParityBounds, ParitySettings
 
-LEAST_COSINE = 0.5
-"""Of a row or column with the student's: that of another one is about 0, that of a rounded one was never below .9."""
-
 MOST_TURNED = 0.02
 """Of a pair of features at a position, in radians. Exports are exact but for the rounding of large angles."""
 
@@ -45,11 +42,13 @@ def parity_verdicts(parity: Parity, settings: ParitySettings) -> list[dict[str, 
 
 
 def _weights(found: Weights) -> Iterator[dict[str, Any]]:
-    sound = found.cosine >= LEAST_COSINE and not found.missing
-    where = f"{found.cosine:.3f} at {found.where}, the least of {found.matrices} matrices"
-    said = f"only one of both has {', '.join(found.missing)}" if found.missing else where
-    wanted = f"every row and column at least {LEAST_COSINE:g} along the student's"
-    yield _verdict("parity_weights", found.cosine, wanted, sound, said, min=LEAST_COSINE)
+    others = len(found.missing) + found.misplaced
+    said = f"{found.misplaced} rows and columns are not in their place in {found.matrices} matrices"
+    said += f"; {'the first' if found.misplaced else 'the least like its own'} is {found.where} ({found.cosine:.3f})"
+    if found.missing:
+        said = f"only one of both has {', '.join(found.missing)}"
+    wanted = "every row and column most like the student's own"
+    yield _verdict("parity_weights", others, wanted, not others, said, max=0)
     sound, wanted = found.turned <= MOST_TURNED, f"turned by at most {MOST_TURNED:g}"
     said = f"{found.turned:.2g} {_held(sound)} at most {MOST_TURNED:g} from where the student turns them"
     yield _verdict("parity_positions", found.turned, wanted, sound, said, max=MOST_TURNED)

@@ -1,9 +1,11 @@
 """Are the weights that ship those of their source? Rounding moves them a little, and damage puts others in their place.
 
-Answers tell a sound float export from a harmed one. In four bits they do not: a few rows of one matrix in another order
-may change them by less than rounding does. The weights themselves do tell: a rounded row points where the source's does,
+Answers tell a sound float export from a harmed one. In four bits they do not: a few rows of one matrix in another
+order may change them by less than rounding does. The weights do tell: a rounded row points where the source's does,
 and any other row is at right angles to it. So every matrix is read back, and the cosine of the angle between each of
-its rows and columns and the source's is taken. The tables that turn features by position are compared as well.
+its rows and columns and the source's is taken. Where rounding is as large as a whole column it may be small; that
+column is still more like its own than like any other of the source, or else it is not in its place. The tables that
+turn features by position are compared as well.
 
 Whoever chose the values may have scaled rows or columns (`slmops.compress.awq`), which other matrices undo: the scales
 that fit best are taken out first. And may have set weights to zero: these are left out.
@@ -19,7 +21,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,9 @@ Rotations = npt.NDArray[np.complexfloating[Any, Any]]
 
 READABLE = ("onnxruntime-genai", "onnxruntime")
 """Engines whose files can be read back."""
+
+CLEAR = 0.5
+"""A cosine from which on nobody needs to ask what else a row is like: of two others it is about 0."""
 
 _FEWEST = 16
 """Weights that a row or column must have besides zeros: fewer say little of where it points."""
@@ -44,16 +49,18 @@ class Weights:
 
     Attributes:
         matrices: that were compared.
-        cosine: the least of all rows and columns; 1 is the same, 0 another one.
-        where: the row or column that it is of.
+        misplaced: rows and columns that are more like another of the source than like their own.
+        where: the first of them; without any, the row or column that is least like its own.
+        cosine: of what `where` tells, with its own; 1 is the same, 0 another one.
         turned: the most that a rotary table is off, as the distance of two points on the circle of radius 1 (or as far
             out as the model scales it); of the table nearest in the source.
         missing: matrices of either that the other has not.
     """
 
     matrices: int
-    cosine: float
+    misplaced: int
     where: str
+    cosine: float
     turned: float
     missing: tuple[str, ...]
 
@@ -76,36 +83,61 @@ class Job:
 def compare_weights(source: Path, shipped: Path) -> Weights:
     """The matrices and rotary tables of the model in folder `shipped` against those of `source`."""
     given, read = OnnxWeights(shipped), _matrices(source)
-    found: list[tuple[float, str]] = []
+    found: list[Likeness] = []
     seen: set[str] = set()
     for name, matrix in given.matrices():
         if name in read:
-            found.append(least_cosine(read[name].matrix(), matrix, name))
+            found += likenesses(read[name].matrix(), matrix, name)
         seen.add(name)
     missing = sorted(seen ^ {name for name, parts in read.items() if name in seen or parts.layer})
-    cosine, where = min(found, default=(0.0, "no matrix"))
+    worst = min(found, key=lambda one: (one.misplaced == 0, one.cosine), default=Likeness(0, 0.0, "no matrix"))
     turned = max((_turned(source, table) for _, table in given.rotations()), default=0.0)
-    return Weights(len(found), cosine, where, turned, tuple(missing))
+    misplaced = sum(one.misplaced for one in found)
+    return Weights(len(seen & read.keys()), misplaced, worst.where, worst.cosine, turned, tuple(missing))
 
 
-def least_cosine(source: Array, shipped: Array, name: str) -> tuple[float, str]:
-    """The least cosine of a row or column of two matrices [outputs, inputs], and which it is."""
+class Likeness(NamedTuple):
+    """Of all rows, or of all columns, of a matrix; as of `Weights`."""
+
+    misplaced: int
+    cosine: float
+    where: str
+
+
+def likenesses(source: Array, shipped: Array, name: str) -> list[Likeness]:
+    """Of the rows and of the columns of two matrices [outputs, inputs]."""
     if source.shape != shipped.shape:
-        return 0.0, f"{name}, which is {shipped.shape} and was {source.shape}"
-    by_rows, by_columns = _cosines(source, shipped), _cosines(source.T, shipped.T)
-    kind, cosines = min(("row", by_rows), ("column", by_columns), key=lambda pair: pair[1].min())
-    at = int(cosines.argmin())
-    return float(cosines[at]), f"{kind} {at} of {name}"
+        return [Likeness(len(source), 0.0, f"{name}, which is {shipped.shape} and was {source.shape}")]
+    return [
+        _likeness(source, shipped, f"row {{}} of {name}"),
+        _likeness(source.T, shipped.T, f"column {{}} of {name}"),
+    ]
 
 
-def _cosines(source: Array, shipped: Array) -> npt.NDArray[np.float64]:
-    """Of each row, with the scales of the columns taken out; 1 of those that have too few weights to say."""
-    kept = np.where(shipped != 0, source, 0)
+def _likeness(source: Array, shipped: Array, called: str) -> Likeness:
+    """Of rows, with the scales of columns taken out; rows with too few weights are taken to be their own."""
+    present = shipped != 0
+    kept = np.where(present, source, 0)
     scales = _ratio((shipped * kept).sum(axis=0), np.square(kept).sum(axis=0))
-    kept = kept * scales
-    lengths = np.sqrt(np.square(shipped).sum(axis=1) * np.square(kept).sum(axis=1))
-    cosines = _ratio((shipped * kept).sum(axis=1), lengths).astype(np.float64)
-    return np.where((shipped != 0).sum(axis=1) < min(_FEWEST, source.shape[1]), 1.0, cosines)
+    kept *= scales
+    cosines = _cosines(kept, shipped)
+    cosines[present.sum(axis=1) < min(_FEWEST, source.shape[1])] = 1
+    least = int(cosines.argmin())
+    others = {}
+    for row in np.flatnonzero(cosines < CLEAR):
+        all_of_them = _cosines(np.where(present[row], source * scales, 0), shipped[row])
+        if (best := int(all_of_them.argmax())) != row:
+            others[int(row)] = best
+    if not others:
+        return Likeness(0, float(cosines[least]), called.format(least))
+    first, like = next(iter(others.items()))
+    return Likeness(len(others), float(cosines[first]), f"{called.format(first)}, which is more like {like}")
+
+
+def _cosines(one: Array, other: Array) -> Array:
+    """Of the rows of two matrices, or of those of a matrix with one row."""
+    lengths = np.sqrt(np.square(one).sum(axis=-1) * np.square(other).sum(axis=-1))
+    return _ratio((one * other).sum(axis=-1), lengths)
 
 
 def _ratio(above: Array, below: Array) -> Array:
