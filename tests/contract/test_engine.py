@@ -11,20 +11,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slmops.compress.convert import convert
 from slmops.engines import ENGINES, Engine, Sampling, Token, load_engine
 from slmops.errors import BadInput
+from slmops.recipe.compress import CompressSettings
 
 CONTEXT = 128
 GREEDY = Sampling(max_tokens=40)
 
 
 @pytest.fixture(scope="session")
-def folders(tiny, tiny_onnx) -> dict[str, Path]:
-    return {"transformers": tiny.folder, "onnxruntime-genai": tiny_onnx}
+def folders(tiny, tiny_onnx, tmp_path_factory) -> dict[str, Path]:
+    gguf = tmp_path_factory.mktemp("gguf")
+    settings = CompressSettings(precision="fp32", runtime="llama.cpp")
+    convert(tiny.folder, gguf / "model", settings, scratch=gguf / "scratch")
+    return {"transformers": tiny.folder, "onnxruntime-genai": tiny_onnx, "llama.cpp": gguf / "model"}
 
 
 @pytest.fixture(scope="session", params=sorted(ENGINES))
 def name(request) -> str:
+    if request.param == "llama.cpp":
+        pytest.importorskip("llama_cpp", reason="it is compiled, and installed apart")
     return request.param
 
 
@@ -327,7 +334,7 @@ def test_a_folder_without_a_model(name, tmp_path):
 def test_a_damaged_model(name, folders, tmp_path):
     shutil.copytree(folders[name], tmp_path / "model")
     for path in (tmp_path / "model").iterdir():
-        if path.suffix in (".safetensors", ".onnx"):
+        if path.suffix in (".safetensors", ".onnx", ".gguf"):
             path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(BadInput, match="cannot be loaded"):
         load_engine(name, tmp_path / "model")

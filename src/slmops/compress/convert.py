@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from slmops.compress.behead import behead
 from slmops.compress.export import export
+from slmops.compress.gguf_file import write_gguf
 from slmops.compress.memory import check_memory
 from slmops.compress.pack import pack
+from slmops.engines.llamacpp import FILE
 from slmops.errors import BadInput
 from slmops.models.tag_files import is_tagger
 from slmops.progress import Progress, Silent
@@ -53,6 +55,10 @@ def convert(
             hint="run slmops.train.stage_recover first, as a recipe's run does, and leave `recover` out here",
         )
     check_memory(model)
+    if settings.runtime == "llama.cpp" and is_tagger(model):
+        raise BadInput(
+            "llama.cpp runs no model that labels", hint="set compress.runtime: onnxruntime-genai, or student.head: text"
+        )
     told = progress or Silent()
     source, int8_layers, figures = model, list[int](), dict[str, float]()
     if settings.calibrated:
@@ -61,12 +67,20 @@ def convert(
         assert data is not None  # noqa: S101
         source, int8_layers, figures = choose_values(model, data, settings, scratch=scratch, progress=told)
     with told.task(f"convert to {settings.precision}", None, "") as task:
-        export(source, out, scratch=scratch)
-        shrink(out / "model.onnx", settings, int8_layers, labels=is_tagger(model))
+        if settings.runtime == "llama.cpp":
+            write_gguf(source, out, settings, int8_layers=int8_layers)
+        else:
+            export(source, out, scratch=scratch)
+            shrink(out / "model.onnx", settings, int8_layers, labels=is_tagger(model))
         task.advance()
     if settings.sparsity:
-        figures["weights_bytes_compressed"] = float(deflated_bytes(out / "model.onnx.data"))
+        figures["weights_bytes_compressed"] = float(deflated_bytes(out / weights_file(settings.runtime)))
     return figures
+
+
+def weights_file(runtime: str) -> str:
+    """Where the weights are in what is written for a runtime."""
+    return FILE if runtime == "llama.cpp" else "model.onnx.data"
 
 
 def deflated_bytes(path: Path) -> int:

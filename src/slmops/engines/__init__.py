@@ -15,6 +15,7 @@ __all__ = ["ENGINES", "Engine", "EngineInfo", "Finish", "Sampling", "Token", "lo
 ENGINES = {
     "transformers": "slmops.engines.transformers:TransformersEngine",
     "onnxruntime-genai": "slmops.engines.onnxruntime:OnnxGenaiEngine",
+    "llama.cpp": "slmops.engines.llamacpp:LlamaCppEngine",
 }
 """Name to `module:class`; the module is imported when the engine is first loaded."""
 

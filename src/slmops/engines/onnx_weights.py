@@ -77,10 +77,10 @@ class OnnxWeights:
         """[rows, blocks · size], with what fills the last block up."""
         scale = self._array(self._tensors[self._cast.get(scales, scales)]).astype(np.float32)
         rows = len(scale)
-        levels = _levels(self._array(self._tensors[values]).reshape(rows, -1), bits).reshape(rows, -1, size)
+        levels = levels_of(self._array(self._tensors[values]).reshape(rows, -1), bits).reshape(rows, -1, size)
         middle: Any = 1 << bits - 1
         if zeros:
-            middle = _levels(self._array(self._tensors[zeros]).reshape(rows, -1), bits)[:, : scale.shape[1], None]
+            middle = levels_of(self._array(self._tensors[zeros]).reshape(rows, -1), bits)[:, : scale.shape[1], None]
         matrix: Array = (levels.astype(np.float32) - middle) * scale.reshape(rows, -1, 1)
         return matrix.reshape(rows, -1)
 
@@ -96,8 +96,8 @@ def _name(node: str) -> str:
     return re.sub(r"/MatMul(_\w+)?$", "", node).removeprefix("/").removeprefix("model/").replace("/", ".")
 
 
-def _levels(packed: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
-    """[rows, values] of bytes; of four bits, the lower half of a byte comes first."""
+def levels_of(packed: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """Levels [rows, n] of packed ones [rows, bytes]; of four bits, the lower half of a byte comes first."""
     if bits == 8:
         return packed
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)

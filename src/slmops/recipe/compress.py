@@ -14,6 +14,9 @@ Bits = Literal["int4", "int8", "fp32"]
 """What a weight matrix is stored in."""
 
 
+_GGUF_BLOCK = 32
+
+
 class Sparsity(Settings):
     """Weights of the layers that are set to zero: those whose outputs on the training rows are least (Wanda)."""
 
@@ -39,7 +42,10 @@ class Recover(Optimisation):
 class CompressSettings(Settings):
     """One way to ship a model."""
 
-    runtime: Literal["onnxruntime-genai"] = Field("onnxruntime-genai", description="What runs the shipped model.")
+    runtime: Literal["onnxruntime-genai", "llama.cpp"] = Field(
+        "onnxruntime-genai",
+        description="What runs the shipped model. llama.cpp has to be installed besides, and takes blocks of 32.",
+    )
     precision: Bits = Field("int4", description="Of the layers' weights; fp32 rounds nothing.")
     algorithm: Literal["rtn", "k_quant", "gptq", "awq", "awq-gptq"] = Field(
         "rtn",
@@ -79,7 +85,7 @@ class CompressSettings(Settings):
     def _runs_on_a_processor(cls, precision: Any) -> Any:
         if precision in ("fp16", "bf16"):
             raise ValueError(
-                f"{precision} is for GPUs, and `runtime: onnxruntime-genai` runs on the processor here, in float32: "
+                f"{precision} is for GPUs, and what ships runs on the processor here, in float32: "
                 "int8 is half the size of fp16"
             )
         return precision
@@ -94,6 +100,25 @@ class CompressSettings(Settings):
             raise ValueError(f"`int8_layers` is of an int4 model, and `precision` is {self.precision}")
         if self.algorithm == "k_quant" and not self.symmetric:
             raise ValueError("`algorithm: k_quant` always has zero points: leave `symmetric` out")
+        return self
+
+    @model_validator(mode="after")
+    def _runs_where_it_says(self) -> CompressSettings:
+        if self.runtime != "llama.cpp" or self.precision == "fp32":
+            return self
+        if self.block_size != _GGUF_BLOCK:
+            raise ValueError(f"`runtime: llama.cpp` has blocks of {_GGUF_BLOCK}, and `block_size` is {self.block_size}")
+        if self.activations != "int8":
+            raise ValueError(
+                "`runtime: llama.cpp` always rounds what packed weights are multiplied with: leave out `activations`"
+            )
+        zeros = not self.symmetric or self.algorithm == "k_quant"
+        eight = {"int8"} & {self.precision, self.head, self.embedding} or self.int8_layers
+        if zeros and eight:
+            raise ValueError(
+                "`runtime: llama.cpp` has zero points in four bits alone: leave out `symmetric` and k_quant, or set "
+                "`head: int4` (and no `int8_layers`)"
+            )
         return self
 
     @model_validator(mode="after")
