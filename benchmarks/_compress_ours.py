@@ -16,6 +16,7 @@ from rivals.measuring import Job, Prompts, Written
 from rivals.measuring import main as do_job
 
 from slmops.engines import Sampling, load_engine
+from slmops.engines.llamacpp import FILE as GGUF
 from slmops.recipe.compress import CompressSettings
 from slmops.train.examples import Example
 
@@ -23,10 +24,12 @@ _READ_BYTES, _READS = 1 << 30, 8
 
 
 class Ours:
-    """The shipping engine as it is; only what ends an answer is the benchmark's to say."""
+    """The engine that ships, as it is; only what ends an answer is the benchmark's to say."""
 
     def __init__(self, job: Job) -> None:
-        self._engine: Any = load_engine("onnxruntime-genai", Path(job["model"]), threads=job["threads"])
+        folder = Path(job["model"])
+        engine = "llama.cpp" if (folder / GGUF).exists() else "onnxruntime-genai"
+        self._engine: Any = load_engine(engine, folder, threads=job["threads"])
 
     def log_probs(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         return self._engine.score([ids[:1]], [ids[1:]])[0]

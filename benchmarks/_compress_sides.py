@@ -55,12 +55,11 @@ OURS = (
     Side("rtn", "int4 rtn", {"algorithm": "rtn"}),
     Side("k_quant", "int4 k_quant", {"algorithm": "k_quant"}),
     Side("gptq", "int4 gptq", {"algorithm": "gptq"}),
-    Side("gptq_int4_head", "int4 gptq, head int4", {"algorithm": "gptq", "head": "int4"}),
     Side("gptq_zeros", "int4 gptq, zero points", {"algorithm": "gptq", "symmetric": False}),
     Side("gptq_int8_layers", "int4 gptq, four layers int8", {"algorithm": "gptq", "int8_layers": 4}),
     Side("awq_gptq", "int4 awq-gptq", {"algorithm": "awq-gptq"}),
     Side("recovered", "int4 rtn, recovered", {"recover": {"epochs": 1, "batch_tokens": 512}}),
-    Side("gptq_64", "int4 gptq, blocks of 64", {"algorithm": "gptq", "block_size": 64}),
+    Side("gptq_llamacpp", "int4 gptq, by llama.cpp", {"algorithm": "gptq", "runtime": "llama.cpp"}),
 )
 
 THEIRS = (

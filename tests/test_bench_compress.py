@@ -50,7 +50,7 @@ def found(**rivals: dict) -> dict:
     sides = {
         "fp32": side(1.0, 400, 50, [1, 1, 1, 0]),
         "gptq": side(1.1, 100, 100, [1, 1, 0, 0]),
-        "gptq_int4_head": side(1.3, 80, 120, [1, 0, 0, 0]),
+        "rtn": side(1.3, 80, 120, [1, 0, 0, 0]),
     }
     counts = {"parameters": 100_000_000, "rows": 2, "tokens": 8, "answer_tokens": [1, 2]}
     one = counts | {"sides": sides | rivals}

@@ -7,7 +7,8 @@ exporter that rounds to nearest ships exactly these weights.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,11 +56,23 @@ def quantise(
             own = Grid(8, grid.block_size, grid.symmetric) if walk.number in int8_layers else grid
             for group in walk.groups():
                 weight = group.weight
-                rounded = round_to_grid(weight, group.curvature, own)
+                with _one_thread():
+                    rounded = round_to_grid(weight, group.curvature, own)
                 errors.append(relative_error(weight, rounded, group.curvature))
                 group.assign(rounded)
             task.advance()
     return {"rounding_error": sum(errors) / len(errors)}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A column takes microseconds: threads would wait for each other longer, and ten times so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.no_grad()
@@ -73,25 +86,29 @@ def round_to_grid(weight: torch.Tensor, curvature: torch.Tensor, grid: Grid) -> 
     Args:
         curvature: float32 [in, in], Σ xᵀx over what came in.
     """
-    rest, result = weight.clone(), torch.empty_like(weight)
-    passed_on, pruned = _passed_on(curvature), weight == 0
-    columns, size = weight.shape[1], grid.block_size
-    for start in range(0, columns, _CHUNK):
-        end = min(start + _CHUNK, columns)
-        owed = weight.new_empty(weight.shape[0], end - start)
+    # Columns one by one are what this reads and writes, so they lie in one piece: [in, out].
+    rest = weight.T.contiguous()
+    result, pruned = torch.empty_like(rest), rest == 0
+    passed_on, some_pruned = _passed_on(curvature), bool(pruned.any())
+    size = grid.block_size
+    for start in range(0, len(rest), _CHUNK):
+        end = min(start + _CHUNK, len(rest))
+        owed = rest.new_empty(end - start, rest.shape[1])
         for i in range(start, end):
             if i % size == 0:
-                ahead = slice(i, min(i + size, columns))
-                steps, held = grid.steps(rest[:, ahead].masked_fill(pruned[:, ahead], 0))
+                ahead = slice(i, min(i + size, len(rest)))
+                steps, held = grid.steps(rest[ahead].masked_fill(pruned[ahead], 0).T)
                 inverse = steps.inverse
-            level = (rest[:, i] * inverse + steps.zero).round_().clamp_(grid.lowest, grid.highest)
+            level = torch.addcmul(steps.zero, rest[i], inverse).round_().clamp_(grid.lowest, grid.highest)
             for number, by in held.items():
-                level[by == i % size] = number
-            result[:, i] = ((level - steps.zero) * steps.scale).masked_fill_(pruned[:, i], 0)
-            owed[:, i - start] = (rest[:, i] - result[:, i]) / passed_on[i, i]
-            rest[:, i + 1 : end] -= owed[:, i - start, None] * passed_on[i, i + 1 : end]
-        rest[:, end:] -= owed @ passed_on[start:end, end:]
-    return result
+                level.masked_fill_(by == i % size, number)
+            torch.mul(level.sub_(steps.zero), steps.scale, out=result[i])
+            if some_pruned:
+                result[i].masked_fill_(pruned[i], 0)
+            torch.sub(rest[i], result[i], out=owed[i - start]).div_(passed_on[i, i])
+            rest[i + 1 : end].addr_(passed_on[i, i + 1 : end], owed[i - start], alpha=-1)
+        rest[end:].addmm_(passed_on[start:end, end:].T, owed, alpha=-1)
+    return result.T.contiguous()
 
 
 def _passed_on(curvature: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 
+Rotations = npt.NDArray[np.complexfloating[Any, Any]]
+"""By how much each position turns each pair of features, [positions, pairs]."""
+
 EMBEDDING = "embed_tokens"
 
 _PRODUCTS = ("MatMul", "MatMulNBits")
@@ -47,8 +50,8 @@ class OnnxWeights:
             elif node.op_type in _LOOKUPS and node.input[1] == "input_ids":
                 yield EMBEDDING, self._looked_up(node)
 
-    def rotations(self) -> list[tuple[str, npt.NDArray[np.complexfloating[Any, Any]]]]:
-        """By how much each position turns each pair of features, complex [positions, pairs], one for each table."""
+    def rotations(self) -> list[tuple[str, Rotations]]:
+        """One for each table, with its name."""
         tensors = {tensor.name: tensor for tensor in _all_tensors(self._graph)}
         return [
             (name, self._array(tensor) + 1j * self._array(tensors[name.replace("cos", "sin", 1)]))

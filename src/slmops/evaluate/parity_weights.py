@@ -18,19 +18,20 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from slmops.engines.onnx_weights import EMBEDDING, Array, OnnxWeights
+from slmops.engines.gguf_weights import GgufWeights
+from slmops.engines.onnx_weights import EMBEDDING, Array, OnnxWeights, Rotations
 
-Rotations = npt.NDArray[np.complexfloating[Any, Any]]
-
-READABLE = ("onnxruntime-genai", "onnxruntime")
+READERS: Mapping[str, Callable[[Path], OnnxWeights | GgufWeights]] = {
+    "onnxruntime-genai": OnnxWeights,
+    "llama.cpp": GgufWeights,
+}
 """Engines whose files can be read back."""
 
 CLEAR = 0.5
@@ -71,18 +72,24 @@ class Job:
 
     Attributes:
         source: a Hugging Face folder.
-        shipped: a folder of one of `READABLE`.
+        shipped: a folder of `engine`.
+        engine: one of `READERS`.
         out: the file to write.
     """
 
     source: str
     shipped: str
+    engine: str
     out: str
 
 
-def compare_weights(source: Path, shipped: Path) -> Weights:
-    """The matrices and rotary tables of the model in folder `shipped` against those of `source`."""
-    given, read = OnnxWeights(shipped), _matrices(source)
+def compare_weights(source: Path, shipped: Path, engine: str = "onnxruntime-genai") -> Weights:
+    """The matrices and rotary tables of the model in folder `shipped` against those of `source`.
+
+    Args:
+        engine: that `shipped` is for, one of `READERS`.
+    """
+    given, read = READERS[engine](shipped), _matrices(source)
     found: list[Likeness] = []
     seen: set[str] = set()
     for name, matrix in given.matrices():
@@ -225,7 +232,7 @@ def _rotations(source: Path, positions: int, pairs: int) -> Iterator[Rotations]:
 
 def main(place: Path) -> None:
     job = Job(**json.loads(place.read_text(encoding="utf-8")))
-    found = compare_weights(Path(job.source), Path(job.shipped))
+    found = compare_weights(Path(job.source), Path(job.shipped), job.engine)
     Path(job.out).write_text(json.dumps(asdict(found)), encoding="utf-8")
 
 

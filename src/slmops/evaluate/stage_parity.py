@@ -65,7 +65,7 @@ def _asked(
     from slmops.data.read import write_jsonl
     from slmops.evaluate.own_process import in_own_process
     from slmops.evaluate.parity_process import Job, read_side
-    from slmops.evaluate.parity_weights import READABLE, Weights
+    from slmops.evaluate.parity_weights import READERS, Weights
     from slmops.evaluate.parity_weights import Job as WeightsJob
 
     model, bundle = inputs["source"] / "model", inputs["bundle"]
@@ -74,14 +74,15 @@ def _asked(
     )
     write_jsonl(asked, rows)
     task = json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8"))
-    readable = read_manifest(bundle, verify=False).engine in READABLE
+    engine = read_manifest(bundle, verify=False).engine
+    readable = engine in READERS
     with context.progress.task("parity", 3 if readable else 2, "steps") as bar:
         for folder, before, out in ((model, None, source), (bundle, source, shipped)):
             job = Job(str(folder), task, str(asked), written, str(before) if before else None, threads, str(out))
             in_own_process("slmops.evaluate.parity_process", asdict(job), context.work, f"asking {folder} failed")
             bar.advance()
         if readable:
-            compare = asdict(WeightsJob(str(model), str(bundle / MODEL), str(weights)))
+            compare = asdict(WeightsJob(str(model), str(bundle / MODEL), engine, str(weights)))
             in_own_process("slmops.evaluate.parity_weights", compare, context.work, "comparing the weights failed")
             bar.advance()
     found = Weights(**json.loads(weights.read_text(encoding="utf-8"))) if readable else None
