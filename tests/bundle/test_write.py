@@ -93,9 +93,7 @@ def test_the_stage(tiny_onnx, task, tmp_path):
     (inputs["evaluate"] / "evidence.json").write_text('{"n": 3}')
     (inputs["card"] / "MODEL_CARD.md").write_text("# support")
     shutil.copytree(tiny_onnx, inputs["model"] / "model")
-    settings = WriteBundleSettings(
-        name="support", version="1.0.0", engine="onnxruntime-genai", recipe={"name": "support", "seed": 5}
-    )
+    settings = WriteBundleSettings(name="support", version="1.0.0", recipe={"name": "support", "seed": 5})
     outs = []
     for number in range(2):
         out = tmp_path / f"out{number}"

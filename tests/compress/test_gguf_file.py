@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from slmops.compress.convert import convert
+from slmops.compress.export import export
 from slmops.compress.gguf_file import write_gguf
 from slmops.engines import load_engine
 from slmops.engines.gguf_weights import GgufWeights
@@ -18,7 +18,7 @@ from slmops.errors import BadInput
 from slmops.evaluate.parity_weights import compare_weights
 from slmops.models.source import save_model
 from slmops.recipe.compress import CompressSettings
-from tests.compress.test_pack import POSITIONS
+from tests.compress.test_pack import POSITIONS, made
 from tests.families import make
 from tests.tokenizer_kinds import tokenizer
 
@@ -85,12 +85,12 @@ def test_the_same_weights_as_in_pytorch_in_their_places(source, tmp_path):
 
 
 def test_the_same_values_as_in_onnx(source, tmp_path):
+    export(source, tmp_path / "whole", scratch=tmp_path / "scratch")
     for number, way in enumerate(WAYS[:-1]):
         way = {key: value for key, value in way.items() if key != "int8_layers"}
-        written, exported = tmp_path / f"{number}.gguf", tmp_path / f"{number}.onnx"
-        write_gguf(source, written, CompressSettings(runtime="llama.cpp", **way))
-        convert(source, exported, CompressSettings(**way), scratch=tmp_path / f"{number}.scratch")
-        ours, theirs = dict(GgufWeights(written).matrices()), dict(OnnxWeights(exported).matrices())
+        packed = made(tmp_path / "whole", tmp_path / f"{number}.onnx", **way)
+        ours = dict(GgufWeights(by(source, tmp_path / f"{number}.gguf", **way)).matrices())
+        theirs = dict(OnnxWeights(packed).matrices())
         assert theirs.keys() - ours.keys() <= {"lm_head"}  # one matrix, where it is the embedding
         for name, matrix in ours.items():
             # What level 0 means is rounded to sixteen bits in GGUF.

@@ -66,7 +66,7 @@ def score(data, tmp_path_factory):
         shutil.copytree(model, folder / "in" / "model")
         counted = Counted()
         context = Context(out=folder / "out", work=folder / "work", seed=7, progress=counted)
-        settings = ScoreSettings(engine=engine, latency_requests=4, threads=1)
+        settings = ScoreSettings(latency_requests=4, threads=1)
         ballast = b"x" * PARENT_BYTES
         figures = dict(Score().run({"model": folder / "in", "data": data}, settings, context))
         assert len(ballast) == PARENT_BYTES

@@ -69,7 +69,7 @@ def ran(tiny, tiny_onnx, tmp_path, monkeypatch) -> Callable[[int], RunResult]:
     (tmp_path / "data" / "task.json").write_text(json.dumps(TASK.describe()))
 
     def nodes(context: int) -> list[Node]:
-        score = ScoreSettings(engine="transformers", latency_requests=1, threads=1)
+        score = ScoreSettings(latency_requests=1, threads=1)
         scored = {"student": "score:student", "shipped": "score:student"}
         asked = {"source": "student", "answers": "score:student", "evaluate": "evaluate"}
         return [

@@ -400,7 +400,6 @@ def test_the_shipped_model_answers_the_regression_suite(project):
     nodes = graph(project, write_suite(project, "What about it?"))
     assert nodes["regression:answers"].inputs == {"model": "shipped", "data": "regression"}
     assert nodes["regression"].sources == {"suite": project / "regression.jsonl"}
-    assert nodes["regression:answers"].settings.engine == nodes["score:shipped"].settings.engine
     beside = {"regression": "regression", "regression_answers": "regression:answers"}
     assert beside.items() <= nodes["evaluate"].inputs.items()
     assert nodes["evaluate"].settings.gates["regression_failures"][0].max == 0
@@ -615,6 +614,20 @@ def test_a_bound_on_no_figure_is_refused_before_anything_runs(project):
         nodes_for(load(project, "compress.symmetric=false", f"compress.search={{candidates: {none}}}"))
     with pytest.raises(BadInput, match=r"compress\.search\.subject_to\.exact_match\.confidence"):
         load(project, "compress.search={subject_to: {exact_match: {max_drop: 0.02, confidence: 0.9}}}")
+
+
+@pytest.mark.parametrize(
+    "how", ["compress.runtime=llama.cpp", "compress.search={candidates: {runtime: [onnxruntime-genai, llama.cpp]}}"]
+)
+def test_a_runtime_that_is_not_there_or_cannot_run_the_student_is_refused(project, how, monkeypatch):
+    monkeypatch.setattr("slmops.engines.find_spec", lambda _: None)
+    with pytest.raises(BadInput, match=r"llama\.cpp is not installed") as error:
+        nodes_for(load(project, how))
+    assert "slmops[llamacpp]" in error.value.hint
+    monkeypatch.setattr("slmops.engines.find_spec", lambda name: name)
+    assert nodes_for(load(project, how))
+    with pytest.raises(BadInput, match="runs no student that marks"):
+        nodes_for(load(project, how, "student.head=tags"))
 
 
 def test_what_takes_several_processes_is_refused_in_a_run(project):

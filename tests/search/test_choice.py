@@ -124,6 +124,20 @@ def test_what_cannot_be_combined_is_not_tried() -> None:
     assert recovered["int4-rtn-b32-head8"].recover is None
 
 
+def test_every_runtime_has_what_its_format_has_room_for() -> None:
+    tried = Tried(runtime=["onnxruntime-genai", "llama.cpp"], algorithm=["gptq"], block_size=[32, 64], head=["int8"])
+    found = candidates(tried, CompressSettings())
+    own, theirs = (
+        ["int4-gptq-b32-head8", "int4-gptq-b64-head8", "int8", "fp32"],
+        ["int4-gptq-b32-head8", "int8", "fp32"],
+    )
+    assert [*found] == [*own, *(f"{name}-llama.cpp" for name in theirs)]
+    assert found["int8-llama.cpp"].runtime == "llama.cpp"
+    # Without a list, it is the one that the recipe ships on.
+    alone = candidates(Tried(precision=["int8"]), CompressSettings(runtime="llama.cpp"))
+    assert [*alone] == ["int8-llama.cpp"]
+
+
 def test_nothing_to_try_is_refused() -> None:
     tried = Tried(precision=["int4"], algorithm=["k_quant"])
     with pytest.raises(BadInput, match="nothing that is to be tried goes with the rest of compress"):

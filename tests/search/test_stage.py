@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from slmops.engines import engine_of
 from slmops.engines.onnx_file import describe
 from slmops.errors import SlmopsError
 from slmops.pipeline.history import History
@@ -39,6 +40,18 @@ def test_the_smallest_that_is_proven_ships(find: Find, home: Path) -> None:
     asked = {node: cached for node, cached in steps.items() if node.partition(":")[0] in ("convert", "screen", "score")}
     assert len(asked) >= 5
     assert all(asked.values())
+
+
+def test_another_runtime_ships_where_it_is_better(find: Find) -> None:
+    """Without padded vocabularies and graphs, a GGUF file of so small a model is the smaller one."""
+    pytest.importorskip("llama_cpp", reason="it is compiled, and installed apart")
+    tried = {"precision": ["int8"], "runtime": ["onnxruntime-genai", "llama.cpp"]}
+    result = find(400, minimise=["size"], candidates=tried, screen_rows=8)
+    found = front_of(result)
+    sizes = {one["name"]: one["weights_bytes"] for one in found["candidates"]}
+    assert sizes.keys() == {"int8", "int8-llama.cpp"}
+    assert found["ships"] == min(sizes, key=sizes.get)
+    assert engine_of(result.artifacts["shipped"].path / "model") == "llama.cpp"
 
 
 def test_too_few_rows_are_an_answer(find: Find) -> None:

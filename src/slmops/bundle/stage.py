@@ -17,7 +17,6 @@ from slmops.recipe.settings import FolderName, Settings
 class WriteBundleSettings(Settings):
     name: FolderName
     version: str
-    engine: str = Field(description="Name of the engine that runs the model.")
     recipe: dict[str, Any] = Field(description="The recipe as resolved; kept as lineage.")
 
 
@@ -35,9 +34,11 @@ class WriteBundle:
     ) -> Mapping[str, float | str]:
         from slmops.bundle.manifest import CARD
         from slmops.bundle.write import write_bundle
+        from slmops.engines import engine_of
         from slmops.pipeline.environment import environment
         from slmops.pipeline.files import bytes_below, content_digest
 
+        model = inputs["model"] / "model"
         lineage = {
             "recipe": settings.recipe,
             "seed": context.seed,
@@ -48,8 +49,8 @@ class WriteBundle:
             context.out,
             name=settings.name,
             version=settings.version,
-            engine=settings.engine,
-            model_folder=inputs["model"] / "model",
+            engine=engine_of(model),
+            model_folder=model,
             task=_read_json(inputs["data"] / "task.json"),
             lineage=lineage,
             evidence=_read_json(inputs["evaluate"] / "evidence.json"),

@@ -56,7 +56,11 @@ def compress(
     ] = None,
     tried: Annotated[
         list[str] | None,
-        typer.Option("--try", metavar="WHAT=VALUE,...", help="precision, algorithm, block_size, head. Repeatable."),
+        typer.Option(
+            "--try",
+            metavar="WHAT=VALUE,...",
+            help="runtime, precision, algorithm, block_size, head, int8_layers. Repeatable.",
+        ),
     ] = None,
     schema: Schema = None,
     label: Label = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from slmops.engines.base import Engine, EngineInfo, Finish, Sampling, Token
 from slmops.errors import BadInput
 from slmops.models.tag_files import is_tagger
 
-__all__ = ["ENGINES", "Engine", "EngineInfo", "Finish", "Sampling", "Token", "load_engine"]
+__all__ = ["ENGINES", "Engine", "EngineInfo", "Finish", "Sampling", "Token", "engine_of", "load_engine"]
 
 ENGINES = {
     "transformers": "slmops.engines.transformers:TransformersEngine",
@@ -18,6 +19,20 @@ ENGINES = {
     "llama.cpp": "slmops.engines.llamacpp:LlamaCppEngine",
 }
 """Name to `module:class`; the module is imported when the engine is first loaded."""
+
+_PACKAGES = {
+    "transformers": ("transformers", "pip install transformers"),
+    "onnxruntime-genai": ("onnxruntime_genai", "pip install onnxruntime-genai"),
+    "llama.cpp": ("llama_cpp", "pip install 'slmops[llamacpp]' (it is compiled, for minutes)"),
+}
+"""What an engine imports, and how it is installed."""
+
+FILES = {
+    "model.gguf": "llama.cpp",
+    "genai_config.json": "onnxruntime-genai",
+    "config.json": "transformers",
+}
+"""What tells whose model a folder holds; the first that is there counts."""
 
 BODIES = {
     "transformers": "slmops.engines.transformers:TransformersBody",
@@ -27,6 +42,30 @@ BODIES = {
 
 DEVICES = {"transformers": "slmops.models.device:fastest_device"}
 """What says where a runtime computes best; the onnxruntime of the lock knows processors alone."""
+
+
+def engine_of(folder: Path) -> str:
+    """The engine that the files of `folder` are for.
+
+    Raises:
+        BadInput: it holds no model.
+    """
+    for file, engine in FILES.items():
+        if (folder / file).is_file():
+            return engine
+    problem = "holds no model" if folder.is_dir() else "does not exist"
+    raise BadInput(f"{folder} {problem}", hint=f"a model has one of {', '.join(FILES)}")
+
+
+def check_installed(name: str) -> None:
+    """Refuse an engine whose package is not there, without loading it.
+
+    Raises:
+        BadInput: with the command that installs it.
+    """
+    package, install = _PACKAGES[name]
+    if find_spec(package) is None:
+        raise BadInput(f"the engine {name} is not installed", hint=install)
 
 
 def on_gpu(name: str) -> bool:

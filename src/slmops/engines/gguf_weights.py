@@ -66,13 +66,17 @@ class GgufWeights:
         bases = {key: self._told(f"rope.{key}") for key in ("freq_base", "freq_base_swa")}
         factors: list[str | None] = [name for name in self._tensors if name.startswith("rope_f")]
         size, scale = self._told("rope.dimension_count"), self._told("rope.scaling.attn_factor") or 1.0
-        positions = np.arange(min(_POSITIONS, self._told("context_length")), dtype=np.float32)[:, None]
+        whole = min(_POSITIONS, self._told("context_length"))
         tables = []
         for key, base in bases.items():
             for name in (factors or [None]) if base else ():
                 pace = base ** (-np.arange(0, size, 2, dtype=np.float32) / size)
                 if name:
                     pace = pace / self._values(name)
+                # Those of short texts are for texts as long as it was first trained on.
+                short = name == "rope_factors_short.weight"
+                length = self._told("rope.scaling.original_context_length") if short else whole
+                positions = np.arange(length, dtype=np.float32)[:, None]
                 tables.append((f"{key}, {name}", scale * np.exp(1j * positions * pace)))
         return tables
 

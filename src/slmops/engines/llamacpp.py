@@ -246,7 +246,8 @@ def _library() -> Any:
         import llama_cpp
     except ImportError as error:
         raise BadInput(
-            f"the engine llama.cpp cannot be imported: {error}", hint="pip install 'slmops[llamacpp]' (it is compiled)"
+            f"the engine llama.cpp cannot be imported: {error}",
+            hint="pip install 'slmops[llamacpp]' (it is compiled, for minutes)",
         ) from error
     llama_cpp.llama_log_set(_silent(llama_cpp), ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()

@@ -22,7 +22,6 @@ OPEN = frozenset({"generation", "summarisation", "conversation"})
 
 
 class ScoreSettings(Settings):
-    engine: str
     latency_requests: int
     threads: int
     answers: bool = True
@@ -38,18 +37,20 @@ class Score:
     """
 
     name: ClassVar[str] = "score"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: ScoreSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.engines import engine_of
         from slmops.evaluate.own_process import in_own_process
         from slmops.evaluate.probe import Job
 
         rows = inputs["data"] / "test.jsonl"
         task = json.loads((inputs["data"] / "task.json").read_text(encoding="utf-8"))
+        model = inputs["model"] / "model"
         job = Job(
-            engine=settings.engine,
-            model=str(inputs["model"] / "model"),
+            engine=engine_of(model),
+            model=str(model),
             task=task,
             rows=str(rows),
             latency_requests=settings.latency_requests,

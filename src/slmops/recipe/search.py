@@ -10,6 +10,7 @@ from slmops.recipe.settings import Settings
 
 Objective = Literal["latency", "size", "memory"]
 Algorithm = Literal["rtn", "k_quant", "gptq", "awq", "awq-gptq"]
+Runtime = Literal["onnxruntime-genai", "llama.cpp"]
 CONFIDENCE = 0.95
 
 
@@ -39,6 +40,9 @@ class Bound(Settings):
 class Tried(Settings):
     """What candidates are made of: every combination that means something."""
 
+    runtime: Annotated[list[Runtime], Field(min_length=1)] | None = Field(
+        None, description="What runs them; null: `compress.runtime` alone."
+    )
     precision: Annotated[list[Literal["int4", "int8", "fp32"]], Field(min_length=1)] = Field(
         ["int4", "int8", "fp32"], description="Of the weights."
     )

@@ -41,24 +41,24 @@ def candidates(tried: Tried, ships: CompressSettings) -> dict[str, CompressSetti
 
 def name_of(one: CompressSettings) -> str:
     """Short, and different for different candidates of a search: `int4-gptq-b32-head8`."""
-    if one.precision == "fp32":
-        return "fp32"
     parts: list[str] = [one.precision]
     if one.precision == "int4":
         parts += [one.algorithm, f"b{one.block_size}", f"head{one.head.removeprefix('int')}"]
         parts += [f"{one.int8_layers}x8"] if one.int8_layers else []
-    return "-".join([*parts, *(["recovered"] if one.recover else [])])
+    parts += ["recovered"] if one.recover else []
+    parts += [one.runtime] if one.runtime != CompressSettings().runtime else []
+    return "-".join(parts)
 
 
 def _combined(tried: Tried, ships: CompressSettings) -> Iterator[Mapping[str, Any]]:
     told = {name: getattr(ships, name) for name in ships.model_fields_set}
-    for precision in tried.precision:
+    for runtime, precision in product(tried.runtime or [ships.runtime], tried.precision):
         if precision == "fp32":
             # What it says of rounded weights has no meaning there.
-            yield {"precision": "fp32", "runtime": ships.runtime}
+            yield {"precision": "fp32", "runtime": runtime}
             continue
         varied = VARIED if precision == "int4" else ()
         recoveries = (None, ships.recover) if ships.recover else (None,)
         for *values, recover in product(*(getattr(tried, name) for name in varied), recoveries):
             chosen = dict(zip(varied, values, strict=True)) if varied else {"algorithm": "rtn", "int8_layers": 0}
-            yield {**told, "precision": precision, **chosen, "recover": recover}
+            yield {**told, "runtime": runtime, "precision": precision, **chosen, "recover": recover}

@@ -118,7 +118,7 @@ class Trial:
     def measured(self, chosen: Sequence[Candidate]) -> list[Candidate]:
         """The candidates `chosen`, with what their answers to all rows say beside those of the model itself."""
         score = self._score(REQUESTS, answers=True)
-        source = ScoreSettings(engine="transformers", latency_requests=1, threads=0)
+        source = ScoreSettings(latency_requests=1, threads=0)
         self._make(Node("score:student", Score, source, {"model": "model", "data": "rows"}))
         for one in chosen:
             model = {"model": f"convert:{one.name}", "data": "rows"}
@@ -161,7 +161,6 @@ class Trial:
     def _score(self, requests: int, *, answers: bool) -> ScoreSettings:
         device = self.settings.search.device
         return ScoreSettings(
-            engine=self.settings.ships.runtime,
             latency_requests=requests,
             threads=device.threads,
             answers=answers,

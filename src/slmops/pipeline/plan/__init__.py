@@ -39,7 +39,7 @@ def nodes_for(recipe: Recipe) -> list[Node]:
     card = CardSettings(name=name, version=version, recipe=shared)
     told = {"data": "data", "evaluate": "evaluate"} | ({"healed": "student:healed"} if recipe.student.heal else {})
     nodes.append(Node("card", Card, card, inputs=told))
-    bundle = WriteBundleSettings(name=name, version=version, engine=recipe.compress.runtime, recipe=shared)
+    bundle = WriteBundleSettings(name=name, version=version, recipe=shared)
     parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
     nodes += [Node("bundle", WriteBundle, bundle, inputs=parts), parity_node(recipe)]
     nodes.append(report_node(recipe, nodes))

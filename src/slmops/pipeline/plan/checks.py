@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
+from slmops.engines import check_installed
 from slmops.errors import BadInput
 from slmops.evaluate.cost import COSTS
 from slmops.evaluate.evidence import JUDGED
@@ -39,8 +40,21 @@ def check(recipe: Recipe) -> None:
     _check_objective(recipe)
     _check_gates(recipe)
     _check_search(recipe)
+    _check_runtime(recipe)
     if combine := routed_combination(recipe):
         _check_routes(recipe, combine)
+
+
+def _check_runtime(recipe: Recipe) -> None:
+    """Refuse a runtime that is not there, or that cannot run what the recipe trains."""
+    search = recipe.compress.search
+    if "llama.cpp" not in ((search and search.candidates.runtime) or [recipe.compress.runtime]):
+        return
+    if recipe.student.head == "tags":
+        raise BadInput(
+            "llama.cpp runs no student that marks (student.head: tags)", hint="leave compress.runtime as it is"
+        )
+    check_installed("llama.cpp")
 
 
 def _check_processes(recipe: Recipe) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from slmops.data.stage import PartRows, PartRowsSettings
+from slmops.engines import check_installed
 from slmops.errors import BadInput
 from slmops.pipeline.plan.names import fetched_node
 from slmops.pipeline.stage import Node
@@ -40,12 +41,14 @@ def compress_nodes(
         most: rows to take of each file, from its beginning.
 
     Raises:
-        BadInput: the model is not on this machine, or a bound is on a figure that the task does not have.
+        BadInput: the model or a runtime is not on this machine, or a bound is on a figure that the task does not have.
     """
     known = figure_names(task)
     for name in search.subject_to:
         if name not in known:
             raise BadInput(f"{name} is no figure of this task", hint=f"known: {', '.join(known)}")
+    for runtime in search.candidates.runtime or ():
+        check_installed(runtime)
     sources = {"rows": rows} | ({"calibration": calibration} if calibration else {})
     if isinstance(task, ExtractionTask):
         sources["schema"] = task.json_schema

@@ -36,32 +36,31 @@ def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
     """Each model measured on the test rows, and all of them compared."""
     settings = recipe.evaluate
     fitted = fitted_node(recipe)
-    pytorch = ScoreSettings(engine="transformers", latency_requests=settings.latency_requests, threads=settings.threads)
-    onnx = pytorch.model_copy(update={"engine": recipe.compress.runtime})
+    score = ScoreSettings(latency_requests=settings.latency_requests, threads=settings.threads)
     roles: Mapping[str, tuple[str, ScoreSettings]] = {
-        "teacher": (fitted, pytorch),
-        "teacher_same": ("teacher:same", onnx.model_copy(update={"answers": settings.quantised_teacher})),
-        "baseline": ("baseline", pytorch),
-        "student": ("student", pytorch),
-        "shipped": ("shipped", onnx),
+        "teacher": (fitted, score),
+        "teacher_same": ("teacher:same", score.model_copy(update={"answers": settings.quantised_teacher})),
+        "baseline": ("baseline", score),
+        "student": ("student", score),
+        "shipped": ("shipped", score),
     }
     nodes = [Node("score:floor", Floor, Settings(), inputs={"data": "data"})]
     if endpoint_of(recipe):
         roles = {role: roles[role] for role in ("baseline", "student", "shipped")}
     else:
         nodes.insert(0, shipped_node("teacher:same", _format_of_teacher(recipe), fitted))
-    for role, (model, score) in roles.items():
+    for role, (model, asked) in roles.items():
         if model in made or model == "teacher:same":
-            nodes.append(_score(role, model, score))
+            nodes.append(_score(role, model, asked))
     if settings.released:
+        read_manifest(settings.released, verify=False)  # refused now, if it is no bundle
         # Answering the test rows again, beside all others, makes it a comparison of the same rows on the same machine.
-        engine = read_manifest(settings.released, verify=False).engine
         nodes += [
             Node("released", OpenBundle, Settings(), {"data": "data"}, sources={"bundle": settings.released}),
-            _score("released", "released", onnx.model_copy(update={"engine": engine})),
+            _score("released", "released", score),
         ]
     scored = {node.id.partition(":")[2]: node.id for node in nodes if node.id.startswith("score:")}
-    suite, judge = _regression(recipe, onnx), _judge(recipe, scored)
+    suite, judge = _regression(recipe, score), _judge(recipe, scored)
     beside = {"regression": "regression", "regression_answers": "regression:answers"} if suite else {}
     beside |= {"judged": "judge"} if judge else {}
     metrics = load_metrics(settings.metrics, figure_names(recipe.task))
