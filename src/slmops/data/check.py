@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from slmops.data.dropped import CONTAMINATED, EXACT_DUPLICATE, TRAIN, dropped_row
+from slmops.data.dropped import CONTAMINATED, EXACT_DUPLICATE, POOL, TRAIN, dropped_row
 from slmops.data.formats import Placed
 from slmops.errors import BadInput
 from slmops.recipe.task import ClassificationTask, TaskSettings
@@ -99,7 +99,8 @@ class Screen:
     Texts are the same when they differ in case, spaces and Unicode form alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str = "data") -> None:
+        self._stage = stage
         self._first: dict[str, tuple[str, str | None]] = {}
         self.dropped: list[Row] = []
 
@@ -121,9 +122,11 @@ class Screen:
                 self._first[digest] = side, row["id"]
                 yield row
             else:
-                reason = EXACT_DUPLICATE if first in (side, TRAIN) else CONTAMINATED
+                reason = EXACT_DUPLICATE if first in (side, TRAIN, POOL) else CONTAMINATED
                 detail = "repeats an earlier row" if first == side else f"also in {first}"
-                self.dropped.append(dropped_row(row, side, reason, detail, like=like, similarity=1.0))
+                self.dropped.append(
+                    dropped_row(row, side, reason, detail, like=like, similarity=1.0, stage=self._stage)
+                )
 
 
 _ONE_CLASS_HINT = "a model that always gives one answer needs no training; add rows with other labels"

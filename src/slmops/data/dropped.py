@@ -8,8 +8,8 @@ EXACT_DUPLICATE = "exact duplicate"
 NEAR_DUPLICATE = "near duplicate"
 CONTAMINATED = "contaminated"
 
-TRAIN = "train"
-"""The side whose rows a row of the pool may only repeat, and not give away."""
+TRAIN, POOL = "train", "pool"
+"""The sides that are learned from: a row may repeat theirs, and gives nothing away."""
 
 
 def dropped_row(

@@ -14,11 +14,11 @@ _COMMON = 10
 class Overlap:
     """Finds the held-out text of which another text holds the greatest share of words, in runs of n words or more.
 
-    The rule of Lambert et al. 2024 (Tülu 3, section 3.2): a word of a held-out text is matched where a run of 8 words
-    around it stands in one text to train on, and half of the words matched is contamination. A share of the text, and
-    not one run alone as in Brown et al. 2020 (GPT-3, appendix C: 13 words), because messages on one topic do share
-    phrases. As there, a run that more than ten texts have tells nothing, here more than ten held-out ones. A text with
-    fewer than n words has no run; such a one is found by its likeness alone (`slmops.data.alike`).
+    As in Lambert et al. 2024 (Tülu 3, section 3.2) a word of a held-out text is matched where a run around it stands in
+    one text to train on, and half of the words matched is contamination. They take runs of 8 words; in messages of a
+    dozen words one phrase of the trade is as long, so the default here is the 13 of Brown et al. 2020 (GPT-3, appendix
+    C). As there, a run that more than ten texts have tells nothing, here more than ten held-out ones. A text with fewer
+    than n words has no run; such a one is found by its likeness alone (`slmops.data.alike`).
 
     Args:
         held: the held-out texts.

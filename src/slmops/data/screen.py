@@ -33,16 +33,15 @@ class Resemblance:
         sides = {self._place(row): name for name, kept in held.items() for row in kept}
         among, threshold = sorted(sides), self._settings.contaminated
         near = {} if threshold is None else self._alike.nearest(self._at(rows), among, threshold)
-        words = None
-        if self._settings.overlap is not None:
-            words = Overlap([self._asked[place] for place in among], self._settings.run_words)
+        share = self._settings.overlap
+        words = Overlap([self._asked[place] for place in among] if share is not None else [], self._settings.run_words)
         kept = []
         for row in rows:
             place = self._place(row)
             if match := near.get(place):
                 told = _likeness(sides[match.other], match)
                 self._drop(row, side, CONTAMINATED, told, match.other, match.similarity)
-            elif words and (found := words.most(self._asked[place])) and found.similarity >= self._settings.overlap:
+            elif share is not None and (found := words.most(self._asked[place])) and found.similarity >= share:
                 other = among[found.other]
                 told = f"holds {found.similarity:.0%} of the words of a row of {sides[other]}"
                 self._drop(row, side, CONTAMINATED, told, other, found.similarity)

@@ -84,15 +84,15 @@ class PrepareData:
         _write_json(context.out / "task.json", task.describe())
         counts = {"train": len(train), "validation": len(validation), "pool": len(pool), "test": len(test)}
         dropped = Counter(f"{row['side']}: {row['reason']}" for row in lost)
-        for reason, rows in dropped.items():
-            context.progress.note(f"dropped {rows:,} rows of {reason}")
+        for reason, count in dropped.items():
+            context.progress.note(f"dropped {count:,} rows of {reason}")
         balance = {
             "train": _balance(train, task),
             "validation": _balance(validation, task),
             "test": _balance(test, task),
         }
         _write_json(context.out / "data.json", {"rows": counts, "dropped": dropped, "labels": balance})
-        return {**{f"{side}_rows": rows for side, rows in counts.items()}, "dropped_rows": len(lost)}
+        return {**{f"{side}_rows": count for side, count in counts.items()}, "dropped_rows": len(lost)}
 
 
 def prepare_data_node(recipe: Recipe) -> Node:

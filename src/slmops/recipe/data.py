@@ -47,7 +47,7 @@ class ScreenSettings(Settings):
         description="Share of the words of a row of test or validation that stand in a row of train or pool, in runs "
         "of `run_words` or more, from which that row is dropped; null does not look.",
     )
-    run_words: int = Field(8, ge=3, description="Words of a run; held-out texts with fewer have no overlap.")
+    run_words: int = Field(13, ge=3, description="Words of a run; held-out texts with fewer have no overlap.")
     near_duplicates: Similarity | None = Field(
         0.9,
         description="Similarity to a row of train, or another of the pool, from which a row of the pool is dropped; "
