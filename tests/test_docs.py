@@ -17,6 +17,8 @@ from typer.core import TyperGroup
 
 from slmops.cli.main import app
 from slmops.recipe import parse_recipe
+from slmops.recipe.curating import Curate
+from slmops.recipe.data import ScreenSettings
 from slmops.recipe.keys import kind, models
 from slmops.recipe.objective import TextTerm
 from slmops.recipe.training import Optimisation, TrainSettings
@@ -169,6 +171,19 @@ def test_the_recipes_of_the_guide_to_distilling_are_valid(tmp_path: Path) -> Non
     section = DISTIL.read_text(encoding="utf-8").partition("## Which term")[2].partition("\n## ")[0]
     told = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)))
     assert set(told) == known
+
+
+def test_the_recipe_of_the_guide_to_curating_is_the_default(tmp_path: Path) -> None:
+    for path in ("train.jsonl", "test.jsonl"):
+        (tmp_path / path).touch()
+    (text,) = blocks(ROOT / "docs" / "guides" / "curate.md", "yaml")
+    given, files = yaml.safe_load(text), {"train": "train.jsonl", "test": "test.jsonl"}
+    plain = {"name": "a", "task": {"kind": "classification"}, "teachers": [{"model": "wheel:none"}]}
+    recipe = parse_recipe({**plain, **given, "data": {**given["data"], **files}}, folder=tmp_path)
+    default = parse_recipe({**plain, "data": files}, folder=tmp_path)
+    assert (recipe.data.screen, recipe.teach.curate) == (default.data.screen, default.teach.curate)
+    told = set(given["data"]["screen"]) | set(given["teach"]["curate"]) | {"agreement", "near_duplicates"}
+    assert told == {*ScreenSettings.model_fields, *Curate.model_fields}, "the guide shows every key"
 
 
 def test_the_term_of_the_guide_to_distilling_trains(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

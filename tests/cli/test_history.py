@@ -82,3 +82,10 @@ def test_store_commands(slmops, two_runs, tmp_path):
     assert "slmops store verify --drop" in found.stderr
     assert slmops("store", "verify", "--drop").stdout.startswith("dropped: ")
     assert json.loads(slmops("store", "verify", "--json").stdout) == {"damaged": {}, "dropped": False}
+
+
+def test_a_run_that_curated_nothing_has_no_data_card(slmops, two_runs):
+    done = slmops("data-card", two_runs[0])
+    assert done.returncode == 2
+    assert f"the run {two_runs[0]} has made no `curate`" in done.stderr
+    assert slmops("data-card", "nope").returncode == 2

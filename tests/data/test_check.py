@@ -110,13 +110,15 @@ def test_rows_seen_before_are_dropped_with_the_reason() -> None:
     assert [row["input"] for row in train] == ["new"]
     pool = screen.sift(rows("NEW", "Where is it?", "café", "cafe\u0301", "other"), "pool")
     assert [row["input"] for row in pool] == ["café", "other"]
-    assert [(row["side"], row["id"], row["reason"]) for row in screen.dropped] == [
-        ("train", "0", "also in test"),
-        ("train", "2", "repeats an earlier row"),
-        ("pool", "0", "also in train"),
-        ("pool", "1", "also in test"),
-        ("pool", "3", "repeats an earlier row"),
+    told = [(row["side"], row["id"], row["reason"], row["detail"], row["like"]) for row in screen.dropped]
+    assert told == [
+        ("train", "0", "contaminated", "also in test", "0"),
+        ("train", "2", "exact duplicate", "repeats an earlier row", "1"),
+        ("pool", "0", "exact duplicate", "also in train", "1"),
+        ("pool", "1", "contaminated", "also in test", "0"),
+        ("pool", "3", "exact duplicate", "repeats an earlier row", "2"),
     ]
+    assert {row["stage"] for row in screen.dropped} == {"data"}
 
 
 TEXTS = st.lists(st.text("abA ", max_size=3), max_size=20)

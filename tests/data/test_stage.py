@@ -71,7 +71,7 @@ def test_files_become_checked_rows(tmp_path: Path, data: dict[str, str]) -> None
     train, validation = read_jsonl(out / "train.jsonl"), read_jsonl(out / "validation.jsonl")
     assert sorted(row["id"] for row in train + validation) == sorted(f"train{i}" for i in range(20))
     assert all(set(row) == {"id", "input"} for row in read_jsonl(out / "pool.jsonl"))
-    assert [row["reason"] for row in read_jsonl(out / "dropped.jsonl")] == [
+    assert [row["detail"] for row in read_jsonl(out / "dropped.jsonl")] == [
         "repeats an earlier row",
         "repeats an earlier row",
         "also in test",
@@ -79,7 +79,7 @@ def test_files_become_checked_rows(tmp_path: Path, data: dict[str, str]) -> None
     ]
     summary = json.loads((out / "data.json").read_text())
     assert summary["rows"] == {"train": 17, "validation": 3, "pool": 10, "test": 6}
-    assert summary["dropped"] == {"pool: repeats an earlier row": 2, "pool: also in test": 1, "pool: also in train": 1}
+    assert summary["dropped"] == {"pool: exact duplicate": 3, "pool: contaminated": 1}
     assert summary["labels"]["test"] == {"other": 3, "status": 3}
     task = from_description(json.loads((out / "task.json").read_text()))
     assert task.parse('{"intent":"status"}') == {"intent": "status"}
@@ -94,6 +94,36 @@ def test_test_rows_never_reach_training(tmp_path: Path, data: dict[str, str]) ->
     ids = {row["id"] for side in ("train", "validation") for row in read_jsonl(out / f"{side}.jsonl")}
     assert not ids & {row["id"] for row in leaked}
     assert read_jsonl(out / "test.jsonl") == test
+
+
+def test_rows_like_those_of_test_and_validation_never_reach_training(tmp_path: Path, data: dict[str, str]) -> None:
+    long = "the parcel that I have been waiting for since last week has not come yet, and I need it"
+    rows = [{**row, "input": f"{'abcdefghijklmnopqrst'[i] * 9} {long}"} for i, row in enumerate(labelled("train", 20))]
+    write_jsonl(tmp_path / "train.jsonl", [*labelled("train", 20), {**rows[0], "id": "near"}])
+    write_jsonl(tmp_path / "test.jsonl", [*labelled("test", 6), {**rows[1], "id": "held"}])
+    pool = [{"id": f"pool{i}", "input": row["input"]} for i, row in enumerate(rows[2:5])]
+    write_jsonl(tmp_path / "pool.jsonl", [*pool, {"id": "other", "input": "something else"}])
+    out, _ = prepare(tmp_path, data=data)
+    assert [row["id"] for row in read_jsonl(out / "pool.jsonl")] == ["other"]
+    dropped = {row["id"]: (row["side"], row["reason"], row["like"]) for row in read_jsonl(out / "dropped.jsonl")}
+    assert dropped == {"near": ("train", "contaminated", "held")} | {
+        row["id"]: ("pool", "contaminated", "held") for row in pool
+    }
+    off = {"contaminated": None, "overlap": None, "near_duplicates": None}
+    out, metrics = prepare(tmp_path, "off", data={**data, "screen": off})
+    assert (metrics["pool_rows"], metrics["dropped_rows"]) == (4, 0)
+
+
+def test_training_rows_like_those_of_validation_are_dropped(tmp_path: Path, data: dict[str, str]) -> None:
+    rows = labelled("train", 20)
+    twins = [{**row, "id": f"twin{i}", "input": f"{row['input']}!"} for i, row in enumerate(rows)]
+    write_jsonl(tmp_path / "train.jsonl", [*rows, *twins])
+    out, metrics = prepare(tmp_path, data=data)
+    held = {row["input"].strip("!") for row in read_jsonl(out / "validation.jsonl")}
+    assert not held & {row["input"].strip("!") for row in read_jsonl(out / "train.jsonl")}
+    dropped = [row for row in read_jsonl(out / "dropped.jsonl") if row["side"] == "train"]
+    assert {row["detail"] for row in dropped} == {"like a row of validation: 100% of their shingles are the same"}
+    assert metrics["train_rows"] + metrics["validation_rows"] + len(dropped) == 40
 
 
 def test_the_same_files_and_seed_give_the_same_bytes(tmp_path: Path, data: dict[str, str]) -> None:
@@ -240,8 +270,8 @@ def test_regression_rows_never_reach_training(tmp_path: Path, data: dict[str, st
     kept = {row["input"] for side in ("train", "validation", "pool") for row in read_jsonl(out / f"{side}.jsonl")}
     assert not kept & {"train message 3", "pool message 4"}
     assert len(kept) == 19 + 9
-    reasons = [row["reason"] for row in read_jsonl(out / "dropped.jsonl")]
-    assert reasons.count("also in the regression suite") == 2
+    details = [row["detail"] for row in read_jsonl(out / "dropped.jsonl")]
+    assert details.count("also in the regression suite") == 2
 
 
 def test_only_regression_rows_that_training_would_see_make_the_data_anew(tmp_path: Path, data: dict[str, str]) -> None:

@@ -75,8 +75,14 @@ def test_a_budget_ends_a_run_with_exit_code_4_and_a_larger_one_goes_on(project, 
     assert sum(server.asked.values()) == 24
     assert made["metrics"]["teach"]["rows"] == 24
     assert made["metrics"]["teach"]["usd"] == pytest.approx(server.charged / 10**12)
-    answers = load_answers(Path(made["steps"]["teach"]["path"]))
+    answers = load_answers(Path(made["steps"]["curate"]["path"]))
     assert all(answer.text == knows(0, answer.input).text for answer in answers)
+    told = project.end(project.start("data-card", "last")).stdout
+    assert "learned" in told
+    card = json.loads(project.end(project.start("data-card", "--json")).stdout)
+    assert card["rows"]["learned"] == len(answers) == 24
+    assert (card["cost"]["requests"], card["cost"]["usd"]) == (24, pytest.approx(server.charged / 10**12))
+    assert "What the student learned from" in (Path(made["steps"]["report"]["path"]) / "report.html").read_text()
     report = (Path(made["steps"]["report"]["path"]) / "report.html").read_text()
     card = "".join(path.read_text() for path in Path(made["steps"]["card"]["path"]).glob("*.md"))
     assert "big-1" in card

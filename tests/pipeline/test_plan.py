@@ -29,6 +29,7 @@ NODES = [
     "teacher",
     "teacher:onnx",
     "teach",
+    "curate",
     "student:carved",
     "student",
     "shipped",
@@ -97,7 +98,8 @@ def test_each_node_reads_what_it_should(project):
     reads = {node.id: dict(node.inputs) for node in nodes_for(load(project))}
     assert reads["teacher"] == {"model": "base", "data": "data"}
     assert reads["teach"] == {"data": "data", "engine": "teacher:onnx", "model": "teacher"}
-    assert reads["student"] == {"student": "student:carved", "data": "data", "answers": "teach"}
+    assert reads["curate"] == {"data": "data", "answers": "teach"}
+    assert reads["student"] == {"student": "student:carved", "data": "data", "answers": "curate"}
     assert reads["shipped"] == {"model": "student"}
     # The baseline has never seen the teacher: only which layers and tokens are kept comes from there.
     assert reads["baseline:carved"] == {"model": "base", "like": "student:carved"}
@@ -138,7 +140,7 @@ def test_what_is_healed_stands_between_carved_and_taught(project):
     assert ids.index("student:text") < ids.index("teacher")
     assert reads["student:text"] == {"model": "base", "data": "data"}
     assert reads["student:healed"] == {"student": "student:carved", "teacher": "teacher", "data": "data"}
-    assert reads["student"] == {"student": "student:healed", "data": "data", "answers": "teach"}
+    assert reads["student"] == {"student": "student:healed", "data": "data", "answers": "curate"}
     # What the teacher learned must not reach the baseline: it is healed by the model that nobody taught.
     assert reads["baseline:healed"] == {"student": "baseline:carved", "teacher": "base", "data": "data"}
     assert reads["baseline"] == {"model": "baseline:healed", "data": "data"}
@@ -197,9 +199,9 @@ def test_a_student_of_another_model_has_a_base_of_its_own(project):
     assert (settings["student:base"].chat_template, settings["base"].chat_template) == ("plain", "chatml")
     assert (settings["student:carved"].layers, settings["student:carved"].vocabulary) == (None, "keep")
     assert reads["student:pair"] == {"teacher": "base", "student": "student:base"}
-    given = {"model": "student:base", "data": "data", "answers": "teach", "teacher": "teacher"}
+    given = {"model": "student:base", "data": "data", "answers": "curate", "teacher": "teacher"}
     assert reads["student:carved"] == given
-    assert reads["student"] == {"student": "student:carved", "data": "data", "answers": "teach", "teacher": "teacher"}
+    assert reads["student"] == {"student": "student:carved", "data": "data", "answers": "curate", "teacher": "teacher"}
     # The same start as the student's: what it shows beside the student is the teaching.
     assert reads["baseline:carved"] == {"model": "student:base", "like": "student:carved"}
     assert reads["teacher:onnx"] == {"model": "teacher"}
@@ -220,7 +222,7 @@ def test_a_change_of_the_students_model_teaches_nothing_anew(project):
     (project / "other" / "generation_config.json").write_text("{}")
     after = keys(recipe)
     assert {name for name in before if before[name] == after[name]} == {
-        *("data", "base", "teacher", "teacher:onnx", "teach", "teacher:same"),
+        *("data", "base", "teacher", "teacher:onnx", "teach", "curate", "teacher:same"),
         *("score:floor", "score:teacher", "score:teacher_same"),
     }
 
@@ -287,7 +289,7 @@ def test_what_ships_recovers_from_its_rounding_where_the_recipe_asks(project):
     assert "student:recovered" not in graph(project)
     nodes = graph(project, "compress.recover={epochs: 2}", "student.heal={}")
     recovered, shipped = nodes["student:recovered"], nodes["shipped"]
-    assert recovered.inputs == {"student": "student", "carved": "student:healed", "data": "data", "answers": "teach"}
+    assert recovered.inputs == {"student": "student", "carved": "student:healed", "data": "data", "answers": "curate"}
     assert recovered.settings.optimisation.epochs == 2
     assert shipped.inputs == {"model": "student:recovered"}
     # What it is rounded to is what it ships as, and how it got there is no matter to the export.
@@ -661,9 +663,36 @@ def test_a_second_teacher_answers_beside_the_first(project):
     answers = {"answers_1": "teach:1", "engine_1": "teacher:onnx", "answers_2": "teach:2", "engine_2": "teacher:onnx:2"}
     assert nodes["teach"].inputs == {"data": "data", **answers}
     # The student is cut from the first, and the tables compare with it.
-    assert nodes["student:carved"].inputs == {"model": "teacher", "data": "data", "answers": "teach"}
+    assert nodes["student:carved"].inputs == {"model": "teacher", "data": "data", "answers": "curate"}
     assert nodes["score:teacher"].inputs["model"] == "teacher"
     assert nodes["report"].inputs["teacher_2"] == "teacher:2"
+
+
+def test_what_is_learned_of_the_answers_is_decided_behind_the_teachers(project):
+    assert changed(project, "teach.curate.max_imbalance=5") & {*NODES[:6]} == {"curate"}
+    assert "teacher" in changed(project, "data.screen.near_duplicates=0.8"), "other rows, another teacher"
+    nodes = graph(project, SECOND, "teach.curate.agreement=0.8", "teach.combine={weights: {big: 2.5}}")
+    assert nodes["curate"].inputs == {
+        "data": "data",
+        "answers": "teach",
+        "answers_1": "teach:1",
+        "answers_2": "teach:2",
+    }
+    assert (nodes["curate"].settings.weights, nodes["curate"].settings.agreement) == ([1.0, 2.5], 0.8)
+    assert nodes["report"].inputs["curate"] == "curate"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("teach.curate.agreement=0.8", "is for several teachers that answer every row"),
+        ("teach.curate.near_duplicates=0.9", "teach.curate.near_duplicates: answers of this task are no free text"),
+        ("teach.curate={rebalance: downsample, max_imbalance: null}", "needs `max_imbalance`"),
+    ],
+)
+def test_checks_that_answers_of_this_recipe_cannot_have_are_refused(project, override, message):
+    with pytest.raises(BadInput, match=message):
+        nodes_for(load(project, override))
 
 
 def test_several_teachers_may_write_in_pytorch(project):
@@ -763,8 +792,8 @@ def test_an_endpoint_has_no_model_here_so_the_student_is_cut_from_its_own(projec
     assert made.keys() == ({*NODES} | {"student:base"}) - local
     reads = {name: dict(node.inputs) for name, node in made.items()}
     assert reads["teach"] == {"data": "data", "model": "student:base"}
-    assert reads["student:carved"] == {"model": "student:base", "data": "data", "answers": "teach"}
-    assert reads["student"] == {"student": "student:carved", "data": "data", "answers": "teach"}
+    assert reads["student:carved"] == {"model": "student:base", "data": "data", "answers": "curate"}
+    assert reads["student"] == {"student": "student:carved", "data": "data", "answers": "curate"}
     assert reads["baseline:carved"] == {"model": "student:base", "like": "student:carved"}
     assert reads["evaluate"] == {"data": "data"} | {
         role: f"score:{role}" for role in ("floor", "baseline", "student", "shipped")

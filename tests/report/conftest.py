@@ -307,13 +307,33 @@ def story(evidence, passing) -> Story:
         },
         data={
             "rows": {"train": 204, "validation": 36, "pool": 1600, "test": N_TEST},
-            "dropped": {"pool: also in test": 3, "pool: repeats an earlier row": 41},
+            "dropped": {"pool: contaminated": 3, "pool: exact duplicate": 41},
             "labels": {
                 "train": {label: 30 - 2 * i for i, label in enumerate(LABELS)},
                 "test": dict.fromkeys(LABELS, 31),
             },
         },
-        teaching={"rows": 1578, "dropped": {"not JSON: Expecting value at character 31": 22}},
+        curated={
+            "rows": {"train": 204, "validation": 36, "pool": 1600, "test": N_TEST, "learned": 1578},
+            "labels": {label: {"train": 30 - 2 * i, "answers": 150 - 5 * i} for i, label in enumerate(LABELS)},
+            "imbalance": 1.5,
+            "agreement": {"mean": 0.93, "unanimous": 0.81},
+            "cost": {"answer_tokens": 31_337, "requests": 1600, "bought_tokens": 212_000, "usd": 1.25},
+            "characters": {"p5": 18.0, "p50": 31.0, "p95": 77.0},
+            "dropped": [
+                {
+                    "stage": "teach",
+                    "side": "pool",
+                    "reason": "unparseable",
+                    "rows": 22,
+                    "examples": [
+                        {"id": "p9", "input": "Where is it?", "text": "Well,", "detail": "not JSON", "like": None}
+                    ],
+                },
+                {"stage": "data", "side": "pool", "reason": "contaminated", "rows": 3, "examples": []},
+            ],
+            "samples": [{"id": "p1", "input": "Where is order 4711?", "text": '{"intent":"order_late"}'}],
+        },
         carved={
             "layers": [*range(9), 27, 28, 29],
             "tokens": list(range(2903)),

@@ -18,8 +18,8 @@ from slmops.report.page import page
 
 EVIL = "<script>alert(1)</script>&\"'"
 CHAPTERS = (
-    "compare", "tradeoff", "parity", "failures", "regression", "judged", "calibration", "data", "training",
-    "compression", "cost", "method", "lineage", "reproduce",
+    "compare", "tradeoff", "parity", "failures", "regression", "judged", "calibration", "data", "curated",
+    "training", "compression", "cost", "method", "lineage", "reproduce",
 )  # fmt: skip
 
 
@@ -163,8 +163,11 @@ def test_it_tells_the_story_of_the_run(story):
         "1,578 answers of the teacher",
         "healed: in 20 min 34 s it learned on 200,064 tokens of text without answers",
         "from 2.03 to 1.10 nats per token, its perplexity from 88.1 to 30.9, where that of the uncut model is 17.2.",
-        "pool: repeats an earlier row",
-        "teacher’s answer: not JSON: Expecting value at character 31",
+        "contaminated",
+        "All teachers agree on 81.0 % of the answers",
+        "The largest class has 1.50 times the rows of the smallest",
+        "212,000 tokens in 1,600 requests, 1.25 USD",
+        "31.0 characters; nine of ten have 18.0 to 77.0",
         "Energy, estimated: processor time × 15 W per core",
         "Most frequent mistakes",
         "Lost: the teacher is right",
@@ -235,7 +238,20 @@ def poisoned(story: Any, text: str) -> Any:
         gates=[{**gate, "message": text, "state": "fail"} for gate in story.gates],
         recipe={**story.recipe, "instruction": text},
         data={"rows": {text: 1}, "dropped": {text: 2}, "labels": {"train": {text: 1}, "test": {}}},
-        teaching={"rows": 1, "dropped": {text: 1}},
+        curated={
+            **story.curated,
+            "labels": {text: {"train": 1, "answers": 1}},
+            "dropped": [
+                {
+                    "stage": text,
+                    "side": text,
+                    "reason": text,
+                    "rows": 1,
+                    "examples": [dict.fromkeys(("id", "input", "text", "detail", "like"), text)],
+                }
+            ],
+            "samples": [dict.fromkeys(("id", "input", "text"), text)],
+        },
         examples=[Group(text, 1, (example,))],
         front=story.front | {"figure": "f1", "candidates": [{**c, "name": text} for c in story.front["candidates"]]},
         manifest={**story.manifest, "files": {text: {"sha256": text, "size": 1}}},

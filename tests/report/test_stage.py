@@ -33,7 +33,7 @@ def inputs(story, evidence, verdicts, tmp_path) -> dict[str, Path]:
         "bundle": write(tmp_path / "bundle", manifest=story.manifest),
         "student_healed": write(tmp_path / "healed", heal=story.healed),
         "student": write(tmp_path / "student", history=story.histories["student"]),
-        "teach": write(tmp_path / "teach"),
+        "curate": write(tmp_path / "curate", card=story.curated),
         "parity": write(tmp_path / "parity", parity=story.parity | {"gates": None}, gates=story.parity["gates"]),
         "front": write(tmp_path / "front", front=story.front),
         "score_shipped": write(tmp_path / "score-shipped"),
@@ -41,7 +41,6 @@ def inputs(story, evidence, verdicts, tmp_path) -> dict[str, Path]:
         "score_teacher_same": write(tmp_path / "score-same"),
     }
     write_jsonl(made["data"] / "test.jsonl", ROWS)
-    write_jsonl(made["teach"] / "dropped.jsonl", [{"id": "p1", "text": "?", "reason": "no label"}])
     for role, answers in (("shipped", ["late", "refund", "late", "huh"]), ("teacher", ["late"] * 4)):
         texts = ({"id": row["id"], "text": text} for row, text in zip(ROWS, answers, strict=True))
         write_jsonl(made[f"score_{role}"] / "predictions.jsonl", texts)
@@ -60,7 +59,15 @@ def test_the_report_is_a_page_a_table_and_a_record(inputs, story, tmp_path):
     assert {path.name for path in run.out.iterdir()} == {"report.html", "report.json", "table.txt"}
     html = (run.out / "report.html").read_text()
     assert figures == {"bytes": len(html.encode()), "verdict": "Do not ship: time saving same engine misses its gate"}
-    for said in ("teacher’s answer: no label", "message 1", "huh", "int8 block 32", "Lost: the teacher is right"):
+    for said in (
+        "1,578 answers of the teacher and 204 labelled rows",
+        "212,000 tokens in 1,600 requests, 1.25 USD",
+        "unparseable",
+        "message 1",
+        "huh",
+        "int8 block 32",
+        "Lost: the teacher is right",
+    ):
         assert said in html
     assert "message 2" not in html, "a row that all answer rightly is no failure"
 
@@ -77,7 +84,7 @@ def test_the_record_holds_everything_for_machines(inputs, story, evidence, verdi
     assert record["data"] == story.data
     assert record["healed"] == story.healed
     assert record["parity"] == story.parity
-    assert record["teaching"] == {"rows": 1599, "dropped": {"no label": 1}}
+    assert record["curated"] == story.curated
     assert record["lineage"]["files"] == story.manifest["files"]
     assert record["lineage"]["inputs"] == story.manifest["lineage"]["inputs"]
     assert record["recipe"] == story.recipe
@@ -90,6 +97,7 @@ def test_what_a_run_does_not_have_is_left_out(inputs, story, tmp_path):
     Report().run(needed, ReportSettings(recipe=story.recipe), run)
     html = (run.out / "report.html").read_text()
     assert 'id="compression"' not in html
+    assert 'id="curated"' not in html
     assert "Lost:" not in html
     assert "healed" not in html
     assert 'id="parity"' not in html

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from slmops.data.dropped import CONTAMINATED, EXACT_DUPLICATE, POOL, TRAIN, dropped_row
 from slmops.data.formats import Placed
 from slmops.errors import BadInput
 from slmops.recipe.task import ClassificationTask, TaskSettings
@@ -63,7 +64,9 @@ def check_labels(train: Sequence[Row], test: Sequence[Row], task: Task) -> None:
         BadInput: no training rows, all of one label, or labels in test that training never saw.
     """
     if not train:
-        raise BadInput("no training row is left", hint="every one of them is also a test row; keep the two apart")
+        raise BadInput(
+            "no training row is left", hint="every one of them is a test row too, or like one; see data.screen"
+        )
     seen = Counter(task.label(row["output"]) for row in train)
     if unseen := Counter(task.label(row["output"]) for row in test).keys() - seen.keys():
         names = ", ".join(sorted(map(str, unseen)))
@@ -96,29 +99,34 @@ class Screen:
     Texts are the same when they differ in case, spaces and Unicode form alone.
     """
 
-    def __init__(self) -> None:
-        self._sides: dict[str, str] = {}
+    def __init__(self, stage: str = "data") -> None:
+        self._stage = stage
+        self._first: dict[str, tuple[str, str | None]] = {}
         self.dropped: list[Row] = []
 
     def remember(self, rows: Iterable[Row], side: str) -> None:
         """Take the rows of `side` as they are."""
-        self.remember_digests((text_digest(row["input"]) for row in rows), side)
+        for row in rows:
+            self._first.setdefault(text_digest(row["input"]), (side, row["id"]))
 
     def remember_digests(self, digests: Iterable[str], side: str) -> None:
         """Take the texts with these digests as those of `side`."""
         for digest in digests:
-            self._sides.setdefault(digest, side)
+            self._first.setdefault(digest, (side, None))
 
     def sift(self, rows: Iterable[Row], side: str) -> Iterator[Row]:
         """The rows of `side` whose text is new; the others are noted in `dropped` with the reason."""
         for row in rows:
-            first = self._sides.setdefault(digest := text_digest(row["input"]), "")
+            first, like = self._first.setdefault(digest := text_digest(row["input"]), ("", None))
             if not first:
-                self._sides[digest] = side
+                self._first[digest] = side, row["id"]
                 yield row
             else:
-                reason = f"also in {first}" if first != side else "repeats an earlier row"
-                self.dropped.append({"id": row["id"], "side": side, "reason": reason, "input": row["input"]})
+                reason = EXACT_DUPLICATE if first in (side, TRAIN, POOL) else CONTAMINATED
+                detail = "repeats an earlier row" if first == side else f"also in {first}"
+                self.dropped.append(
+                    dropped_row(row, side, reason, detail, like=like, similarity=1.0, stage=self._stage)
+                )
 
 
 _ONE_CLASS_HINT = "a model that always gives one answer needs no training; add rows with other labels"

@@ -14,13 +14,15 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from slmops.data.check import Screen, answered, check_labels, task_for, text_digest
+from slmops.data.dropped import TRAIN
 from slmops.data.formats import Placed
 from slmops.data.read import read_jsonl, read_rows, write_jsonl
 from slmops.data.regression import checked, read_regression
+from slmops.data.screen import Resemblance
 from slmops.data.split import split
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context, Node
-from slmops.recipe.data import SampleData, Split
+from slmops.recipe.data import SampleData, ScreenSettings, Split
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.task import ClassificationTask, ExtractionTask, TaskSettings
@@ -36,6 +38,7 @@ class PrepareDataSettings(Settings):
     output: str
     split: Split
     sample: SampleData | None
+    screen: ScreenSettings = Field(default_factory=ScreenSettings)
     held_out: list[str] = Field(
         [], description="Digests of texts of train or pool that stand in the regression suite: not to be trained on."
     )
@@ -49,8 +52,8 @@ class PrepareData:
     """
 
     name: ClassVar[str] = "data"
-    version: ClassVar[int] = 2
-    libraries: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 3
+    libraries: ClassVar[tuple[str, ...]] = ("scipy",)
 
     def run(
         self, inputs: Mapping[str, Path], settings: PrepareDataSettings, context: Context
@@ -63,26 +66,33 @@ class PrepareData:
         screen = Screen()
         screen.remember(test, "test")
         screen.remember_digests(settings.held_out, "the regression suite")
-        labelled = list(screen.sift(answered(train_rows, task), "train"))
-        check_labels(labelled, test, task)
-        train, validation = _parted(labelled, task, settings.split, context.seed)
-        write_jsonl(context.out / "train.jsonl", train)
-        write_jsonl(context.out / "validation.jsonl", validation)
-        write_jsonl(context.out / "test.jsonl", test)
-        pool = write_jsonl(context.out / "pool.jsonl", screen.sift((row for _, row in sides["pool"]), "pool"))
-        write_jsonl(context.out / "dropped.jsonl", screen.dropped)
+        labelled = list(screen.sift(answered(train_rows, task), TRAIN))
+        pool = list(screen.sift((row for _, row in sides["pool"]), "pool"))
+        with context.progress.task("compare rows", None, ""):
+            near = Resemblance([*test, *labelled, *pool], settings.screen, settings.task.kind)
+            labelled = near.uncontaminated(labelled, TRAIN, {"test": test})
+            check_labels(labelled, test, task)
+            train, validation = _parted(labelled, task, settings.split, context.seed)
+            train = near.uncontaminated(train, TRAIN, {"validation": validation})
+            check_labels(train, test, task)
+            pool = near.uncontaminated(pool, "pool", {"test": test, "validation": validation})
+            pool = near.single(pool, "pool", {TRAIN: train})
+        for side, rows in (("train", train), ("validation", validation), ("test", test), ("pool", pool)):
+            write_jsonl(context.out / f"{side}.jsonl", rows)
+        lost = [*screen.dropped, *near.dropped]
+        write_jsonl(context.out / "dropped.jsonl", lost)
         _write_json(context.out / "task.json", task.describe())
-        counts = {"train": len(train), "validation": len(validation), "pool": pool, "test": len(test)}
-        dropped = Counter(f"{row['side']}: {row['reason']}" for row in screen.dropped)
-        for reason, rows in dropped.items():
-            context.progress.note(f"dropped {rows} rows of {reason}")
+        counts = {"train": len(train), "validation": len(validation), "pool": len(pool), "test": len(test)}
+        dropped = Counter(f"{row['side']}: {row['reason']}" for row in lost)
+        for reason, count in dropped.items():
+            context.progress.note(f"dropped {count:,} rows of {reason}")
         balance = {
             "train": _balance(train, task),
             "validation": _balance(validation, task),
             "test": _balance(test, task),
         }
         _write_json(context.out / "data.json", {"rows": counts, "dropped": dropped, "labels": balance})
-        return {**{f"{side}_rows": rows for side, rows in counts.items()}, "dropped_rows": len(screen.dropped)}
+        return {**{f"{side}_rows": count for side, count in counts.items()}, "dropped_rows": len(lost)}
 
 
 def prepare_data_node(recipe: Recipe) -> Node:
@@ -108,6 +118,7 @@ def prepare_data_node(recipe: Recipe) -> Node:
         output=data.output,
         split=data.split,
         sample=data.sample,
+        screen=data.screen,
         held_out=_held_out(recipe, suite) if (suite := recipe.evaluate.regression) else [],
     )
     return Node("data", PrepareData, settings, sources=sources)

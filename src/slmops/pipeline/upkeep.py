@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from slmops.errors import BadInput
 from slmops.pipeline.files import bytes_below, bytes_freed_without, storage_errors
 from slmops.pipeline.history import History
 from slmops.pipeline.store import Damaged, Store
@@ -60,6 +61,25 @@ def collect(home: Path, *, keep_runs: int | None = None, dry_run: bool = False) 
                 shutil.rmtree(path)
             _forget_locks(store)
     return Freed(len(artifacts), len(works), freed)
+
+
+def artifact_of(home: Path, run: str, node: str) -> Path:
+    """The folder that a step of a run made.
+
+    Args:
+        run: its id, the beginning of one, or `last`.
+
+    Raises:
+        BadInput: there is no such run, it has not come to that step, or what the step made has been freed.
+    """
+    record = History(home).run(run)
+    keys = {step.node: step.key for step in record.steps if step.state == "done"}
+    if node not in keys:
+        raise BadInput(f"the run {record.id} has made no `{node}`", hint=f"slmops show {record.id}")
+    artifact = Store(home).find(keys[node])
+    if artifact is None:
+        raise BadInput(f"what `{node}` of the run {record.id} made is gone", hint="run the recipe again")
+    return artifact.path
 
 
 def usage(home: Path) -> Usage:

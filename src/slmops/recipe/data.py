@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,31 @@ class Split(Settings):
     stratify: bool = Field(True, description="Keep the label balance in both parts.")
 
 
+Similarity = Annotated[float, Field(ge=0.5, le=1)]
+"""Of two texts: the share of their shingles of five characters that both have; 1 is the same but for case and marks."""
+
+
+class ScreenSettings(Settings):
+    """Which rows are kept from training because of other rows. The same text again always is."""
+
+    contaminated: Similarity | None = Field(
+        0.85,
+        description="Similarity to a row of test or validation from which a row of train or pool is dropped; null "
+        "looks for the same text alone.",
+    )
+    overlap: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        0.5,
+        description="Share of the words of a row of test or validation that stand in a row of train or pool, in runs "
+        "of `run_words` or more, from which that row is dropped; null does not look.",
+    )
+    run_words: int = Field(13, ge=3, description="Words of a run; held-out texts with fewer have no overlap.")
+    near_duplicates: Similarity | None = Field(
+        0.9,
+        description="Similarity to a row of train, or another of the pool, from which a row of the pool is dropped; "
+        "null looks for the same text alone.",
+    )
+
+
 class DataSettings(Settings):
     """Where rows come from: files, or a sample; never both."""
 
@@ -40,6 +65,9 @@ class DataSettings(Settings):
     input: str = Field("input", description="Column with the text, in every file.")
     output: str = Field("output", description="Column with the answer, in `train` and `test`.")
     split: Split = Field(default_factory=Split, description="How the labelled rows are parted.")
+    screen: ScreenSettings = Field(
+        default_factory=ScreenSettings, description="Which rows are kept from training because of other rows."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:

@@ -87,6 +87,9 @@ class Recipe(Settings):
         # Where the teachers themselves are wrong, that is what is told.
         if teach.combine and "teachers" in info.data:
             teach.combine.check([teacher.name for teacher in info.data["teachers"]])
+        routed = teach.combine is not None and teach.combine.how == "routed"
+        if teach.curate.agreement is not None and (routed or len(info.data.get("teachers", (1, 2))) == 1):
+            raise ValueError("`curate.agreement` is for several teachers that answer every row, each its own way")
         return teach
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from slmops.recipe.curating import Curate
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Asking
 
@@ -93,6 +94,8 @@ class TeachSettings(Asking):
         default_factory=Budget,
         description="For a teacher behind an endpoint: what it may cost; without one there is no cap.",
     )
+
+    curate: Curate = Field(default_factory=Curate, description="Which of the answers are learned from.")
 
     combine: Combine | None = Field(
         None, description="How several teachers make one answer; null: weighted, and each counts 1."

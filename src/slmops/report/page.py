@@ -35,6 +35,7 @@ _CHAPTERS = {
     "judged": ("Judged answers", ("judged",)),
     "calibration": ("Confidence and abstention", ("calibrated",)),
     "data": ("Data", ("data",)),
+    "curated": ("What the student learned from", ("curated",)),
     "training": ("Training", ("curves", "carved")),
     "compression": ("Compression", ("front",)),
     "cost": ("Cost of running", ("cost",)),
@@ -199,6 +200,8 @@ def _made(story: Story) -> dict[str, Any]:
     threads = {model["threads"] for model in story.evidence["models"].values() if "threads" in model}
     return {
         "data": story.data,
+        "curated": story.curated,
+        "learned_balance": learned_balance((story.curated or {}).get("labels", {})),
         "balance": _balance((story.data or {}).get("labels", {})),
         "carved": story.carved,
         "taught_by": _taught_by(story.recipe),
@@ -226,6 +229,14 @@ def _balance(labels: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int, in
     most = max(train.values(), default=1) or 1
     known = sorted({*train, *test}, key=lambda label: (-train.get(label, 0), label))
     return [(label, train.get(label, 0), test.get(label, 0), train.get(label, 0) / most) for label in known]
+
+
+def learned_balance(labels: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int, int, float]]:
+    """Label, its labelled rows and its answers, and their sum against that of the most frequent label."""
+    most = max((sum(rows.values()) for rows in labels.values()), default=1) or 1
+    known = sorted(labels, key=lambda label: (-sum(labels[label].values()), label))
+    told = ((label, labels[label]["train"], labels[label]["answers"]) for label in known)
+    return [(label, train, answers, (train + answers) / most) for label, train, answers in told]
 
 
 def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -59,13 +58,13 @@ class Report:
 
     Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `parity`
     (`parity.json` and `gates.json`), `teacher`, further
-    ones by number (`teacher_2`), `student` and `baseline` (`history.json`), `teach` (what was dropped),
+    ones by number (`teacher_2`), `student` and `baseline` (`history.json`), `curate` (`card.json`),
     `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE` for every role whose
     answers are to be shown beside the others'.
     """
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     libraries: ClassVar[tuple[str, ...]] = ("jinja2",)
 
     def run(self, inputs: Mapping[str, Path], settings: ReportSettings, context: Context) -> Mapping[str, float | str]:
@@ -76,15 +75,15 @@ class Report:
         evidence, gates = _read(inputs["evaluate"] / "evidence.json"), _read(inputs["evaluate"] / "gates.json")
         others = [name for name in inputs if re.fullmatch(r"teacher_\d+", name)]
         trained = [name for name in ("teacher", *others, "student", "baseline") if name in inputs]
-        data, parity = _read(inputs["data"] / "data.json"), _parity(inputs)
+        parity = _parity(inputs)
         story = Story(
             name=settings.recipe["name"],
             evidence=evidence,
             gates=gates,
             table=table(evidence, gates, parity),
             recipe=settings.recipe,
-            data=data,
-            teaching=_teaching(inputs["teach"], data) if "teach" in inputs else None,
+            data=_read(inputs["data"] / "data.json"),
+            curated=_read(inputs["curate"] / "card.json") if "curate" in inputs else None,
             carved=_read(inputs["student_carved"] / "carve.json"),
             healed=_read(inputs["student_healed"] / "heal.json") if "student_healed" in inputs else None,
             histories={name.replace("_", " "): _read(inputs[name] / "history.json") for name in trained},
@@ -104,14 +103,6 @@ def _parity(inputs: Mapping[str, Path]) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = _read(inputs["parity"] / "parity.json")
     return found | {"gates": _read(inputs["parity"] / "gates.json")}
-
-
-def _teaching(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
-    """How many answers of the teacher were kept, and why the others were not."""
-    from slmops.data.read import read_jsonl
-
-    dropped = Counter(row["reason"] for row in read_jsonl(folder / "dropped.jsonl"))
-    return {"rows": data["rows"]["pool"] - dropped.total(), "dropped": dict(dropped.most_common())}
 
 
 def _examples(inputs: Mapping[str, Path], evidence: Mapping[str, Any]) -> list[Group]:

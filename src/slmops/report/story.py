@@ -25,7 +25,7 @@ class Story:
         table: the comparison as plain text.
         recipe: as resolved, without paths.
         data: `data.json`.
-        teaching: rows the teacher answered (`rows`) and reasons why others were dropped (`dropped`).
+        curated: the data card, `card.json`: what the student learned from, and what it did not.
         carved: `carve.json`.
         healed: `heal.json` of the student.
         histories: trained model to its `history.json`.
@@ -43,7 +43,7 @@ class Story:
     table: str = ""
     recipe: Mapping[str, Any] | None = None
     data: Mapping[str, Any] | None = None
-    teaching: Mapping[str, Any] | None = None
+    curated: Mapping[str, Any] | None = None
     carved: Mapping[str, Any] | None = None
     healed: Mapping[str, Any] | None = None
     histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Story:
         """`report.json`: the whole story as plain JSON data."""
         told = {
             "data": self.data,
-            "teaching": self.teaching,
+            "curated": self.curated,
             "carved": self.carved,
             "healed": self.healed,
             "histories": dict(self.histories) or None,

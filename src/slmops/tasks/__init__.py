@@ -15,12 +15,12 @@ from slmops.recipe.task import ClassificationTask, ExtractionTask, NliTask, Task
 from slmops.tasks import strict_json
 from slmops.tasks.base import Message, ParseFailure, Row, Task, metrics
 from slmops.tasks.classification import Classification
-from slmops.tasks.conversation import Conversation, conversation
+from slmops.tasks.conversation import Conversation, conversation, last_message
 from slmops.tasks.extraction import Extraction
 from slmops.tasks.maths import Maths
-from slmops.tasks.nli import Nli, premise_and_hypothesis
+from slmops.tasks.nli import Nli, hypothesis_of, premise_and_hypothesis
 from slmops.tasks.open_answer import Generation
-from slmops.tasks.qa import QuestionAnswering, question
+from slmops.tasks.qa import QuestionAnswering, question, question_of
 from slmops.tasks.summarisation import Summarisation
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Row",
     "Summarisation",
     "Task",
+    "asked_part",
     "figure_names",
     "from_description",
     "input_reader",
@@ -56,6 +57,12 @@ _INPUTS: Mapping[str, Callable[[Any], str | ParseFailure]] = {
     Nli.kind: premise_and_hypothesis,
     QuestionAnswering.kind: question,
     Conversation.kind: conversation,
+}
+
+_ASKED: Mapping[str, Callable[[str], str]] = {
+    Nli.kind: hypothesis_of,
+    QuestionAnswering.kind: question_of,
+    Conversation.kind: last_message,
 }
 
 _MAX_SCHEMA_BYTES = 1_000_000
@@ -91,6 +98,11 @@ def task_of(data: Path) -> Task:
 def input_reader(kind: str) -> Callable[[Any], str | ParseFailure]:
     """What makes the one text of an input out of what a row gives: a text, or the parts that some kinds know."""
     return _INPUTS.get(kind, plain_text)
+
+
+def asked_part(kind: str, text: str) -> str:
+    """Of an input that has parts the one that is asked: two questions on one context are not one question twice."""
+    return _ASKED[kind](text) if kind in _ASKED else text
 
 
 def plain_text(given: Any) -> str | ParseFailure:

@@ -31,8 +31,8 @@ class Conversation(Generation):
 
     def floor(self, train: Sequence[Row], texts: Sequence[str]) -> list[Any]:
         """The answer of the training row whose last message has the words most like those asked (TF-IDF)."""
-        asked = [{**row, "input": _last(row["input"])} for row in train]
-        return super().floor(asked, [_last(text) for text in texts])
+        asked = [{**row, "input": last_message(row["input"])} for row in train]
+        return super().floor(asked, [last_message(text) for text in texts])
 
 
 def conversation(given: Any) -> str | ParseFailure:
@@ -64,6 +64,7 @@ def _is_message(given: Any) -> bool:
     return known and isinstance(given["content"], str) and bool(given["content"].strip())
 
 
-def _last(text: str) -> str:
+def last_message(text: str) -> str:
+    """What is to be answered: the last of the messages that `text` holds, or any other text as it is."""
     held = turns(text)
     return text if held is None else held[-1]["content"]

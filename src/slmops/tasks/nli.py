@@ -27,5 +27,10 @@ def premise_and_hypothesis(given: Any) -> str | ParseFailure:
     return "\n".join(f"{name.capitalize()}: {given[name].strip()}" for name in names)
 
 
+def hypothesis_of(text: str) -> str:
+    """The hypothesis in a text of `premise_and_hypothesis`; any other text as it is."""
+    return text.rpartition("\nHypothesis: ")[2] if text.startswith("Premise: ") else text
+
+
 def _texts(values: Any) -> bool:
     return all(isinstance(value, str) and value.strip() for value in values)

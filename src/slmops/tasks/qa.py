@@ -65,6 +65,11 @@ def question(given: Any) -> str | ParseFailure:
     return f"Context: {given['context'].strip()}\nQuestion: {asked}" if "context" in given else asked
 
 
+def question_of(text: str) -> str:
+    """The question in a text of `question` that has a context; any other text as it is."""
+    return text.rpartition("\nQuestion: ")[2] if text.startswith("Context: ") else text
+
+
 def normalised(answer: str) -> str:
     """Lower case, without punctuation, articles and needless spaces."""
     return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())

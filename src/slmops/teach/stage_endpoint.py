@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from slmops.recipe.training import EndpointTeacher
 
 if TYPE_CHECKING:
     from slmops.endpoints.ledger import Ledger
+    from slmops.endpoints.money import Cost
     from slmops.progress import Progress
     from slmops.teach.endpoint import Pool
 
@@ -52,7 +54,7 @@ class TeachByEndpoint:
     """
 
     name: ClassVar[str] = "teach-endpoint"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
 
     def run(self, inputs: Mapping[str, Path], settings: EndpointAsking, context: Context) -> Mapping[str, float | str]:
@@ -80,9 +82,16 @@ class TeachByEndpoint:
         answers, dropped = parted(pool, records, set_aside, Tokenizer.load(inputs["model"] / "model"))
         save_answers(context.out, answers)
         write_jsonl(context.out / "dropped.jsonl", dropped)
+        told = cost_of(spent, priced=settings.teacher.price is not None)
+        (context.out / "cost.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
         tokens = sum(len(answer.tokens) for answer in answers)
         figures = {"rows": len(answers), "dropped": len(dropped), "answer_tokens": tokens}
         return {**figures, "usd": spent.usd, "bought_tokens": spent.tokens, "requests": spent.requests}
+
+
+def cost_of(spent: Cost, *, priced: bool) -> dict[str, Any]:
+    """What was bought, as plain JSON; `usd` is null where no price is known."""
+    return {"requests": spent.requests, "bought_tokens": spent.tokens, "usd": spent.usd if priced else None}
 
 
 def _bought(pool: Pool, ledger: Ledger, progress: Progress) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:

@@ -1,9 +1,10 @@
 """From a recipe to the graph of its run: the only place that knows which stage follows which.
 
-base ─ teacher ─ teacher:onnx ─ teach ─ student:carved ─ student ─ shipped ─┐
-  │       └──────────────┴────────┘                         │               ├─ score:* ─ evaluate ─ bundle ─ report
-  └─ baseline:carved ─ baseline ────────────────────────────┴───────────────┘
+base ─ teacher ─ teacher:onnx ─ teach ─ curate ─ student:carved ─ student ─ shipped ─┐
+  │       └──────────────┴────────┘                                  │               ├─ score:* ─ evaluate ─ …
+  └─ baseline:carved ─ baseline ─────────────────────────────────────┴───────────────┘
 
+`bundle` and `report` follow on `evaluate`; `curate` hands on what of the answers is learned from.
 Of several teachers the others have nodes of their own, numbered from 2 (`teacher:2`), each answers as `teach:N`, and
 `teach` makes one set of answers of all.
 A student of another model is carved from `student:base`, and so is its baseline.

@@ -41,6 +41,7 @@ def check(recipe: Recipe) -> None:
     _check_gates(recipe)
     _check_search(recipe)
     _check_runtime(recipe)
+    _check_curation(recipe)
     if combine := routed_combination(recipe):
         _check_routes(recipe, combine)
 
@@ -133,6 +134,19 @@ def _check_search(recipe: Recipe) -> None:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
             raise BadInput(f"compress.search.subject_to.{name} is no figure of this task", hint=hint)
+
+
+def _check_curation(recipe: Recipe) -> None:
+    """Refuse checks of answers that this task's answers do not have."""
+    task, curate = recipe.task, recipe.teach.curate
+    labelled = task.label if isinstance(task, ExtractionTask) else isinstance(task, ClassificationTask | NliTask)
+    if curate.rebalance != "none" and not labelled:
+        raise BadInput("teach.curate.rebalance: an answer of this task has no label", hint="leave it out")
+    if curate.near_duplicates is not None and isinstance(task, ExtractionTask | ClassificationTask | NliTask):
+        raise BadInput(
+            "teach.curate.near_duplicates: answers of this task are no free text, so many are the same",
+            hint="leave it out; data.screen.near_duplicates is for their inputs",
+        )
 
 
 def _check_routes(recipe: Recipe, combine: Combine) -> None:

@@ -67,11 +67,11 @@ def student_nodes(recipe: Recipe) -> list[Node]:
         head=head,
         max_cut_off=train.max_cut_off,
     )
-    cut = {"model": fitted, "data": "data", "answers": "teach"}
+    cut = {"model": fitted, "data": "data", "answers": "curate"}
     if has_other_tokens(recipe):
         cut |= {"model": base_node(recipe), "teacher": fitted}
     heal = recipe.student.heal
-    learns = {"student": "student:healed" if heal else "student:carved", "data": "data", "answers": "teach"}
+    learns = {"student": "student:healed" if heal else "student:carved", "data": "data", "answers": "curate"}
     if has_other_tokens(recipe) or head == "tags" or all_needs(objective) & (OF_TEACHER | SPANS):
         learns["teacher"] = fitted
     nodes = [Node("student:carved", CarveStudent, carve, inputs=cut)]

@@ -27,6 +27,7 @@ from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
 from slmops.recipe.training import Asking, Optimisation
 from slmops.teach.stage import CheckTeachers, CheckTeachersSettings, Join, Mix, MixSettings, Route, RouteSettings, Teach
+from slmops.teach.stage_curate import CurateAnswers, CurateSettings
 from slmops.teach.stage_endpoint import EndpointAsking, TeachByEndpoint
 from slmops.train.objectives.make import needs_of
 from slmops.train.stage import Fit, FitSettings
@@ -37,7 +38,7 @@ def teacher_nodes(recipe: Recipe) -> list[Node]:
     if endpoint := endpoint_of(recipe):
         asked = EndpointAsking(teacher=endpoint, budget=recipe.teach.budget)
         inputs = {"data": "data", "model": base_node(recipe)}
-        return [*student_base(recipe), Node("teach", TeachByEndpoint, asked, inputs=inputs)]
+        return [*student_base(recipe), Node("teach", TeachByEndpoint, asked, inputs=inputs), curate_node(recipe)]
     numbers = range(1, len(recipe.teachers) + 1)
     nodes = [
         fetched_node(nth_node("base", n), teacher.model, teacher.chat_template)
@@ -51,7 +52,15 @@ def teacher_nodes(recipe: Recipe) -> list[Node]:
     nodes += student_base(recipe)
     for n in numbers:
         nodes += _teacher(recipe, n)
-    return [*nodes, *_together(recipe)]
+    return [*nodes, *_together(recipe), curate_node(recipe)]
+
+
+def curate_node(recipe: Recipe) -> Node:
+    """What of the answers is learned from; where several teachers answer every row, how many say the same."""
+    weights = _weights(recipe) if len(recipe.teachers) > 1 and not routed_combination(recipe) else []
+    settings = CurateSettings(**recipe.teach.curate.model_dump(), screen=recipe.data.screen, weights=weights)
+    each = {f"answers_{n}": f"teach:{n}" for n in range(1, len(weights) + 1)}
+    return Node("curate", CurateAnswers, settings, inputs={"data": "data", "answers": "teach", **each})
 
 
 def _teacher(recipe: Recipe, n: int) -> list[Node]:
@@ -96,8 +105,12 @@ def _together(recipe: Recipe) -> list[Node]:
             inputs[f"rows_{n}"] = f"route:{n}"
     if routed_combination(recipe):
         return [Node("teach", Join, Settings(), inputs=inputs)]
-    given = recipe.teach.combine.weights if recipe.teach.combine else {}
-    weights = [given.get(teacher.name, 1.0) for teacher in recipe.teachers]
     asked = recipe.teach
-    mix = MixSettings(weights=weights, engine=asked.engine, batch=asked.batch, top_logits=asked.top_logits)
+    mix = MixSettings(weights=_weights(recipe), engine=asked.engine, batch=asked.batch, top_logits=asked.top_logits)
     return [Node("teach", Mix, mix, inputs=inputs)]
+
+
+def _weights(recipe: Recipe) -> list[float]:
+    """What each teacher counts, in the order of the recipe."""
+    given = recipe.teach.combine.weights if recipe.teach.combine else {}
+    return [given.get(teacher.name, 1.0) for teacher in recipe.teachers]
