@@ -1,0 +1,327 @@
+"""Rows, talks and solutions out of a teacher behind a real server, and out of a model here."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import re
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slmops.data.read import read_jsonl, write_jsonl
+from slmops.endpoints import retry
+from slmops.endpoints.ledger import Ledger
+from slmops.errors import BadInput, BudgetReached, SlmopsError
+from slmops.pipeline.keys import address
+from slmops.pipeline.stage import Context, Node
+from slmops.recipe.evaluate import Price
+from slmops.recipe.teaching import Budget
+from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.writing import Converse, Reason, Write
+from slmops.tasks import Classification, Conversation, Maths, ParseFailure, Task
+from slmops.tasks.conversation import turns
+from slmops.teach.paying import EndpointAsking
+from slmops.teach.stage_endpoint import TeachByEndpoint
+from slmops.teach.stage_write import (
+    ConverseRows,
+    ConverseSettings,
+    LocalAsking,
+    ReasonRows,
+    ReasonSettings,
+    WriteRows,
+    WriteSettings,
+)
+from tests.endpoints.teacher_server import PROMPT_TOKENS, READ, WORDS, WRITTEN, Act, TeacherServer
+
+SORT = Classification(("refund", "thanks"), None, 8)
+ROWS = {
+    "train": [("please refund order 1", "refund"), ("refund it now", "refund"), ("lovely lamp", "thanks")],
+    "validation": [("a validation text", "thanks")],
+    "test": [("a secret test text", "refund")],
+    "pool": [("a text of the pool", None)],
+}
+CHARGE = PROMPT_TOKENS * READ + WORDS * WRITTEN
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["pytest", "aiohttp"])
+
+
+def asking(url: str, budget: Budget | None = None, **teacher: Any) -> EndpointAsking:
+    given: dict[str, Any] = {"kind": "endpoint", "base_url": url, "model": "toy", "concurrency": 3, "retries": 2}
+    given |= {"price": Price(input_usd=2.0, output_usd=10.0)}
+    return EndpointAsking(teacher=EndpointTeacher(**given | teacher), budget=budget or Budget())
+
+
+def labelled(text: str) -> str | None:
+    """The label that a request asks texts of."""
+    found = re.search(r"label of each text of yours is(?: still)?: (\w+)", text)
+    return found[1] if found else None
+
+
+def writes(number: int, text: str) -> Act:
+    """Two new texts a request, between prose; and answers where it is asked for one."""
+    if "JSON array" not in text:
+        return Act(text="refund" if "refund" in text else "thanks")
+    items = [f"{labelled(text) or 'some'} text {number}.{i}" for i in range(2)]
+    return Act(text=f"Sure:\n```json\n{json.dumps(items)}\n```")
+
+
+class Home:
+    """Where stages run on artifacts of rows."""
+
+    def __init__(self, folder: Path, task: Task = SORT, rows: Any = ROWS) -> None:
+        self.folder, self.kept, self.runs = folder, folder / "kept", 0
+        self.data = folder / "data"
+        self.data.mkdir(parents=True, exist_ok=True)
+        for side, texts in rows.items():
+            made = [{"id": f"{side}-{i}", "input": text, "output": answer} for i, (text, answer) in enumerate(texts)]
+            if side == "pool":
+                made = [{"id": row["id"], "input": row["input"]} for row in made]
+            write_jsonl(self.data / f"{side}.jsonl", made)
+        write_jsonl(self.data / "dropped.jsonl", [])
+        (self.data / "task.json").write_text(json.dumps(task.describe()))
+        (self.data / "data.json").write_text(json.dumps({"rows": {side: len(r) for side, r in rows.items()}}))
+        self.said: list[str] = []
+
+    def run(self, stage: Any, settings: Any, inputs: dict[str, Path] | None = None) -> dict[str, Any]:
+        from slmops.console import Lines
+
+        self.runs += 1
+        self.out = self.folder / f"out-{self.runs}"
+        self.out.mkdir()
+        progress = Lines(self.said.append)
+        context = Context(out=self.out, work=self.folder / "work", kept=self.kept, seed=7, progress=progress)
+        return dict(stage().run({"data": self.data, **(inputs or {})}, settings, context))
+
+    def write(self, url: str, budget: Budget | None = None, **write: Any) -> dict[str, Any]:
+        return self.run(WriteRows, WriteSettings(write=Write(**write), endpoint=asking(url, budget)))
+
+    def rows(self, name: str = "written") -> list[dict[str, Any]]:
+        return read_jsonl(self.out / f"{name}.jsonl")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Home:
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE_S", 0.01)
+    return Home(tmp_path)
+
+
+def test_new_rows_stand_behind_the_pool_and_nothing_else_changes(home):
+    with TeacherServer(writes) as server:
+        figures = home.write(server.url, rows=5, texts=2, shots=2)
+    written = home.rows()
+    assert [row["id"] for row in home.rows("pool")] == ["pool-0", *(f"written-{n}" for n in range(1, 6))]
+    assert len({row["input"] for row in written}) == 5
+    assert (figures["written"], figures["missing"], figures["pool_rows"], figures["requests"]) == (5, 0, 6, 3)
+    assert figures["usd"] == pytest.approx(3 * CHARGE / 1e12)
+    assert json.loads((home.out / "data.json").read_text())["rows"]["pool"] == 6
+    for name in ("train.jsonl", "validation.jsonl", "test.jsonl", "task.json"):
+        assert (home.out / name).read_bytes() == (home.data / name).read_bytes()
+    asked = [body["messages"][-1]["content"] for body in server.requests]
+    assert all("secret" not in text and "validation" not in text for text in asked), "training rows alone are shown"
+    assert {body["temperature"] for body in server.requests} == {0.9}
+    assert any("ask toy: 12 requests at most" in line for line in home.said), "three a round, four rounds"
+
+
+def test_labels_get_the_rows_that_they_lack(home):
+    with TeacherServer(writes) as server:
+        home.write(server.url, rows=5, balance=True, texts=2)
+        assert Counter(row["wanted"] for row in home.rows()) == {"refund": 2, "thanks": 3}
+        assert all(row["input"].startswith(row["wanted"]) for row in home.rows())
+        home.write(server.url, per_label={"thanks": 4}, texts=2, by="paraphrase")
+        assert Counter(row["wanted"] for row in home.rows()) == {"thanks": 4}
+        with pytest.raises(BadInput, match=r"per_label\.thank: no training row has this label"):
+            home.write(server.url, per_label={"thank": 4})
+
+
+def test_texts_that_are_no_rows_are_dropped_with_the_reason(home):
+    good = iter(f"text {n}" for n in range(100))
+    bad = [
+        "A secret  TEST text", "a validation text", "lovely lamp", "a text of the pool", "Refund", "", "x" * 43, 7,
+    ]  # fmt: skip
+
+    def act(number: int, _text: str) -> Act:
+        texts = [next(good), *bad, next(good)] if number == 1 else [next(good), "text 0", next(good)]
+        return Act(text=json.dumps(texts))
+
+    with TeacherServer(act) as server:
+        figures = home.write(server.url, rows=4, texts=10)
+    assert [row["input"] for row in home.rows()] == ["text 0", "text 1", "text 2", "text 3"]
+    assert Counter(row["reason"] for row in home.rows("unwritten")) == {
+        "also in test": 1,
+        "also in validation": 1,
+        "also in train": 1,
+        "also in pool": 1,
+        "it is an answer, not a text": 1,
+        "it is empty": 1,
+        "longer than 42 bytes": 1,
+        "it must be a text": 1,
+        "repeats another written text": 1,
+    }
+    assert figures["dropped"] == 9
+
+
+def test_a_teacher_that_repeats_itself_ends_with_what_it_did(home):
+    with TeacherServer(lambda _n, _t: Act(text='["one text", "lovely lamp"]')) as server:
+        with pytest.raises(SlmopsError, match="wrote 1 of 6 rows in 3 rounds; dropped: .* repeats another") as error:
+            home.write(server.url, rows=6, texts=2, rounds=3)
+        assert server.asked.total() == 9, "three requests a round, and no more rounds than allowed"
+        assert "at_least" in (error.value.hint or "")
+        home.write(server.url, rows=6, texts=2, rounds=3, at_least=0.1)
+        assert server.asked.total() == 9, "what was bought is not bought again"
+    assert len(home.rows()) == 1
+
+
+def test_a_teacher_that_writes_no_lists_is_given_up_and_not_asked_again(home):
+    with TeacherServer(lambda _n, _t: Act(text="I cannot help with that.")) as server:
+        with pytest.raises(SlmopsError, match="none of the first 2[0-9] answers can be used"):
+            home.write(server.url, rows=100, texts=1)
+        bought = server.asked.total()
+        with pytest.raises(SlmopsError, match="none of the first"):
+            home.write(server.url, rows=100, texts=1)
+    assert server.asked.total() == bought < 30
+
+
+def test_a_request_that_fails_for_good_costs_its_texts_alone(home):
+    with TeacherServer(lambda n, t: Act("status", status=400) if n == 2 else writes(n, t)) as server:
+        figures = home.write(server.url, rows=6, texts=2)
+    assert figures["written"] == 6
+    assert server.asked.total() == 4
+
+
+def test_the_budget_is_one_for_writing_and_answering_and_the_same_run_goes_on(home, tiny_tokenizer):
+    tiny_tokenizer.save(home.folder / "base" / "model")
+    with TeacherServer(writes) as server:
+        with pytest.raises(BudgetReached, match=r"teach\.budget\.requests 2"):
+            home.write(server.url, Budget(requests=2), rows=8, texts=2)
+        assert server.asked.total() == 2
+        home.write(server.url, Budget(requests=4), rows=8, texts=2)
+        assert server.asked.total() == 4
+        inputs = {"data": home.out, "model": home.folder / "base"}
+        with pytest.raises(BudgetReached, match=r"requests 7 \(7 spent\)"):
+            home.run(TeachByEndpoint, asking(server.url, Budget(requests=7)), inputs)
+        assert server.asked.total() == 7
+        figures = home.run(TeachByEndpoint, asking(server.url, Budget(requests=13)), inputs)
+        assert (figures["requests"], server.asked.total()) == (13, 13)
+        # Answers to rows that were written before count when more are to be written.
+        with pytest.raises(BudgetReached, match=r"requests 13 \(13 spent\)"):
+            home.write(server.url, Budget(requests=13), rows=20, texts=2)
+    assert server.asked.total() == 13
+
+
+def test_a_text_for_a_label_that_is_answered_with_another_is_dropped(home, tiny_tokenizer):
+    tiny_tokenizer.save(home.folder / "base" / "model")
+
+    def act(number: int, text: str) -> Act:
+        if "JSON array" in text:
+            return Act(text='["a broken lamp", "my refund is late"]')
+        return Act(text="refund" if "refund" in text else "thanks")
+
+    with TeacherServer(act) as server:
+        home.write(server.url, per_label={"refund": 2}, texts=2)
+        figures = home.run(TeachByEndpoint, asking(server.url), {"data": home.out, "model": home.folder / "base"})
+    assert (figures["rows"], figures["dropped"]) == (2, 1)
+    assert home.rows("dropped")[0]["reason"] == "written for the label refund, answered with thanks"
+
+
+MANY = {**ROWS, "train": [(f"please refund order {n} of the many", "refund") for n in range(60)]}
+KILLED = {"rows": 120, "texts": 2, "rounds": 2, "at_least": 0.0}
+
+
+def write_in_process(folder: Path, url: str, usd: float) -> None:
+    with suppress(BudgetReached):
+        Home(folder, rows=MANY).write(url, Budget(usd=usd), **KILLED)
+
+
+def sent(server: TeacherServer) -> Counter[str]:
+    """How often each question was sent, by its key: questions may have the same messages."""
+    return Counter(headers["Idempotency-Key"] for headers in server.headers)
+
+
+def test_killed_at_random_nothing_is_bought_twice_and_the_rows_are_the_same(tmp_path):
+    rng = random.Random(3)
+
+    def act(_number: int, text: str) -> Act:
+        # What is written depends on the request alone, as the ledger has it.
+        return Act(text=json.dumps([f"{hash(text) % 10**9} {i}" for i in range(2)]))
+
+    with TeacherServer(act, delay_s=0.005) as server:
+        whole = Home(tmp_path / "whole", rows=MANY)
+        whole.write(server.url, **KILLED)
+        expected, bought = whole.rows(), len(server.asked)
+        server.asked.clear()
+        server.charged = 0
+        kills = 0
+        for attempt in range(12):
+            folder = tmp_path / f"killed-{attempt}"
+            folder.mkdir()
+            (folder / "kept").symlink_to(tmp_path / "kept")
+            (tmp_path / "kept").mkdir(exist_ok=True)
+            process = PROCESSES.Process(target=write_in_process, args=(folder, server.url, 5.0))
+            begun = server.asked.total()
+            process.start()
+            while process.is_alive() and server.asked.total() == begun:
+                time.sleep(0.001)
+            process.join(rng.uniform(0.01, 0.06))
+            kills += process.is_alive()
+            process.kill()
+            process.join()
+            time.sleep(0.02)
+        last = Home(tmp_path / "last", rows=MANY)
+        last.kept = tmp_path / "kept"
+        figures = last.write(server.url, **KILLED)
+    assert kills >= 3
+    assert last.rows() == expected
+    assert sent(server).keys() == bought.keys()
+    assert sum(times - 1 for times in sent(server).values()) <= kills * 3, "only what was in flight at a kill"
+    assert server.charged <= round(figures["usd"] * 10**12)
+    with closing(Ledger(tmp_path / "kept" / "endpoints.db", Budget())) as ledger:
+        assert len(ledger.answers.find(json.loads((last.out / "asked.json").read_text()))) == len(bought) >= 60
+
+
+def test_ids_are_new_whatever_the_pools_are(home):
+    write_jsonl(home.data / "pool.jsonl", [{"id": "written-1", "input": "a text of the pool"}])
+    with TeacherServer(writes) as server:
+        home.write(server.url, rows=2, texts=2)
+    ids = [row["id"] for row in home.rows("pool")]
+    assert len(ids) == len(set(ids)) == 3
+
+
+def test_what_is_spent_and_how_does_not_write_rows_anew():
+    def key(budget: Budget | None = None, write: Any = None, **changed: Any) -> str:
+        settings = WriteSettings(write=Write(**write or {"rows": 3}), endpoint=asking("http://a/v1", budget, **changed))
+        return address([Node("write", WriteRows, settings)], 7)[0].key
+
+    assert key() == key(Budget(usd=9.0)) == key(key_env="OTHER", concurrency=64, price=None, name="x")
+    assert len({key(), key(model="other"), key(write={"rows": 4}), key(write={"rows": 3, "by": "harder"})}) == 4
+    with pytest.raises(BadInput, match=r"\$NO_SUCH_KEY is not set"):
+        WriteSettings(write=Write(rows=1), endpoint=asking("http://a/v1", key_env="NO_SUCH_KEY")).check_surroundings()
+
+
+# A model on this machine.
+
+
+@pytest.fixture
+def local(tmp_path, tiny, tiny_onnx) -> Any:
+    """A home with the tiny model as the teacher, whose words follow from chance and the seed."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model").symlink_to(tiny_onnx)
+    return {"model": tmp_path / "model"}
+
+
+LOCAL = LocalAsking(engine="onnxruntime-genai", batch=3)
+
+
+def test_a_model_here_that_writes_no_list_is_told_after_its_rounds(home, local):
+    settings = WriteSettings(write=Write(rows=2, rounds=2, shots=1, max_tokens=16), local=LOCAL)
+    for name in ("train.jsonl",):
+        write_jsonl(home.data / name, [{"id": "t", "input": "hi", "output": "refund"}])
+    with pytest.raises((SlmopsError, BadInput)) as error:
+        home.run(WriteRows, settings, local)
+    assert re.search("wrote 0 of 2 rows|does not fit into a context", str(error.value))
