@@ -169,7 +169,7 @@ def test_texts_that_are_no_rows_are_dropped_with_the_reason(home):
 
 def test_a_teacher_that_repeats_itself_ends_with_what_it_did(home):
     with TeacherServer(lambda _n, _t: Act(text='["one text", "lovely lamp"]')) as server:
-        with pytest.raises(SlmopsError, match="wrote 1 of 6 rows in 3 rounds; dropped: .* repeats another") as error:
+        with pytest.raises(SlmopsError, match=r"wrote 1 of 6 rows in 3 rounds; dropped: .* repeats another") as error:
             home.write(server.url, rows=6, texts=2, rounds=3)
         assert server.asked.total() == 9, "three requests a round, and no more rounds than allowed"
         assert "at_least" in (error.value.hint or "")
@@ -180,7 +180,7 @@ def test_a_teacher_that_repeats_itself_ends_with_what_it_did(home):
 
 def test_a_teacher_that_writes_no_lists_is_given_up_and_not_asked_again(home):
     with TeacherServer(lambda _n, _t: Act(text="I cannot help with that.")) as server:
-        with pytest.raises(SlmopsError, match="none of the first 2[0-9] answers can be used"):
+        with pytest.raises(SlmopsError, match=r"none of the first 2\d answers can be used"):
             home.write(server.url, rows=100, texts=1)
         bought = server.asked.total()
         with pytest.raises(SlmopsError, match="none of the first"):
@@ -254,11 +254,11 @@ def test_killed_at_random_nothing_is_bought_twice_and_the_rows_are_the_same(tmp_
     with TeacherServer(act, delay_s=0.005) as server:
         whole = Home(tmp_path / "whole", rows=MANY)
         whole.write(server.url, **KILLED)
-        expected, bought = whole.rows(), len(server.asked)
-        server.asked.clear()
+        expected, bought = whole.rows(), sent(server)
+        server.headers.clear()
         server.charged = 0
         kills = 0
-        for attempt in range(12):
+        for attempt in range(8):
             folder = tmp_path / f"killed-{attempt}"
             folder.mkdir()
             (folder / "kept").symlink_to(tmp_path / "kept")
@@ -304,24 +304,207 @@ def test_what_is_spent_and_how_does_not_write_rows_anew():
         WriteSettings(write=Write(rows=1), endpoint=asking("http://a/v1", key_env="NO_SUCH_KEY")).check_surroundings()
 
 
+SUMS = {
+    "train": [("What is 2 + 3?", 5), ("What is 4 + 4?", 8), ("What is 10 / 4?", "so it is 2.5")],
+    "validation": [("What is 1 + 1?", 2), ("What is 9 + 9?", 18)],
+    "test": [("What is 7 + 7?", 14)],
+    "pool": [("What is 6 + 6?", None)],
+}
+MATHS = Maths("Be exact.", 40)
+
+
+def solves(number: int, text: str) -> Act:
+    """Right at once for one, at the third attempt for another, never for two."""
+    if "2 + 3" in text:
+        return Act(text="Two and three are five.\n#### 5.0")
+    if "10 / 4" in text:
+        return Act(text="Ten by four.\n#### 5/2" if number > 8 else "Ten by four.\n#### 3")
+    if "1 + 1" in text:
+        return Act(text="One and one.\n#### 2")
+    return Act(text="#### 8" if "4 + 4" in text else "Nine and n", finish="stop" if "4 + 4" in text else "length")
+
+
+def reason(url: str, budget: Budget | None = None, **given: Any) -> ReasonSettings:
+    return ReasonSettings(reason=Reason(**given), endpoint=asking(url, budget, concurrency=1))
+
+
+def test_solutions_that_end_in_the_known_answer_take_its_place(tmp_path):
+    home = Home(tmp_path, MATHS, SUMS)
+    with TeacherServer(solves) as server:
+        figures = home.run(ReasonRows, reason(server.url, attempts=3))
+        again = home.run(ReasonRows, reason(server.url, attempts=3))
+        assert server.asked.total() == 11, "five, then three that have none, twice; and nothing anew"
+    assert again == figures
+    assert [(row["id"], row["output"]) for row in home.rows("train")] == [
+        ("train-0", "Two and three are five.\n#### 5.0"),
+        ("train-2", "Ten by four.\n#### 5/2"),
+    ]
+    assert [row["output"] for row in home.rows("validation")] == ["One and one.\n#### 2", 18]
+    assert all(MATHS.check(row["output"]) is None for row in home.rows("train"))
+    assert (figures["solved"], figures["unsolved"], figures["solved_validation"]) == (2, 1, 1)
+    assert Counter(row["reason"] for row in home.rows("wrong")) == {
+        "without steps": 3,
+        "cut off at 40 tokens": 3,
+        "ends in another answer than the known one": 2,
+    }
+    for name in ("test.jsonl", "pool.jsonl", "task.json", "data.json"):
+        assert (home.out / name).read_bytes() == (home.data / name).read_bytes()
+    assert {body["max_tokens"] for body in server.requests} == {40}
+    assert all("Be exact." in body["messages"][-1]["content"] for body in server.requests)
+    assert any("ask toy: 15 requests at most" in line for line in home.said)
+
+
+def test_too_few_right_solutions_end_the_run(tmp_path):
+    home = Home(tmp_path, MATHS, SUMS)
+    with TeacherServer(solves) as server:
+        with pytest.raises(SlmopsError, match=r"solved 1 of 3 training rows in 1 attempts each; others: 1 "):
+            home.run(ReasonRows, reason(server.url, attempts=1, at_least=0.5))
+        with pytest.raises(BudgetReached, match="requests 6"):
+            home.run(ReasonRows, reason(server.url, Budget(requests=6), attempts=3))
+        assert server.asked.total() == 6
+
+
+TALKS = {
+    "train": [
+        ("my lamp is broken", "which one?"),
+        (json.dumps([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hello"}]), "hi"),
+    ],
+    "validation": [("v", "w")],
+    "test": [("t", "u")],
+    "pool": [("p", None)],
+}
+CHAT = Conversation("You help.", 20)
+PERSONAS = ["a hurried driver", "a patient gardener"]
+
+
+def talks(number: int, text: str) -> Act:
+    if "You play the user" not in text:
+        return Act(text=f"assistant says {number}")
+    return Act(text=f"User: {'driver' if 'driver' in text else 'gardener'} asks {number}")
+
+
+def talking(url: str, budget: Budget | None = None, **given: Any) -> ConverseSettings:
+    converse = Converse(**{"rows": 4, "personas": PERSONAS} | given)
+    return ConverseSettings(converse=converse, endpoint=asking(url, budget))
+
+
+def test_talks_go_to_and_fro_and_end_with_the_user(tmp_path):
+    home = Home(tmp_path, CHAT, TALKS)
+    with TeacherServer(talks) as server:
+        figures = home.run(ConverseRows, talking(server.url, turns=3))
+        assert home.run(ConverseRows, talking(server.url, turns=3)) == figures
+    assert (figures["written"], server.asked.total()) == (4, 16)
+    rows = home.rows("pool")
+    assert [row["id"] for row in rows[1:]] == [f"written-talk-{n}" for n in range(1, 5)]
+    held = [turns(row["input"]) for row in rows[1:]]
+    for talk, persona in zip(held, ["driver", "gardener"] * 2, strict=True):
+        own = [message for message in talk if message["role"] != "system"]
+        assert [message["role"] for message in own] == ["user", "assistant"] * 2 + ["user"]
+        assert own[0]["content"] in ("my lamp is broken", "hello")
+        assert all(message["content"].startswith(f"{persona} asks") for message in own[2::2])
+        assert not isinstance(CHAT.render(json.dumps(talk)), ParseFailure)
+    assert Counter(talk[-5]["content"] for talk in held) == {"my lamp is broken": 2, "hello": 2}
+    assistants = [body["messages"] for body in server.requests if len(body["messages"]) > 1]
+    assert {messages[0]["content"] for messages in assistants} == {"You help.", "Be kind."}
+    assert {body["max_tokens"] for body in server.requests} == {20, 128}
+
+
+def test_a_talk_in_which_nothing_is_said_is_dropped_with_the_reason(tmp_path):
+    def act(number: int, text: str) -> Act:
+        if "driver" in text:
+            return Act(text="my  LAMP is broken" if "lamp" in text else "hello", finish="stop")
+        return talks(number, text)
+
+    home = Home(tmp_path, CHAT, TALKS)
+    with TeacherServer(act) as server:
+        figures = home.run(ConverseRows, talking(server.url, turns=2, at_least=0.5))
+        assert (figures["written"], figures["dropped"]) == (2, 2)
+        assert {row["reason"] for row in home.rows("unwritten")} == {"the user repeats a message"}
+        with pytest.raises(SlmopsError, match=r"2 of 4 talks came to their end; others: 2 the user repeats"):
+            home.run(ConverseRows, talking(server.url, turns=2))
+    cut = TeacherServer(lambda _n, _t: Act(text="so", finish="length"))
+    with cut, pytest.raises(SlmopsError, match=r"0 of 4 talks .* 4 a message of the assistant was cut off"):
+        home.run(ConverseRows, talking(cut.url, turns=2))
+
+
 # A model on this machine.
 
-
-@pytest.fixture
-def local(tmp_path, tiny, tiny_onnx) -> Any:
-    """A home with the tiny model as the teacher, whose words follow from chance and the seed."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model").symlink_to(tiny_onnx)
-    return {"model": tmp_path / "model"}
+WRITE = Write(rows=2, texts=2, shots=1, max_tokens=40, temperature=0.1)
+ONE = {**ROWS, "train": [("refund it now", "refund")]}
+SUM = {**SUMS, "train": [("What is 2 + 3?", 5)], "validation": []}
+TALK = {**TALKS, "train": [("hello", "hi")]}
 
 
-LOCAL = LocalAsking(engine="onnxruntime-genai", batch=3)
+@pytest.fixture(scope="module")
+def writer(tiny_tokenizer, tmp_path_factory) -> dict[str, Path]:
+    """A small model that knows by heart what it is to say to four requests."""
+    import torch
+
+    from slmops.models.source import save_model
+    from slmops.teach import solve, write
+    from slmops.teach.converse import _Talk, play
+    from tests.families import make
+
+    row = {"id": "train-0", "input": "refund it now", "output": "refund"}
+    said = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+    pairs = [
+        (write.ask_for(SORT, WRITE, [row], None), '["a new text", "one more"]'),
+        (solve.ask_for(MATHS, {"input": "What is 2 + 3?"}), "Count on.\n#### 5"),
+        (CHAT.render(json.dumps(said[:1])), "hi"),
+        (play(_Talk(said, "a driver")), "and now?"),
+    ]
+    torch.manual_seed(0)
+    (end,) = tiny_tokenizer.end_ids
+    model = make("llama", vocab_size=tiny_tokenizer.size, eos_token_id=end, max_position_embeddings=2048)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(80):
+        worst = 0.0
+        for messages, answer in pairs:
+            prompt, written = tiny_tokenizer.prompt(messages), [*tiny_tokenizer.encode(answer), end]
+            labels = torch.tensor([[-100] * len(prompt) + written])
+            loss = model(input_ids=torch.tensor([[*prompt, *written]]), labels=labels).loss
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            worst = max(worst, loss.item())
+        if worst < 0.02:
+            break
+    assert worst < 0.05, "it must know what it says by heart"
+    folder = tmp_path_factory.mktemp("writer")
+    save_model(model, folder / "model")
+    tiny_tokenizer.save(folder / "model")
+    return {"model": folder}
 
 
-def test_a_model_here_that_writes_no_list_is_told_after_its_rounds(home, local):
-    settings = WriteSettings(write=Write(rows=2, rounds=2, shots=1, max_tokens=16), local=LOCAL)
-    for name in ("train.jsonl",):
-        write_jsonl(home.data / name, [{"id": "t", "input": "hi", "output": "refund"}])
-    with pytest.raises((SlmopsError, BadInput)) as error:
-        home.run(WriteRows, settings, local)
-    assert re.search("wrote 0 of 2 rows|does not fit into a context", str(error.value))
+LOCAL = LocalAsking(engine="transformers", batch=2)
+
+
+def test_a_model_here_writes_rows(tmp_path, writer):
+    home = Home(tmp_path, SORT, ONE)
+    figures = home.run(WriteRows, WriteSettings(write=WRITE, local=LOCAL), writer)
+    assert [row["input"] for row in home.rows()] == ["a new text", "one more"]
+    assert figures == {"written": 2, "missing": 0, "dropped": 0, "pool_rows": 3}
+    assert not (home.out / "asked.json").exists()
+
+
+def test_a_model_here_that_repeats_itself_ends_after_its_rounds(tmp_path, writer):
+    home = Home(tmp_path, SORT, ONE)
+    with pytest.raises(SlmopsError, match=r"wrote 2 of 4 rows in 4 rounds; dropped: \d+ repeats another written text"):
+        home.run(WriteRows, WriteSettings(write=WRITE.model_copy(update={"rows": 4}), local=LOCAL), writer)
+    replies = {path: path.stat().st_mtime_ns for path in (home.folder / "work" / "replies").iterdir()}
+    with pytest.raises(SlmopsError):
+        home.run(WriteRows, WriteSettings(write=WRITE.model_copy(update={"rows": 4}), local=LOCAL), writer)
+    after = {path: path.stat().st_mtime_ns for path in (home.folder / "work" / "replies").iterdir()}
+    assert replies == after, "what was written before a stop is not written again"
+    assert len(replies) > 1, "a request with the same messages is another draw"
+
+
+def test_a_model_here_solves_and_talks(tmp_path, writer):
+    home = Home(tmp_path / "sums", MATHS, SUM)
+    settings = ReasonSettings(reason=Reason(temperature=0.1), local=LOCAL)
+    assert home.run(ReasonRows, settings, writer)["solved"] == 1
+    assert home.rows("train")[0]["output"] == "Count on.\n#### 5"
+    home = Home(tmp_path / "talks", CHAT, TALK)
+    converse = Converse(rows=1, turns=2, personas=["a driver"], temperature=0.1)
+    assert home.run(ConverseRows, ConverseSettings(converse=converse, local=LOCAL), writer)["written"] == 1
+    assert [m["content"] for m in turns(home.rows()[0]["input"]) or []] == ["hello", "hi", "and now?"]
