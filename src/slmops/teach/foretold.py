@@ -51,7 +51,8 @@ def foretell_talks(
 ) -> Foretold:
     """Of `converse`; rows that are not known are among `unknown` as those that are."""
     asker = ForecastAsker(teacher, settings, find, longest=True)
-    return Foretold(asker.most, [], converse(asker, settings, task, sides["train"], sides, seed=seed).rows)
+    talks = converse(asker, settings, task, sides["train"], sides, seed=seed)
+    return Foretold(asker.most, [], talks.rows)
 
 
 def foretell_solutions(
