@@ -136,6 +136,8 @@ def test_labels_get_the_rows_that_they_lack(home):
         assert all(row["input"].startswith(row["wanted"]) for row in home.rows())
         home.write(server.url, per_label={"thanks": 4}, texts=2, by="paraphrase")
         assert Counter(row["wanted"] for row in home.rows()) == {"thanks": 4}
+        home.write(server.url, rows=6, texts=2, by="harder")
+        assert Counter(row["wanted"] for row in home.rows()) == {"refund": 4, "thanks": 2}, "as what they vary"
         with pytest.raises(BadInput, match=r"per_label\.thank: no training row has this label"):
             home.write(server.url, per_label={"thank": 4})
 
@@ -485,6 +487,23 @@ def test_a_model_here_writes_rows(tmp_path, writer):
     assert [row["input"] for row in home.rows()] == ["a new text", "one more"]
     assert figures == {"written": 2, "missing": 0, "dropped": 0, "pool_rows": 3}
     assert not (home.out / "asked.json").exists()
+
+
+def test_a_request_that_a_model_here_cannot_hold_says_what_to_do(tmp_path, tiny):
+    home = Home(tmp_path, SORT, ONE)
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "model").symlink_to(tiny.folder)
+    with pytest.raises(BadInput, match=r"teacher writes rows, round 1: .* does not fit into a context of 128") as error:
+        home.run(WriteRows, WriteSettings(write=WRITE, local=LOCAL), {"model": tmp_path / "short"})
+    assert "teach.write.shots" in (error.value.hint or "")
+
+
+def test_a_model_here_of_whose_first_replies_none_can_be_used_is_given_up(tmp_path, writer):
+    home = Home(tmp_path, SORT, MANY)
+    settings = WriteSettings(write=WRITE.model_copy(update={"rows": 400, "max_tokens": 4}), local=LOCAL)
+    with pytest.raises(SlmopsError, match=r"none of the first 2\d answers can be used"):
+        home.run(WriteRows, settings, writer)
+    assert len(list((home.folder / "work" / "replies").iterdir())) < 20
 
 
 def test_a_model_here_that_repeats_itself_ends_after_its_rounds(tmp_path, writer):

@@ -14,6 +14,7 @@ from slmops.endpoints.buying import Manner, Question, buy, none_usable
 from slmops.endpoints.client import Endpoint, key_of
 from slmops.endpoints.money import Cost, Tariff
 from slmops.engines.base import Engine, Sampling
+from slmops.errors import BadInput
 from slmops.progress import Progress, Silent
 from slmops.recipe.training import EndpointTeacher
 from slmops.recipe.writing import Draws
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 
 _MEND = "take another teacher for it, or leave it out of the recipe; nothing that was bought is bought again"
+
+
+_TOO_LONG = "show fewer rows (teach.write.shots), or take a teacher with a longer context"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,27 @@ class Asker(Protocol):
         """
 
 
+class _Patience:
+    """Gives a teacher up of whose first replies nothing can be made."""
+
+    def __init__(self) -> None:
+        self.any_usable = False
+        self._in_vain: dict[str, str] = {}
+
+    def judge(self, replies: Mapping[str, Said], useless: Useless) -> None:
+        """Take replies, by a key each.
+
+        Raises:
+            SlmopsError: nothing can be made of any so far, and these are as many as one that is bought may have.
+        """
+        for one, reply in replies.items():
+            reason = useless(reply)
+            self.any_usable |= reason is None
+            self._in_vain[one] = f"{reply.text[:120]!r}: {reason}"
+        if not self.any_usable and len(self._in_vain) >= Manner.unusable:
+            raise none_usable([*self._in_vain.values()], _MEND)
+
+
 @dataclass
 class LocalAsker:
     """A model on this machine.
@@ -77,17 +102,26 @@ class LocalAsker:
     batch: int
     work: Path
     progress: Progress = field(default_factory=Silent)
+    _patience: _Patience = field(default_factory=_Patience)
 
-    def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:  # noqa: ARG002
-        """See `Asker.ask`. It costs time alone, so it is never given up."""
+    def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:
+        """See `Asker.ask`.
+
+        Raises:
+            BadInput: a request does not fit into the model's context.
+        """
         prompts = [self.tokenizer.prompt(request.messages) for request in requests]
         found: list[Said | None] = [None] * len(requests)
         self.work.mkdir(parents=True, exist_ok=True)
         with self.progress.task(title, len(requests), "requests") as bar:
             for together in self._batches(requests, prompts):
-                first = requests[together[0]]
-                said = self._write([prompts[i] for i in together], first)
-                for i, one in zip(together, said, strict=True):
+                try:
+                    said = self._write([prompts[i] for i in together], requests[together[0]])
+                except BadInput as error:
+                    raise BadInput(f"{title}: {error}", hint=_TOO_LONG) from error
+                found_now = dict(zip(together, said, strict=True))
+                self._patience.judge({f"{title} {i}": one for i, one in found_now.items()}, useless)
+                for i, one in found_now.items():
                     found[i] = one
                 bar.advance(len(together))
         return found
@@ -157,8 +191,7 @@ class EndpointAsker:
     beside: Sequence[str] = ()
     progress: Progress = field(default_factory=Silent)
     keys: dict[str, None] = field(default_factory=dict)
-    _any_usable: bool = False
-    _in_vain: dict[str, str] = field(default_factory=dict)
+    _patience: _Patience = field(default_factory=_Patience)
 
     def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:
         """See `Asker.ask`."""
@@ -166,27 +199,14 @@ class EndpointAsker:
         self.keys |= dict.fromkeys(asked)
         self.ledger.count([*self.beside, *self.keys])
         known = self.ledger.answers.find(asked)
-        self._judge(known, useless)
+        self._patience.judge({one: said(record) for one, record in known.items()}, useless)
         open_ = {one: request for one, request in asked.items() if one not in known}
         if open_:
             self._buy(open_, title, useless)
             known = self.ledger.answers.find(asked)
-            self._judge(known, useless)
+            self._patience.judge({one: said(record) for one, record in known.items()}, useless)
         keys = [key_of_request(self.teacher, self.draws, request) for request in requests]
         return [said(known[one]) if one in known else None for one in keys]
-
-    def _judge(self, known: Mapping[str, Mapping[str, Any]], useless: Useless) -> None:
-        """Stop where what was bought before tells enough already.
-
-        Raises:
-            SlmopsError: nothing can be made of any reply so far.
-        """
-        for one, record in known.items():
-            reason = useless(said(record))
-            self._any_usable |= reason is None
-            self._in_vain[one] = f"{record['text'][:120]!r}: {reason}"
-        if not self._any_usable and len(self._in_vain) >= Manner.unusable:
-            raise none_usable([*self._in_vain.values()], _MEND)
 
     def _buy(self, open_: Mapping[str, Request], title: str, useless: Useless) -> None:
         teacher = self.teacher
@@ -210,7 +230,7 @@ class EndpointAsker:
                 self.ledger,
                 lambda record: useless(said(record)),
                 bar,
-                any_usable=self._any_usable,
+                any_usable=self._patience.any_usable,
             )
 
 

@@ -34,8 +34,8 @@ class Solved:
 def solve_rows(asker: Asker, settings: Reason, task: Task, rows: Sequence[Row]) -> Solved:
     """Draw solutions of each row until one is right, `attempts` at most: rejection sampling.
 
-    As in Zelikman et al. (2022), "STaR: Bootstrapping Reasoning With Reasoning", section 3.1, and Yuan et al. (2023),
-    "Scaling Relationship on Learning Mathematical Reasoning with Large Language Models", section 3.3, without hints.
+    As in Zelikman et al. (2022), "STaR: Bootstrapping Reasoning With Reasoning", section 3.1, without hints, and Yuan
+    et al. (2023), "Scaling Relationship on Learning Mathematical Reasoning with Large Language Models".
     """
     out = Solved()
     for attempt in range(settings.attempts):

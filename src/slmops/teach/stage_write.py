@@ -220,7 +220,7 @@ def _beside(data: Path, settings: EndpointAsking, expected: Foretold) -> list[st
     from slmops.tasks import task_of
     from slmops.teach.endpoint import Pool
 
-    rows = [*read_jsonl(data / "pool.jsonl"), *expected.rows]
+    rows = [*read_jsonl(data / "pool.jsonl"), *expected.rows, *expected.unknown]
     return [*Pool(settings.teacher, task_of(data), rows).keys, *asked_before(data)]
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,11 +32,13 @@ class Written:
         prefix: of the rows' ids.
         rows: `{"id", "input"}`, and where it was written for a label that as `wanted`.
         dropped: texts that are no rows, with the reason.
+        taken: rows by the label that has a number, else by None.
     """
 
     prefix: str
     rows: list[Row] = field(default_factory=list)
     dropped: list[Row] = field(default_factory=list)
+    taken: Counter[str | None] = field(default_factory=Counter)
 
 
 def wanted_rows(settings: Write, train: Sequence[Row], task: Task) -> dict[str | None, int]:
@@ -97,15 +99,17 @@ def write_rows(
         asked = [label for label, rows in missing.items() for _ in range(math.ceil(rows / settings.texts))]
         if not asked:
             break
+        shown = [seeds[label].show(settings.shots) for label in asked]
+        told = [_label_told(label, rows[0], task, settings) for label, rows in zip(asked, shown, strict=True)]
         requests = [
-            numbered.request(ask_for(task, settings, seeds[label].show(settings.shots), label), settings.max_tokens)
-            for label in asked
+            numbered.request(ask_for(task, settings, rows, label), settings.max_tokens)
+            for rows, label in zip(shown, told, strict=True)
         ]
         replies = asker.ask(requests, f"teacher writes rows, round {turn + 1}", lambda said: _useless(said, task))
-        for label, reply in zip(asked, replies, strict=True):
+        for label, wanted, reply in zip(asked, told, replies, strict=True):
             for text in _texts(reply, task, longest, label, out):
-                if missing[label]:
-                    missing[label] -= _took(text, label, screen, out)
+                if missing[label] and _took(text, label, wanted, screen, out):
+                    missing[label] -= 1
     return out
 
 
@@ -123,7 +127,7 @@ def check_enough(written: Written, settings: Write, wanted: Wanted) -> None:
     Raises:
         SlmopsError: says what became of the other texts.
     """
-    found = Counter(row.get("wanted") for row in written.rows)
+    found = written.taken
     for label, rows in wanted.items():
         if found[label] >= settings.at_least * rows:
             continue
@@ -180,23 +184,34 @@ def _for_label(label: str | None, settings: Write) -> list[str]:
     return [f"The right label of each text of yours is{how}: {label}"]
 
 
+def _label_told(label: str | None, source: Row, task: Task, settings: Write) -> str | None:
+    """The label that texts are asked for: that which has a number, else that of the row which they vary."""
+    return task.label(source["output"]) if label is None and settings.by != "new" else label
+
+
 class _Seeds:
-    """Training rows of a label, dealt out in an order of chance, all of them before one comes again."""
+    """Training rows of a label in an order of chance: each comes first once before one comes first again."""
 
     def __init__(self, train: Sequence[Row], task: Task, label: str | None, seed: int) -> None:
         self._rows = [row for row in train if label is None or task.label(row["output"]) == label]
-        self._random = random.Random(f"write:{seed}:{label}")  # noqa: S311
-        self._deck: list[Row] = []
+        self._first = _dealt(self._rows, f"write:{seed}:{label}:first")
+        self._others = _dealt(self._rows, f"write:{seed}:{label}:others")
 
     def show(self, count: int) -> list[Row]:
         """The next rows, no row twice."""
-        shown: list[Row] = []
+        shown = [next(self._first)]
         while len(shown) < min(count, len(self._rows)):
-            self._deck = self._deck or self._random.sample(self._rows, len(self._rows))
-            row = self._deck.pop()
+            row = next(self._others)
             if row not in shown:
                 shown.append(row)
         return shown
+
+
+def _dealt(rows: Sequence[Row], seed: str) -> Iterator[Row]:
+    """The rows, shuffled, again and again."""
+    rng = random.Random(seed)  # noqa: S311
+    while True:
+        yield from rng.sample(rows, len(rows))
 
 
 def _useless(reply: Said, task: Task) -> str | None:
@@ -226,7 +241,7 @@ def _texts(reply: Said | None, task: Task, longest: int, label: str | None, out:
     return texts
 
 
-def _took(text: str, label: str | None, screen: Screen, out: Written) -> bool:
+def _took(text: str, label: str | None, wanted: str | None, screen: Screen, out: Written) -> bool:
     """Take a text as a row unless it was there before."""
     row: Row = {"id": f"{out.prefix}-{len(out.rows) + 1}", "input": text}
     before = len(screen.dropped)
@@ -234,7 +249,8 @@ def _took(text: str, label: str | None, screen: Screen, out: Written) -> bool:
         reason = screen.dropped[before]["reason"]
         _drop(out, text, "repeats another written text" if reason == "repeats an earlier row" else reason, label)
         return False
-    out.rows.append(row if label is None else {**row, "wanted": label})
+    out.rows.append(row if wanted is None else {**row, "wanted": wanted})
+    out.taken[label] += 1
     return True
 
 
