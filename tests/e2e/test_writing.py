@@ -91,7 +91,9 @@ def test_a_run_without_a_pool_writes_one_and_a_kill_costs_nothing_twice(project)
     assert again["steps"]["write"]["cached"]
     write, teach = made["metrics"]["write"], made["metrics"]["teach"]
     assert write["written"] == write["pool_rows"] == 24
-    assert write["usd"] < teach["usd"] == pytest.approx(server.charged / 10**12), "the answers and what was written"
+    assert write["usd"] < teach["usd"] <= 0.5, "the answers and what was written"
+    # What was in flight at the kill counts in full.
+    assert server.charged <= round(teach["usd"] * 10**12)
     written = read_jsonl(Path(made["steps"]["write"]["path"]) / "written.jsonl")
     answers = {answer.id: answer for answer in load_answers(Path(made["steps"]["teach"]["path"]))}
     wrong = [row for row in written if knows(0, row["input"]).text != row["wanted"]]
@@ -102,3 +104,6 @@ def test_a_run_without_a_pool_writes_one_and_a_kill_costs_nothing_twice(project)
     assert teach["rows"] == 24 - len(wrong)
     report = json.loads((Path(made["steps"]["report"]["path"]) / "report.json").read_text())
     assert report["teaching"]["rows"] == teach["rows"]
+    told = "Of the 24 rows of the pool a teacher wrote 24."
+    assert told in (Path(made["steps"]["report"]["path"]) / "report.html").read_text()
+    assert told in (Path(made["steps"]["card"]["path"]) / "MODEL_CARD.md").read_text()

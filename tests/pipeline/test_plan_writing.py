@@ -62,7 +62,7 @@ def test_what_is_written_stands_before_the_answers_and_whoever_learns_reads_it(p
     assert dict(made["write"].inputs) == {"data": "data", "model": WRITER}
     assert dict(made[WRITER].inputs) == {"model": "base"}, "a fitted teacher has unlearned to write"
     read = {name: node.inputs.get("data") for name, node in made.items()}
-    assert {name for name, data in read.items() if data == "write"} == {"teach", "student:carved", "student"}
+    assert {name for name, data in read.items() if data == "write"} == {"teach", "student:carved", "student", "card"}
     assert read["teacher"] == read["baseline"] == read["score:student"] == read["evaluate"] == "data"
     assert made["report"].inputs["write"] == "write"
 
@@ -80,7 +80,13 @@ def test_solutions_are_what_a_teacher_is_fitted_to_and_the_baseline_has_none(pro
     made = graph(project("maths", "teach.reason={attempts: 2}", WRITE))
     assert (made["write"].inputs["data"], made["reason"].inputs["data"]) == ("data", "write")
     read = {name: node.inputs.get("data") for name, node in made.items()}
-    assert {n for n, data in read.items() if data == "reason"} == {"teacher", "teach", "student:carved", "student"}
+    assert {n for n, data in read.items() if data == "reason"} == {
+        "teacher",
+        "teach",
+        "student:carved",
+        "student",
+        "card",
+    }
     assert read["baseline"] == "data"
 
 

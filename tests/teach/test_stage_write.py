@@ -120,7 +120,8 @@ def test_new_rows_stand_behind_the_pool_and_nothing_else_changes(home):
     assert len({row["input"] for row in written}) == 5
     assert (figures["written"], figures["missing"], figures["pool_rows"], figures["requests"]) == (5, 0, 6, 3)
     assert figures["usd"] == pytest.approx(3 * CHARGE / 1e12)
-    assert json.loads((home.out / "data.json").read_text())["rows"]["pool"] == 6
+    counts = json.loads((home.out / "data.json").read_text())
+    assert (counts["rows"]["pool"], counts["written"]) == (6, 5)
     for name in ("train.jsonl", "validation.jsonl", "test.jsonl", "task.json"):
         assert (home.out / name).read_bytes() == (home.data / name).read_bytes()
     asked = [body["messages"][-1]["content"] for body in server.requests]
@@ -349,7 +350,9 @@ def test_solutions_that_end_in_the_known_answer_take_its_place(tmp_path):
         "cut off at 40 tokens": 3,
         "ends in another answer than the known one": 2,
     }
-    for name in ("test.jsonl", "pool.jsonl", "task.json", "data.json"):
+    counts = json.loads((home.out / "data.json").read_text())
+    assert (counts["rows"]["train"], counts["rows"]["pool"], counts["solved"]) == (2, 1, 2)
+    for name in ("test.jsonl", "pool.jsonl", "task.json"):
         assert (home.out / name).read_bytes() == (home.data / name).read_bytes()
     assert {body["max_tokens"] for body in server.requests} == {40}
     assert all("Be exact." in body["messages"][-1]["content"] for body in server.requests)

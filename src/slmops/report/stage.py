@@ -59,8 +59,8 @@ class Report:
 
     Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `parity`
     (`parity.json` and `gates.json`), `teacher`, further ones by number (`teacher_2`), `student` and `baseline`
-    (`history.json`), `teach` (what was dropped), `write`, `converse` and `reason` (`data.json` with the pool that was
-    answered), `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE` for every
+    (`history.json`), `teach` (what was dropped), `write`, `converse` and `reason` (`data.json` with what
+    they made), `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE` for every
     role whose answers are to be shown beside the others'.
     """
 
@@ -76,7 +76,7 @@ class Report:
         evidence, gates = _read(inputs["evaluate"] / "evidence.json"), _read(inputs["evaluate"] / "gates.json")
         others = [name for name in inputs if re.fullmatch(r"teacher_\d+", name)]
         trained = [name for name in ("teacher", *others, "student", "baseline") if name in inputs]
-        data, parity = _read(inputs["data"] / "data.json"), _parity(inputs)
+        data, parity = _rows(inputs), _parity(inputs)
         story = Story(
             name=settings.recipe["name"],
             evidence=evidence,
@@ -84,7 +84,7 @@ class Report:
             table=table(evidence, gates, parity),
             recipe=settings.recipe,
             data=data,
-            teaching=_teaching(inputs["teach"], _pool(inputs)) if "teach" in inputs else None,
+            teaching=_teaching(inputs["teach"], data) if "teach" in inputs else None,
             carved=_read(inputs["student_carved"] / "carve.json"),
             healed=_read(inputs["student_healed"] / "heal.json") if "student_healed" in inputs else None,
             histories={name.replace("_", " "): _read(inputs[name] / "history.json") for name in trained},
@@ -106,18 +106,19 @@ def _parity(inputs: Mapping[str, Path]) -> dict[str, Any] | None:
     return found | {"gates": _read(inputs["parity"] / "gates.json")}
 
 
-def _pool(inputs: Mapping[str, Path]) -> int:
-    """How many rows the teacher was to answer, those that it wrote included."""
+def _rows(inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """`data.json` of the rows that the student learned from, those that the teacher wrote included."""
     last = next(name for name in ("reason", "converse", "write", "data") if name in inputs)
-    return int(_read(inputs[last] / "data.json")["rows"]["pool"])
+    found: dict[str, Any] = _read(inputs[last] / "data.json")
+    return found
 
 
-def _teaching(folder: Path, pool: int) -> dict[str, Any]:
+def _teaching(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     """How many answers of the teacher were kept, and why the others were not."""
     from slmops.data.read import read_jsonl
 
     dropped = Counter(row["reason"] for row in read_jsonl(folder / "dropped.jsonl"))
-    return {"rows": pool - dropped.total(), "dropped": dict(dropped.most_common())}
+    return {"rows": data["rows"]["pool"] - dropped.total(), "dropped": dict(dropped.most_common())}
 
 
 def _examples(inputs: Mapping[str, Path], evidence: Mapping[str, Any]) -> list[Group]:

@@ -69,7 +69,8 @@ class ReasonSettings(Asked):
 class WriteRows:
     """`data` and, of a teacher that runs here, `model` → `data` with more rows in its pool.
 
-    Writes `written.jsonl` and `unwritten.jsonl` (what became no row, with the reason) beside the files of `data`.
+    `data.json` says how many were `written`. Writes `written.jsonl` and `unwritten.jsonl` (what became no row, with the
+    reason) beside the files of `data`.
     """
 
     name: ClassVar[str] = "write"
@@ -124,8 +125,8 @@ class ConverseRows:
 class ReasonRows:
     """`data` and, of a teacher that runs here, `model` → `data` whose labelled rows have solutions as their answers.
 
-    Training rows without a right one are left out; validation rows keep their bare answer then. Writes `wrong.jsonl`,
-    the solutions that were not taken, beside the files of `data`.
+    Training rows without a right one are left out; validation rows keep their bare answer then. `data.json` says how
+    many were `solved`. Writes `wrong.jsonl`, the solutions that were not taken, beside the files of `data`.
     """
 
     name: ClassVar[str] = "reason"
@@ -155,7 +156,8 @@ class ReasonRows:
 
         train = [with_solution(row) for row in sides["train"] if row["id"] in solved.solutions]
         validation = [with_solution(row) for row in sides["validation"]]
-        _copy(data, context.out, but=("train.jsonl", "validation.jsonl"))
+        _copy(data, context.out, but=("train.jsonl", "validation.jsonl", "data.json"))
+        _count(data, context.out, "train", len(train), solved=len(train))
         write_jsonl(context.out / "train.jsonl", train)
         write_jsonl(context.out / "validation.jsonl", validation)
         write_jsonl(context.out / "wrong.jsonl", solved.wrong)
@@ -238,9 +240,7 @@ def _with_pool(data: Path, out: Path, written: Written, asking: _Asking) -> Mapp
     rows = write_jsonl(out / "pool.jsonl", [*read_jsonl(data / "pool.jsonl"), *written.rows])
     write_jsonl(out / "written.jsonl", written.rows)
     write_jsonl(out / "unwritten.jsonl", written.dropped)
-    counts = json.loads((data / "data.json").read_text(encoding="utf-8"))
-    counts["rows"]["pool"] = rows
-    (out / "data.json").write_text(json.dumps(counts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _count(data, out, "pool", rows, written=len(written.rows))
     _keep_asked(data, out, asking)
     reasons = Counter(row["reason"] for row in written.dropped)
     return {
@@ -249,6 +249,15 @@ def _with_pool(data: Path, out: Path, written: Written, asking: _Asking) -> Mapp
         "pool_rows": rows,
         **asking.figures(),
     }
+
+
+def _count(data: Path, out: Path, side: str, rows: int, **made: int) -> None:
+    """Write `data.json` with the new number of rows of a side, and how many of them the teacher `made`."""
+    counts = json.loads((data / "data.json").read_text(encoding="utf-8"))
+    counts["rows"][side] = rows
+    for name, count in made.items():
+        counts[name] = counts.get(name, 0) + count
+    (out / "data.json").write_text(json.dumps(counts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _copy(data: Path, out: Path, but: Sequence[str]) -> None:

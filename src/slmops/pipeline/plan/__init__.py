@@ -20,6 +20,7 @@ from slmops.bundle.stage import WriteBundle, WriteBundleSettings
 from slmops.data.stage import prepare_data_node
 from slmops.pipeline.plan.checks import check
 from slmops.pipeline.plan.evaluation import evaluation_nodes, parity_node, report_node
+from slmops.pipeline.plan.names import rows_node
 from slmops.pipeline.plan.student import student_checks, student_nodes
 from slmops.pipeline.plan.teachers import teacher_nodes
 from slmops.pipeline.stage import Node
@@ -39,7 +40,9 @@ def nodes_for(recipe: Recipe) -> list[Node]:
     nodes += evaluation_nodes(recipe, {node.id for node in nodes})
     name, version, shared = recipe.bundle.name or recipe.name, recipe.bundle.version, recipe.shareable()
     card = CardSettings(name=name, version=version, recipe=shared)
-    told = {"data": "data", "evaluate": "evaluate"} | ({"healed": "student:healed"} if recipe.student.heal else {})
+    told = {"data": rows_node(recipe), "evaluate": "evaluate"} | (
+        {"healed": "student:healed"} if recipe.student.heal else {}
+    )
     nodes.append(Node("card", Card, card, inputs=told))
     bundle = WriteBundleSettings(name=name, version=version, engine=recipe.compress.runtime, recipe=shared)
     parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
