@@ -327,15 +327,15 @@ def solves(number: int, text: str) -> Act:
     return Act(text="#### 8" if "4 + 4" in text else "Nine and n", finish="stop" if "4 + 4" in text else "length")
 
 
-def reason(url: str, budget: Budget | None = None, **given: Any) -> ReasonSettings:
+def reasoned(url: str, budget: Budget | None = None, **given: Any) -> ReasonSettings:
     return ReasonSettings(reason=Reason(**given), endpoint=asking(url, budget, concurrency=1))
 
 
 def test_solutions_that_end_in_the_known_answer_take_its_place(tmp_path):
     home = Home(tmp_path, MATHS, SUMS)
     with TeacherServer(solves) as server:
-        figures = home.run(ReasonRows, reason(server.url, attempts=3))
-        again = home.run(ReasonRows, reason(server.url, attempts=3))
+        figures = home.run(ReasonRows, reasoned(server.url, attempts=3))
+        again = home.run(ReasonRows, reasoned(server.url, attempts=3))
         assert server.asked.total() == 11, "five, then three that have none, twice; and nothing anew"
     assert again == figures
     assert [(row["id"], row["output"]) for row in home.rows("train")] == [
@@ -359,13 +359,39 @@ def test_solutions_that_end_in_the_known_answer_take_its_place(tmp_path):
     assert any("ask toy: 15 requests at most" in line for line in home.said)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Two and three are five.\n#### 5", None),
+        ("Two and three are five. #### 5.00", None),
+        ("Two and three.\nThat is \\boxed{5}", None),
+        ("#### 5", "without steps"),
+        ("**\n#### 5", "without steps"),
+        ("5", "without steps"),
+        ("The answer is 5", "without steps"),
+        ("Two and three.\n#### five", "no number is in the answer"),
+        ("Two and three.\n#### 6", "ends in another answer than the known one"),
+        ("", "no number is in the answer"),
+    ],
+)
+def test_what_of_a_solution_is_looked_at(tmp_path, text, reason):
+    home = Home(tmp_path, MATHS, {**SUMS, "train": [("What is 2 + 3?", 5)], "validation": []})
+    with TeacherServer(lambda _n, _t: Act(text=text)) as server, suppress(SlmopsError):
+        home.run(ReasonRows, reasoned(server.url, attempts=1, at_least=0.0))
+    if reason is None:
+        assert home.rows("train")[0]["output"] == text
+    else:
+        with TeacherServer(lambda _n, _t: Act(text=text)) as server, pytest.raises(SlmopsError, match=reason):
+            home.run(ReasonRows, reasoned(server.url, attempts=1))
+
+
 def test_too_few_right_solutions_end_the_run(tmp_path):
     home = Home(tmp_path, MATHS, SUMS)
     with TeacherServer(solves) as server:
         with pytest.raises(SlmopsError, match=r"solved 1 of 3 training rows in 1 attempts each; others: 1 "):
-            home.run(ReasonRows, reason(server.url, attempts=1, at_least=0.5))
+            home.run(ReasonRows, reasoned(server.url, attempts=1, at_least=0.5))
         with pytest.raises(BudgetReached, match="requests 6"):
-            home.run(ReasonRows, reason(server.url, Budget(requests=6), attempts=3))
+            home.run(ReasonRows, reasoned(server.url, Budget(requests=6), attempts=3))
         assert server.asked.total() == 6
 
 

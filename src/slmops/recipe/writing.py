@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from slmops.recipe.settings import Settings, Share
+from slmops.recipe.settings import Settings
+
+AtLeast = Annotated[float, Field(ge=0, le=1)]
 
 
 class Draws(Settings):
@@ -38,7 +40,7 @@ class Write(Draws):
     rounds: int = Field(
         4, ge=1, description="How often is asked for what is still missing: it bounds what a teacher can cost."
     )
-    at_least: Share = Field(
+    at_least: AtLeast = Field(
         0.8, description="Share of the wanted rows, of each label that has a number, without which the run ends."
     )
     max_length: float = Field(
@@ -59,7 +61,7 @@ class Reason(Draws):
     """Solutions of the labelled rows, step by step, of which those are learned that end in the known answer."""
 
     attempts: int = Field(4, ge=1, description="Solutions of a row at most; the first right one is taken.")
-    at_least: Share = Field(0.5, description="Share of the training rows without which the run ends.")
+    at_least: AtLeast = Field(0.5, description="Share of the training rows without which the run ends.")
 
 
 class Converse(Draws):
@@ -70,5 +72,5 @@ class Converse(Draws):
         description="Who the user is, in a sentence each; talks take them in turn."
     )
     turns: int = Field(3, ge=2, le=32, description="Messages of the user in a talk, the opening and the last included.")
-    at_least: Share = Field(0.8, description="Share of the talks without which the run ends.")
+    at_least: AtLeast = Field(0.8, description="Share of the talks without which the run ends.")
     max_message_tokens: int = Field(128, ge=1, description="Tokens of a message that the teacher writes as the user.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ _ORDER = (
     "Solve this problem step by step, a step a line, and say in each what is computed and why. End with a line that "
     "has #### and the answer as a number, and nothing behind it."
 )
+
+_HOLDS_WORDS = re.compile(r"\w")
 
 
 @dataclass
@@ -86,8 +89,13 @@ def _fault(reply: Said, task: Task) -> str | None:
         return f"cut off at {task.max_answer_tokens} tokens"
     if isinstance(parsed := task.parse(reply.text), ParseFailure):
         return parsed.reason
-    *steps, _ = reply.text.strip().splitlines()
-    return None if any(map(str.strip, steps)) else "without steps"
+    return None if _HOLDS_WORDS.search(_before_the_answer(reply.text)) else "without steps"
+
+
+def _before_the_answer(text: str) -> str:
+    """What stands before the mark of the answer, or before the last line where there is no mark."""
+    lines = text.strip().splitlines()
+    return text.rpartition("####")[0] if "####" in text else "\n".join(lines[:-1])
 
 
 def _wrong(reply: Said, row: Row, task: Task) -> str | None:
