@@ -40,7 +40,7 @@ BAD = {
     "nli": "It rains.",
     "qa": {"context": "Berlin is in Germany."},
     "maths": "What is 2 + 3?\n#### 5",
-    "summarisation": {"text": "x"},
+    "summarisation": {"summary": "x"},
     "generation": "  ",
     "conversation": [{"role": "assistant", "content": "hi"}],
 }
@@ -56,6 +56,7 @@ def test_an_input_is_shown_as_it_is_to_be_written_and_read_back(kind):
     shown = WRITING[kind].show(text)
     assert shown == INPUTS[kind]
     assert text_of(json.loads(json.dumps(shown)), TASKS[kind]) == text
+    assert text_of({"text": shown, "label": "any"}, TASKS[kind]) == text, "as some teachers wrap it"
 
 
 @pytest.mark.parametrize("kind", KINDS)

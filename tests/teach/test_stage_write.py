@@ -479,10 +479,10 @@ def writer(tiny_tokenizer, tmp_path_factory) -> dict[str, Path]:
     row = {"id": "train-0", "input": "refund it now", "output": "refund"}
     said = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
     pairs = [
-        (write.ask_for(SORT, WRITE, [row], None), '["a new text", "one more"]'),
-        (solve.ask_for(MATHS, {"input": "What is 2 + 3?"}), "Count on.\n#### 5"),
-        (CHAT.render(json.dumps(said[:1])), "hi"),
-        (play(_Talk(said, "a driver")), "and now?"),
+        (write.ask_for(SORT, WRITE, [row], None), '["', 'a new text", "one more"]'),
+        (solve.ask_for(MATHS, {"input": "What is 2 + 3?"}), "", "Count on.\n#### 5"),
+        (CHAT.render(json.dumps(said[:1])), "", "hi"),
+        (play(_Talk(said, "a driver")), "", "and now?"),
     ]
     torch.manual_seed(0)
     (end,) = tiny_tokenizer.end_ids
@@ -490,8 +490,9 @@ def writer(tiny_tokenizer, tmp_path_factory) -> dict[str, Path]:
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(80):
         worst = 0.0
-        for messages, answer in pairs:
-            prompt, written = tiny_tokenizer.prompt(messages), [*tiny_tokenizer.encode(answer), end]
+        for messages, begun, answer in pairs:
+            prompt = [*tiny_tokenizer.prompt(messages), *tiny_tokenizer.encode(begun)]
+            written = [*tiny_tokenizer.encode(answer), end]
             labels = torch.tensor([[-100] * len(prompt) + written])
             loss = model(input_ids=torch.tensor([[*prompt, *written]]), labels=labels).loss
             loss.backward()

@@ -37,11 +37,14 @@ class Request:
 
     Attributes:
         draw: tells requests with the same messages apart, so that each is drawn for itself.
+        begun: what the reply begins with. A model here goes on from it, which keeps small ones to the form; an endpoint
+            cannot be made to.
     """
 
     messages: Sequence[Message]
     max_tokens: int
     draw: int = 0
+    begun: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ class LocalAsker:
         Raises:
             BadInput: a request does not fit into the model's context.
         """
-        prompts = [self.tokenizer.prompt(request.messages) for request in requests]
+        encode, prompt = self.tokenizer.encode, self.tokenizer.prompt
+        prompts = [[*prompt(request.messages), *encode(request.begun)] for request in requests]
         found: list[Said | None] = [None] * len(requests)
         self.work.mkdir(parents=True, exist_ok=True)
         with self.progress.task(title, len(requests), "requests") as bar:
@@ -119,7 +123,9 @@ class LocalAsker:
                     said = self._write([prompts[i] for i in together], requests[together[0]])
                 except BadInput as error:
                     raise BadInput(f"{title}: {error}", hint=_TOO_LONG) from error
-                found_now = dict(zip(together, said, strict=True))
+                found_now = {
+                    i: Said(requests[i].begun + one.text, one.whole) for i, one in zip(together, said, strict=True)
+                }
                 self._patience.judge({f"{title} {i}": one for i, one in found_now.items()}, useless)
                 for i, one in found_now.items():
                     found[i] = one
@@ -276,7 +282,7 @@ class Numbered:
     def __init__(self) -> None:
         self._seen: Counter[str] = Counter()
 
-    def request(self, messages: Sequence[Message], max_tokens: int) -> Request:
+    def request(self, messages: Sequence[Message], max_tokens: int, begun: str = "") -> Request:
         text = json.dumps(messages)
         self._seen[text] += 1
-        return Request(messages, max_tokens, self._seen[text] - 1)
+        return Request(messages, max_tokens, self._seen[text] - 1, begun)

@@ -139,9 +139,14 @@ def form_of(task: Task) -> str:
 
 
 def text_of(item: Any, task: Task) -> str | ParseFailure:
-    """The text that a member of a teacher's list stands for, or why it is none."""
+    """The text that a member of a teacher's list stands for, or why it is none.
+
+    Some teachers wrap it as `{"text": …}`, perhaps with a label of their own beside it, which is not read.
+    """
     kind = task.describe()["kind"]
     text = input_reader(kind)(item)
+    if isinstance(text, ParseFailure) and isinstance(item, dict) and "text" in item:
+        text = input_reader(kind)(item["text"])
     if isinstance(text, ParseFailure):
         return text
     if not text.strip():

@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,7 +102,7 @@ def write_rows(
         shown = [seeds[label].show(settings.shots) for label in asked]
         told = [_label_told(label, rows[0], task, settings) for label, rows in zip(asked, shown, strict=True)]
         requests = [
-            numbered.request(ask_for(task, settings, rows, label), settings.max_tokens)
+            numbered.request(ask_for(task, settings, rows, label), settings.max_tokens, _begun(task, rows[0]))
             for rows, label in zip(shown, told, strict=True)
         ]
         replies = asker.ask(requests, f"teacher writes rows, round {turn + 1}", lambda said: _useless(said, task))
@@ -148,7 +148,7 @@ def ask_for(task: Task, settings: Write, shown: Sequence[Row], label: str | None
     lines += filter(None, [kind.about, form_of(task)])
     if description["instruction"]:
         lines.append(f"Whoever answers them is told: {json.dumps(description['instruction'], ensure_ascii=False)}")
-    lines += ["", "Texts of the data set, as JSON:", *(_shown(row, task, kind.show(row["input"])) for row in shown), ""]
+    lines += ["", "Texts of the data set, as JSON:", *_shown(shown, task, kind.show), ""]
     lines += [_order(settings, kind.harder, kind.easier), *_for_label(label, settings)]
     lines.append(
         "Keep to the language and the style of those above. Repeat none of them, and let no two of yours be alike."
@@ -157,9 +157,19 @@ def ask_for(task: Task, settings: Write, shown: Sequence[Row], label: str | None
     return [{"role": "user", "content": "\n".join(lines)}]
 
 
-def _shown(row: Row, task: Task, value: Any) -> str:
-    text, label = json.dumps(value, ensure_ascii=False), task.label(row["output"])
-    return f"- {text}" if label is None else f"- {text} (label: {label})"
+def _begun(task: Task, row: Row) -> str:
+    """The array that is wanted, up to the first character of a member like this row."""
+    return "[" + json.dumps(WRITING[task.describe()["kind"]].show(row["input"]))[0]
+
+
+def _shown(rows: Sequence[Row], task: Task, show: Callable[[str], Any]) -> list[str]:
+    """Rows of several labels with these; others as the array that is wanted, since models write what they see."""
+    texts = [json.dumps(show(row["input"]), ensure_ascii=False) for row in rows]
+    labels = [task.label(row["output"]) for row in rows]
+    if len(set(labels)) > 1:
+        return [f"- {text} (label: {label})" for text, label in zip(texts, labels, strict=True)]
+    of = [] if labels[0] is None else [f"(label: {labels[0]})"]
+    return [*of, "[" + ",\n ".join(texts) + "]"]
 
 
 def _order(settings: Write, harder: str, easier: str) -> str:
