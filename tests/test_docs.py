@@ -186,6 +186,16 @@ def test_the_recipe_of_the_guide_to_curating_is_the_default(tmp_path: Path) -> N
     assert told == {*ScreenSettings.model_fields, *Curate.model_fields}, "the guide shows every key"
 
 
+def test_what_the_guide_to_distilling_lets_a_teacher_write_is_valid(tmp_path: Path) -> None:
+    for path in ("train.jsonl", "test.jsonl"):
+        (tmp_path / path).touch()
+    plain = {"name": "a", "task": {"kind": "classification"}, "data": {"train": "train.jsonl", "test": "test.jsonl"}}
+    for name in ("write", "converse", "reason"):
+        (text,) = distil_blocks("yaml", f"  {name}:")
+        given = {**plain, "teachers": [{"model": "wheel:none"}], **yaml.safe_load(text)}
+        assert getattr(parse_recipe(given, folder=tmp_path).teach, name)
+
+
 def test_the_term_of_the_guide_to_distilling_trains(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (program,) = distil_blocks("python", "needs = ")
     (tmp_path / "house").mkdir()

@@ -19,7 +19,8 @@ from slmops.recipe.evaluate import Price
 from slmops.recipe.teaching import Budget
 from slmops.recipe.training import EndpointTeacher
 from slmops.teach.answers import load_answers
-from slmops.teach.stage_endpoint import EndpointAsking, TeachByEndpoint
+from slmops.teach.paying import EndpointAsking
+from slmops.teach.stage_endpoint import TeachByEndpoint
 from tests.endpoints.teacher_server import Act, TeacherServer
 from tests.tiny_task import TASK
 

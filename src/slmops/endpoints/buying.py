@@ -24,6 +24,8 @@ _MORE_WHEN_BUSY = 3
 
 _SHOWN = 3
 
+MEND = "mend the request: teachers.N.system says what an answer must look like; no more is bought before that"
+
 
 @dataclass(frozen=True)
 class Question:
@@ -41,6 +43,7 @@ class Manner:
         sampling: members of every request beside model and messages.
         max_tokens: of an answer.
         unusable: questions after which it is given up when none of them came to an answer that can be used.
+        mend: what to do then.
     """
 
     sampling: Mapping[str, Any]
@@ -49,6 +52,7 @@ class Manner:
     retries: int
     timeout_s: float
     unusable: int = 20
+    mend: str = MEND
 
 
 Usable = Callable[[Mapping[str, Any]], str | None]
@@ -136,7 +140,7 @@ class _Buying:
         self._answered = self._given_up = 0
         self._unusable: list[str] = []
         minutes = ledger.budget.minutes
-        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+        self._end = None if minutes is None else ledger.opened + 60 * minutes
 
     async def work(self, questions: Iterator[Question]) -> None:
         """Ask one question after the other until there are none, or something stops all."""
@@ -246,7 +250,7 @@ class _Buying:
             return
         self._unusable.append(example)
         if len(self._unusable) >= self.manner.unusable:
-            raise none_usable(self._unusable)
+            raise none_usable(self._unusable, self.manner.mend)
 
     def _put_aside(self, question: Question, failure: Failure) -> None:
         self.set_aside[question.key] = self._said(failure)
@@ -277,10 +281,7 @@ class _Buying:
         return f"{self.client.endpoint.model} at {self.client.endpoint.host} {failure}"
 
 
-def none_usable(examples: Sequence[str]) -> SlmopsError:
+def none_usable(examples: Sequence[str], mend: str = MEND) -> SlmopsError:
     """Nothing of what was bought can be used; `examples` are texts with reasons."""
     shown = "\n".join(f"  {example}" for example in examples[:_SHOWN])
-    return SlmopsError(
-        f"none of the first {len(examples)} answers can be used; such as\n{shown}",
-        hint="mend the request: teachers.N.system says what an answer must look like; no more is bought before that",
-    )
+    return SlmopsError(f"none of the first {len(examples)} answers can be used; such as\n{shown}", hint=mend)

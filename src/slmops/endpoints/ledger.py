@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -36,6 +37,7 @@ class Ledger:
     Attributes:
         spent: settled costs, and the worst ones of requests whose end is not known.
         under_way: requests of this process that are not settled.
+        opened: when asking began, by `time.monotonic`.
     """
 
     def __init__(self, path: Path, budget: Budget) -> None:
@@ -43,6 +45,7 @@ class Ledger:
         self.answers = Answers(path)
         self.budget = budget
         self.under_way = 0
+        self.opened = time.monotonic()
         self.spent = Cost()
         self._spoiled: dict[str, int] = {}
         self._end_of_round: asyncio.Future[None] | None = None

@@ -30,7 +30,9 @@ class OnnxWeights:
     def __init__(self, folder: Path) -> None:
         import onnx
 
-        self._graph = onnx.load(folder / "model.onnx").graph
+        self._graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+        # The library's own reader refuses files with several hard links, and those of a store have such.
+        _read_outside(self._graph, folder)
         self._tensors = {tensor.name: tensor for tensor in self._graph.initializer}
         self._cast = {
             node.output[0]: node.input[0]
@@ -92,6 +94,25 @@ class OnnxWeights:
         import onnx
 
         return onnx.numpy_helper.to_array(tensor)
+
+
+def _read_outside(graph: onnx.GraphProto, folder: Path) -> None:
+    """Fill in the tensors whose bytes stand in a file beside the graph's.
+
+    Raises:
+        ValueError: that file is not in the folder itself.
+    """
+    for tensor in _all_tensors(graph):
+        if not tensor.external_data:
+            continue
+        told = {entry.key: entry.value for entry in tensor.external_data}
+        if Path(told["location"]).name != told["location"]:
+            raise ValueError(f"{tensor.name} stands outside of {folder}: {told['location']!r}")
+        with (folder / told["location"]).open("rb") as file:
+            file.seek(int(told.get("offset", 0)))
+            tensor.raw_data = file.read(int(told.get("length", -1)))
+        del tensor.external_data[:]
+        tensor.data_location = tensor.DEFAULT
 
 
 def _name(node: str) -> str:

@@ -99,7 +99,7 @@ def forecast(recipe: Recipe, *, home: Path = HOME) -> Forecast | None:
     from slmops.pipeline.plan.spending import forecast_of
 
     told = forecast_of(recipe, home)
-    if told is None or not told.questions:
+    if told is None or not told.most.requests:
         return None
     cached = any(step.cached for step in plan(recipe, home=home) if step.node == "teach")
     return None if cached else told

@@ -12,7 +12,7 @@ from slmops.recipe.compress import Compress
 from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
 from slmops.recipe.settings import FolderName, Settings
-from slmops.recipe.task import TaskSettings
+from slmops.recipe.task import ExtractionTask, TaskSettings
 from slmops.recipe.teaching import Budget, TeachSettings
 from slmops.recipe.training import Asking, EndpointTeacher, StudentSettings, Teacher, TrainSettings, TransformersTeacher
 
@@ -122,6 +122,21 @@ class Recipe(Settings):
                 "`student.head: tags` learns labels, and `train.objective` compares next tokens or layers: leave it "
                 "out, or set it to `kind: text`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _written_for_the_task(self) -> Recipe:
+        write, kind = self.teach.write, self.task.kind
+        if self.teach.reason and kind != "maths":
+            raise ValueError(
+                f"`teach.reason` is for `task.kind: maths`, whose answers hold their steps; {kind} has bare answers"
+            )
+        if self.teach.converse and kind != "conversation":
+            raise ValueError(f"`teach.converse` is for `task.kind: conversation`, and this is {kind}")
+        labelled = kind in ("classification", "nli") or (isinstance(self.task, ExtractionTask) and self.task.label)
+        if write and (write.per_label or write.balance) and not labelled:
+            name = "per_label" if write.per_label else "balance"
+            raise ValueError(f"`teach.write.{name}`: an answer of this task has no label; give `rows` alone")
         return self
 
     @model_validator(mode="after")

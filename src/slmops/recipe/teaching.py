@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from slmops.recipe.curating import Curate
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Asking
+from slmops.recipe.writing import Converse, Reason, Write
 
 LABEL = "label"
 """As `Combine.by`: rows are routed by what the first teacher answers, not by a field of theirs."""
@@ -79,12 +80,12 @@ class Combine(Settings):
 
 
 class Budget(Settings):
-    """What the answers of an endpoint to this pool may cost in all, in whichever runs they were bought."""
+    """What an endpoint may cost for this pool in all, what it writes included, in whichever runs that was bought."""
 
     usd: float | None = Field(None, gt=0, description="Money, at the teacher's `price`.")
     tokens: int | None = Field(None, ge=1, description="Tokens read and written.")
     requests: int | None = Field(None, ge=1, description="Requests sent, those that failed included.")
-    minutes: float | None = Field(None, gt=0, description="Time of asking, of one run.")
+    minutes: float | None = Field(None, gt=0, description="Time of asking, of one step of a run.")
 
 
 class TeachSettings(Asking):
@@ -99,4 +100,11 @@ class TeachSettings(Asking):
 
     combine: Combine | None = Field(
         None, description="How several teachers make one answer; null: weighted, and each counts 1."
+    )
+    write: Write | None = Field(None, description="New rows for the pool, from training rows; null: none.")
+    converse: Converse | None = Field(
+        None, description="New rows for the pool that are talks (`task.kind: conversation`); null: none."
+    )
+    reason: Reason | None = Field(
+        None, description="Solutions with their steps in place of bare answers (`task.kind: maths`); null: none."
     )

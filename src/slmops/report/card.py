@@ -8,7 +8,7 @@ from typing import Any
 
 from slmops.report.costs import measured
 from slmops.report.verdict import judge, reference_of
-from slmops.report.words import figure_name, full, healing, in_order, percent, shown, visible
+from slmops.report.words import figure_name, full, healing, in_order, percent, shown, visible, written_by_teacher
 
 _PIPELINES = {
     "classification": "text-classification",
@@ -145,6 +145,7 @@ def _made(
     if data:
         counts = ", ".join(f"{rows:,} {side}" for side, rows in data["rows"].items())
         yield f"Rows: {counts}. Texts that also stand in the test rows were taken out of the others."
+        yield from written_by_teacher(data)
     if recipe:
         teachers = ", ".join(f"`{_plain(str(t['model']))}`" for t in recipe["teachers"])
         own = recipe.get("student", {}).get("model")

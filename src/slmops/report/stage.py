@@ -57,8 +57,8 @@ class Report:
     """What a run made → `table.txt` for the terminal, `report.html` for people, `report.json` for machines.
 
     Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `parity`
-    (`parity.json` and `gates.json`), `teacher`, further
-    ones by number (`teacher_2`), `student` and `baseline` (`history.json`), `curate` (`card.json`),
+    (`parity.json` and `gates.json`), `teacher`, further ones by number (`teacher_2`), `student` and `baseline`
+    (`history.json`), `curate` (`card.json`), `write`, `converse` and `reason` (`data.json` with what they made),
     `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE` for every role whose
     answers are to be shown beside the others'.
     """
@@ -75,14 +75,14 @@ class Report:
         evidence, gates = _read(inputs["evaluate"] / "evidence.json"), _read(inputs["evaluate"] / "gates.json")
         others = [name for name in inputs if re.fullmatch(r"teacher_\d+", name)]
         trained = [name for name in ("teacher", *others, "student", "baseline") if name in inputs]
-        parity = _parity(inputs)
+        data, parity = _rows(inputs), _parity(inputs)
         story = Story(
             name=settings.recipe["name"],
             evidence=evidence,
             gates=gates,
             table=table(evidence, gates, parity),
             recipe=settings.recipe,
-            data=_read(inputs["data"] / "data.json"),
+            data=data,
             curated=_read(inputs["curate"] / "card.json") if "curate" in inputs else None,
             carved=_read(inputs["student_carved"] / "carve.json"),
             healed=_read(inputs["student_healed"] / "heal.json") if "student_healed" in inputs else None,
@@ -103,6 +103,13 @@ def _parity(inputs: Mapping[str, Path]) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = _read(inputs["parity"] / "parity.json")
     return found | {"gates": _read(inputs["parity"] / "gates.json")}
+
+
+def _rows(inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """`data.json` of the rows that the student learned from, those that the teacher wrote included."""
+    last = next(name for name in ("reason", "converse", "write", "data") if name in inputs)
+    found: dict[str, Any] = _read(inputs[last] / "data.json")
+    return found
 
 
 def _examples(inputs: Mapping[str, Path], evidence: Mapping[str, Any]) -> list[Group]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from slmops.report.failures import Group
 from slmops.report.verdict import Verdict, judge
+from slmops.report.words import written_by_teacher
 
 FORMAT = 1
 """Of `report.json`; raised when an older reader would misread it."""
@@ -57,6 +58,11 @@ class Story:
     @cached_property
     def verdict(self) -> Verdict:
         return judge(self.evidence, self.gates, self.parity)
+
+    @cached_property
+    def written(self) -> list[str]:
+        """What of the rows a teacher made."""
+        return written_by_teacher(self.data or {})
 
     def record(self) -> dict[str, Any]:
         """`report.json`: the whole story as plain JSON data."""

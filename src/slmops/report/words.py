@@ -159,3 +159,15 @@ def _visible(character: str) -> str:
         return "\u2421"
     hidden = 0x80 <= code < 0xA0 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or 0xD800 <= code <= 0xDFFF
     return f"[U+{code:04X}]" if hidden or code in (0x200E, 0x200F, 0xFFFE, 0xFFFF) else character
+
+
+def written_by_teacher(data: Mapping[str, Any]) -> list[str]:
+    """What of the rows a teacher made, in a sentence each; `data` is the content of `data.json`."""
+    told = []
+    if written := data.get("written"):
+        told.append(f"Of the {data['rows']['pool']:,} rows of the pool a teacher wrote {written:,}.")
+    if solved := data.get("solved"):
+        told.append(
+            f"The answers of the {solved:,} training rows are a teacher's solutions, each checked by its final number."
+        )
+    return told

@@ -74,6 +74,7 @@ class Forecast:
         questions: that are to be asked: no answer to them is known.
         most: with every prompt as long as its bytes, and every answer as long as it may be.
         paid: whether that is money: at the price, or for all that is known.
+        writing: requests beside, which are in `most`: for rows that are to be written, and for solutions.
     """
 
     teacher: EndpointTeacher
@@ -81,31 +82,39 @@ class Forecast:
     questions: int
     most: Cost
     paid: bool
+    writing: int = 0
 
     def describe(self) -> dict[str, Any]:
         """As plain JSON; `max_usd` is null where no price is known."""
         usd = None if self.teacher.price is None else self.most.usd
-        return {"rows": self.rows, "questions": self.questions, "max_tokens": self.most.tokens, "max_usd": usd}
+        asked = {"rows": self.rows, "questions": self.questions, "writing": self.writing}
+        return {**asked, "max_tokens": self.most.tokens, "max_usd": usd}
 
     def __str__(self) -> str:
         teacher, most = self.teacher, self.most
         host = Endpoint(teacher.base_url, teacher.model).host
         money = "price unknown" if teacher.price is None else f"{most.usd:.2f} USD"
+        beside = f"{self.writing:,} requests that write rows or solutions, " if self.writing else ""
         return (
-            f"{teacher.model} at {host}: {self.questions:,} of {self.rows:,} rows to ask, at most {most.tokens:,} "
-            f"tokens, {money}"
+            f"{teacher.model} at {host}: {beside}{self.questions:,} of {self.rows:,} rows to ask, at most "
+            f"{most.tokens:,} tokens, {money}"
         )
 
 
-def forecast(pool: Pool, known: Iterable[str]) -> Forecast:
-    """What the questions whose keys are not known cost at most, by their lengths alone."""
-    teacher, tariff = pool.teacher, Tariff.of(pool.teacher.price)
-    most = Cost()
+def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None) -> Forecast:
+    """What the questions whose keys are not known cost at most, by their lengths alone.
+
+    Args:
+        beside: what is to be asked before that, at most.
+    """
+    teacher, tariff, questions = pool.teacher, Tariff.of(pool.teacher.price), 0
+    most = beside = beside or Cost()
     for question in pool.questions(known):
         most += tariff.most(question.messages, pool.task.max_answer_tokens)
+        questions += 1
     # A server that wants no key and has no price is one's own.
     paid = bool(most.requests) and (most.pico > 0 or (teacher.price is None and teacher.key_env is not None))
-    return Forecast(teacher, len(pool.rows), most.requests, most, paid)
+    return Forecast(teacher, len(pool.rows), questions, most, paid, writing=beside.requests)
 
 
 def unusable(record: Mapping[str, Any], task: Task) -> str | None:
@@ -138,13 +147,24 @@ def parted(
         record = records.get(asked)
         if record is None:
             dropped.append({"id": row["id"], "text": "", "reason": set_aside[asked]})
-        elif reason := unusable(record, pool.task):
+        elif (reason := unusable(record, pool.task)) or (reason := written_for_another(row, record["text"], pool.task)):
             dropped.append({"id": row["id"], "text": record["text"], "reason": reason})
         else:
             answers.append(answer_of(row, record, tokenizer))
     if not answers:
         raise none_usable([said(row, row["reason"]) for row in dropped])
     return answers, dropped
+
+
+def written_for_another(row: Row, text: str, task: Task) -> str | None:
+    """Why an answer to a row that was written for a label is not learned: it gives another one.
+
+    Of the two that the teacher said about one text, at least one is wrong; which, nobody knows.
+    """
+    wanted = row.get("wanted")
+    if wanted is None or (label := task.label(task.parse(text))) == wanted:
+        return None
+    return f"written for the label {wanted}, answered with {label}"
 
 
 def said(record: Mapping[str, Any], reason: str | None) -> str:

@@ -42,6 +42,7 @@ class Teach:
         from slmops.tasks import task_of
         from slmops.tasks.base import ParseFailure
         from slmops.teach.answers import save_answers
+        from slmops.teach.endpoint import written_for_another
         from slmops.teach.label import agreement, label_pool
 
         task = task_of(inputs["data"])
@@ -68,10 +69,12 @@ class Teach:
             figures["agreement"] = agrees
         answers += ask(rows[AGREEMENT_ROWS:], work=context.work / "rest")
         kept, dropped = [], []
-        for answer in answers:
+        for row, answer in zip(rows, answers, strict=True):
             parsed = task.parse(answer.text)
             if isinstance(parsed, ParseFailure):
                 dropped.append({"id": answer.id, "text": answer.text, "reason": parsed.reason})
+            elif reason := written_for_another(row, answer.text, task):
+                dropped.append({"id": answer.id, "text": answer.text, "reason": reason})
             else:
                 kept.append(answer)
         if not kept:

@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
-from slmops.recipe.settings import Settings
-from slmops.recipe.teaching import Budget
-from slmops.recipe.training import EndpointTeacher
+from slmops.teach.paying import EndpointAsking, asked_before, opened
 
 if TYPE_CHECKING:
     from slmops.endpoints.ledger import Ledger
     from slmops.endpoints.money import Cost
     from slmops.progress import Progress
     from slmops.teach.endpoint import Pool
-
-LEDGER = "endpoints.db"
-"""The file of answers and charges in `Context.kept`."""
-
-
-class EndpointAsking(Settings):
-    """Who is asked, and what it may cost."""
-
-    unkeyed: ClassVar[Mapping[str, Any]] = {
-        "budget": True,
-        "teacher": {"name", "key_env", "price", "concurrency", "retries", "timeout_s"},
-    }
-    """Raising a budget does not make answers anew; neither does a new key or a slower pace."""
-
-    teacher: EndpointTeacher
-    budget: Budget
-
-    def check_surroundings(self) -> None:
-        """Refuse an endpoint whose key the environment does not have.
-
-        Raises:
-            BadInput: it has not.
-        """
-        from slmops.endpoints.client import key_of
-
-        key_of(self.teacher.key_env, f"the teacher {self.teacher.name}")
 
 
 class TeachByEndpoint:
@@ -59,9 +30,7 @@ class TeachByEndpoint:
 
     def run(self, inputs: Mapping[str, Path], settings: EndpointAsking, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl, write_jsonl
-        from slmops.endpoints.ledger import Ledger
         from slmops.models.tokenizer import Tokenizer
-        from slmops.pipeline.locks import hold
         from slmops.tasks import task_of
         from slmops.teach.answers import save_answers
         from slmops.teach.endpoint import Pool, parted
@@ -70,14 +39,8 @@ class TeachByEndpoint:
         if not rows:
             raise BadInput("the pool has no rows for the teacher to answer", hint="give texts of its own as data.pool")
         pool = Pool(settings.teacher, task_of(inputs["data"]), rows)
-        kept = context.kept or context.work
-        kept.mkdir(parents=True, exist_ok=True)
-
-        def waiting() -> None:
-            context.progress.note("another run is asking an endpoint; waiting, so that nothing is bought twice")
-
-        with hold(kept / f"{LEDGER}.lock", on_wait=waiting), closing(Ledger(kept / LEDGER, settings.budget)) as ledger:
-            records, set_aside = _bought(pool, ledger, context.progress)
+        with opened(context, settings.budget) as ledger:
+            records, set_aside = _bought(pool, asked_before(inputs["data"]), ledger, context.progress)
             spent = ledger.spent
         answers, dropped = parted(pool, records, set_aside, Tokenizer.load(inputs["model"] / "model"))
         save_answers(context.out, answers)
@@ -94,8 +57,13 @@ def cost_of(spent: Cost, *, priced: bool) -> dict[str, Any]:
     return {"requests": spent.requests, "bought_tokens": spent.tokens, "usd": spent.usd if priced else None}
 
 
-def _bought(pool: Pool, ledger: Ledger, progress: Progress) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def _bought(
+    pool: Pool, beside: Sequence[str], ledger: Ledger, progress: Progress
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Buy what is not known; of the questions, by their keys, the records of replies, and why others have none.
+
+    Args:
+        beside: the keys of what else counts against the budget.
 
     Raises:
         SlmopsError: see `buy`; or what is known already is enough to see that nothing can be used.
@@ -106,7 +74,7 @@ def _bought(pool: Pool, ledger: Ledger, progress: Progress) -> tuple[dict[str, d
     from slmops.teach.endpoint import forecast, manner_of, said, unusable
 
     teacher, manner = pool.teacher, manner_of(pool.teacher, pool.task)
-    ledger.count(pool.keys)
+    ledger.count([*pool.keys, *beside])
     known = ledger.answers.find(dict.fromkeys(pool.keys))
     told = forecast(pool, known)
     progress.note(f"ask {told}")

@@ -7,6 +7,8 @@ base ─ teacher ─ teacher:onnx ─ teach ─ curate ─ student:carved ─ st
 `bundle` and `report` follow on `evaluate`; `curate` hands on what of the answers is learned from.
 Of several teachers the others have nodes of their own, numbered from 2 (`teacher:2`), each answers as `teach:N`, and
 `teach` makes one set of answers of all.
+Where the teacher writes rows or solutions, `write`, `converse` and `reason` stand between `data` and `teach`, in this
+order, and whoever learns reads the last of them.
 A student of another model is carved from `student:base`, and so is its baseline.
 `parity`, between bundle and report, holds the bundle against `student`.
 Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved. Where what is shipped
@@ -19,6 +21,7 @@ from slmops.bundle.stage import WriteBundle, WriteBundleSettings
 from slmops.data.stage import prepare_data_node
 from slmops.pipeline.plan.checks import check
 from slmops.pipeline.plan.evaluation import evaluation_nodes, parity_node, report_node
+from slmops.pipeline.plan.names import rows_node
 from slmops.pipeline.plan.student import student_checks, student_nodes
 from slmops.pipeline.plan.teachers import teacher_nodes
 from slmops.pipeline.stage import Node
@@ -38,7 +41,9 @@ def nodes_for(recipe: Recipe) -> list[Node]:
     nodes += evaluation_nodes(recipe, {node.id for node in nodes})
     name, version, shared = recipe.bundle.name or recipe.name, recipe.bundle.version, recipe.shareable()
     card = CardSettings(name=name, version=version, recipe=shared)
-    told = {"data": "data", "evaluate": "evaluate"} | ({"healed": "student:healed"} if recipe.student.heal else {})
+    told = {"data": rows_node(recipe), "evaluate": "evaluate"} | (
+        {"healed": "student:healed"} if recipe.student.heal else {}
+    )
     nodes.append(Node("card", Card, card, inputs=told))
     bundle = WriteBundleSettings(name=name, version=version, recipe=shared)
     parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}

@@ -34,14 +34,18 @@ from slmops.train.objectives.make import check_on_policy, needs_of
 def check(recipe: Recipe) -> None:
     """Refuse now what would come to light only when the teacher is trained."""
     pool = recipe.data.sample.pool if recipe.data.sample else recipe.data.pool
-    if not pool:
-        raise BadInput("data.pool is missing: the teacher has nothing to answer", hint="give texts without answers")
+    if not (pool or recipe.teach.write or recipe.teach.converse):
+        raise BadInput(
+            "data.pool is missing: the teacher has nothing to answer",
+            hint="give texts without answers, or let the teacher write some: teach.write",
+        )
     _check_processes(recipe)
     _check_objective(recipe)
     _check_gates(recipe)
     _check_search(recipe)
     _check_runtime(recipe)
     _check_curation(recipe)
+    _check_writing(recipe)
     if combine := routed_combination(recipe):
         _check_routes(recipe, combine)
 
@@ -149,6 +153,15 @@ def _check_curation(recipe: Recipe) -> None:
         )
 
 
+def _check_writing(recipe: Recipe) -> None:
+    """Refuse numbers for labels that there are not; rows alone know them where the task does not list any."""
+    write, known = recipe.teach.write, getattr(recipe.task, "labels", None) or []
+    for label in write.per_label if write and known else ():
+        if label not in known:
+            near = get_close_matches(label, known, n=1) or known
+            raise BadInput(f"teach.write.per_label.{label} is no label of the task", hint=f"did you mean `{near[0]}`?")
+
+
 def _check_routes(recipe: Recipe, combine: Combine) -> None:
     """Refuse rows of the pool that no teacher answers, and teachers that no row is for."""
     task = recipe.task
@@ -160,6 +173,8 @@ def _check_routes(recipe: Recipe, combine: Combine) -> None:
         if known and (odd := [label for label in combine.routes if label not in known]):
             near = get_close_matches(odd[0], known, n=1) or known
             raise BadInput(f"teach.combine.routes.{odd[0]} is no label of the task", hint=f"did you mean `{near[0]}`?")
+    elif recipe.teach.write or recipe.teach.converse:
+        raise BadInput(f"teach.combine.by: rows that the teacher writes have no `{combine.by}`", hint="set `by: label`")
     elif recipe.data.pool is None:
         raise BadInput("teach.combine.by: rows of data.sample have a text alone", hint="give files, or `by: label`")
     else:

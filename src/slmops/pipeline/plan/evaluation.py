@@ -130,7 +130,8 @@ def report_node(recipe: Recipe, nodes: list[Node]) -> Node:
     """The report reads every stage that has something to show, and the answers of every model."""
     made = {node.id for node in nodes}
     others = [nth_node("teacher", n) for n in range(2, len(recipe.teachers) + 1)]
-    wanted = ["data", "teacher", *others, "curate", "student:carved", "student:healed", "student"]
+    wanted = ["data", "write", "converse", "reason", "teacher", *others, "curate"]
+    wanted += ["student:carved", "student:healed", "student"]
     wanted += ["student:recovered", "baseline", "evaluate", "bundle", "parity"]
     shown = [name for name in wanted if name in made] + sorted(name for name in made if name.startswith("score:"))
     inputs = {name.replace(":", "_"): name for name in shown}

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 from slmops.compress.stage import Convert
 from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
+from slmops.pipeline.environment import multiplies_bytes
 from slmops.pipeline.stage import Node
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.models import Recipe
@@ -55,9 +56,26 @@ def writer_node(recipe: Recipe, n: int) -> str:
     return nth_node("teacher:onnx", n) if recipe.teach.engine == "onnxruntime-genai" else fitted_node(recipe, n)
 
 
+def export_of(recipe: Recipe) -> CompressSettings:
+    """What a teacher is exported as to write."""
+    wanted = recipe.teach.precision
+    return CompressSettings(precision=("int8" if multiplies_bytes() else "fp32") if wanted == "auto" else wanted)
+
+
 def base_node(recipe: Recipe) -> str:
     """The node of the model that nobody taught and that the student, or its like, is cut from."""
     return "student:base" if recipe.student.model else "base"
+
+
+def rows_node(recipe: Recipe) -> str:
+    """The node of the rows that the student learns from: `data`, or the last that writes rows or solutions."""
+    teach = recipe.teach
+    return "reason" if teach.reason else "converse" if teach.converse else "write" if teach.write else "data"
+
+
+def labelled_node(recipe: Recipe) -> str:
+    """The node of the rows that a teacher is fitted to: those with solutions, where there are such."""
+    return "reason" if recipe.teach.reason else "data"
 
 
 def has_other_tokens(recipe: Recipe) -> bool:

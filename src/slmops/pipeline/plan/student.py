@@ -12,6 +12,7 @@ from slmops.pipeline.plan.names import (
     objective_of,
     own_terms,
     part_of,
+    rows_node,
     shipped_node,
 )
 from slmops.pipeline.stage import Node
@@ -67,17 +68,18 @@ def student_nodes(recipe: Recipe) -> list[Node]:
         head=head,
         max_cut_off=train.max_cut_off,
     )
-    cut = {"model": fitted, "data": "data", "answers": "curate"}
+    cut = {"model": fitted, "data": rows_node(recipe), "answers": "curate"}
     if has_other_tokens(recipe):
         cut |= {"model": base_node(recipe), "teacher": fitted}
     heal = recipe.student.heal
-    learns = {"student": "student:healed" if heal else "student:carved", "data": "data", "answers": "curate"}
+    learns = {"student": "student:healed" if heal else "student:carved"}
+    learns |= {"data": rows_node(recipe), "answers": "curate"}
     if has_other_tokens(recipe) or head == "tags" or all_needs(objective) & (OF_TEACHER | SPANS):
         learns["teacher"] = fitted
     nodes = [Node("student:carved", CarveStudent, carve, inputs=cut)]
     if heal:
         uncut = {"student": "student:carved", "teacher": cut["model"]}
-        nodes.append(_reading(heal, "student:healed", Heal, uncut))
+        nodes.append(_reading(heal, "student:healed", Heal, {**uncut, "data": rows_node(recipe)}))
     nodes.append(Node("student", Distil, distil, inputs=learns, sources=own_terms(objective)))
     nodes += _shipped(recipe, learns)
     if train.baseline:
@@ -111,7 +113,7 @@ def _shipped(recipe: Recipe, learns: Mapping[str, str]) -> list[Node]:
     if search:
         find = FindSettings(ships=ships, search=search, recover=recover if ships.recover else None)
         more = {name: node for name, node in reads.items() if name != "student"} if ships.recover else {}
-        return [Node("shipped", Search, find, {**more, "model": "student", "data": "data"})]
+        return [Node("shipped", Search, find, {"data": "data", **more, "model": "student"})]
     if ships.recover is None:
         return [shipped_node("shipped", ships, "student")]
     recovered = Node("student:recovered", Recover, recover, {**reads, "student": "student"})
@@ -130,4 +132,4 @@ def _reading(heal: HealRecipe, node: str, stage: type[Heal | CheckHeal], inputs:
         every=heal.every,
     )
     sources = {f"{TEXT}{i}": path for i, path in enumerate(heal.text or [])}
-    return Node(node, stage, settings, {**inputs, "data": "data"}, sources | own_terms(heal.objective))
+    return Node(node, stage, settings, {"data": "data", **inputs}, sources | own_terms(heal.objective))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from slmops.compress.stage import Convert
-from slmops.pipeline.environment import multiplies_bytes
 from slmops.pipeline.plan.names import (
     KEPT,
     base_node,
     endpoint_of,
+    export_of,
     fetched_node,
     fitted_node,
+    labelled_node,
     local_teachers,
     named_terms,
     nth_node,
@@ -17,18 +18,20 @@ from slmops.pipeline.plan.names import (
     part_of,
     routed_combination,
     routes_of,
+    rows_node,
     writer_node,
 )
 from slmops.pipeline.plan.student import student_base
+from slmops.pipeline.plan.writing import writing_nodes
 from slmops.pipeline.stage import Node
-from slmops.recipe.compress import CompressSettings
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
 from slmops.recipe.training import Asking, Optimisation
+from slmops.teach.paying import EndpointAsking
 from slmops.teach.stage import CheckTeachers, CheckTeachersSettings, Join, Mix, MixSettings, Route, RouteSettings, Teach
 from slmops.teach.stage_curate import CurateAnswers, CurateSettings
-from slmops.teach.stage_endpoint import EndpointAsking, TeachByEndpoint
+from slmops.teach.stage_endpoint import TeachByEndpoint
 from slmops.train.objectives.make import needs_of
 from slmops.train.stage import Fit, FitSettings
 
@@ -37,8 +40,9 @@ def teacher_nodes(recipe: Recipe) -> list[Node]:
     """Every teacher as it is, fitted to the labelled rows, exported, and the answers of all to the pool."""
     if endpoint := endpoint_of(recipe):
         asked = EndpointAsking(teacher=endpoint, budget=recipe.teach.budget)
-        inputs = {"data": "data", "model": base_node(recipe)}
-        return [*student_base(recipe), Node("teach", TeachByEndpoint, asked, inputs=inputs), curate_node(recipe)]
+        inputs = {"data": rows_node(recipe), "model": base_node(recipe)}
+        answers = Node("teach", TeachByEndpoint, asked, inputs=inputs)
+        return [*student_base(recipe), *writing_nodes(recipe), answers, curate_node(recipe)]
     numbers = range(1, len(recipe.teachers) + 1)
     nodes = [
         fetched_node(nth_node("base", n), teacher.model, teacher.chat_template)
@@ -49,7 +53,7 @@ def teacher_nodes(recipe: Recipe) -> list[Node]:
         check = CheckTeachersSettings(names=[teacher.name for teacher in recipe.teachers], stored=stored)
         models = {f"model_{n}": nth_node("base", n) for n in numbers}
         nodes.append(Node("teachers:check", CheckTeachers, check, inputs=models))
-    nodes += student_base(recipe)
+    nodes += [*student_base(recipe), *writing_nodes(recipe)]
     for n in numbers:
         nodes += _teacher(recipe, n)
     return [*nodes, *_together(recipe), curate_node(recipe)]
@@ -65,20 +69,17 @@ def curate_node(recipe: Recipe) -> Node:
 
 def _teacher(recipe: Recipe, n: int) -> list[Node]:
     """The teacher of number `n` fitted, exported, and its answers to its rows of the pool."""
-    pool, nodes = "data", list[Node]()
+    pool, nodes = rows_node(recipe), list[Node]()
     if (combine := routed_combination(recipe)) and (n > 1 or combine.by != LABEL):
         pool = f"route:{n}"
         nodes.append(_route(recipe, combine, n))
     fit, fitted = local_teachers(recipe)[n - 1].fit, fitted_node(recipe, n)
     if fit:
         settings = FitSettings(optimisation=part_of(Optimisation, fit))
-        nodes.append(Node(fitted, Fit, settings, inputs={"model": nth_node("base", n), "data": "data"}))
+        nodes.append(Node(fitted, Fit, settings, inputs={"model": nth_node("base", n), "data": labelled_node(recipe)}))
     asking, answers = part_of(Asking, recipe.teach), {"data": pool, "model": fitted}
     if (writer := writer_node(recipe, n)) != fitted:
-        wanted = asking.precision
-        exported = CompressSettings(
-            precision=("int8" if multiplies_bytes() else "fp32") if wanted == "auto" else wanted
-        )
+        exported = export_of(recipe)
         asking = asking.model_copy(update={"precision": exported.precision})
         nodes.append(Node(writer, Convert, exported, inputs={"model": fitted}))
         answers["engine"] = writer
@@ -90,15 +91,15 @@ def _route(recipe: Recipe, combine: Combine, n: int) -> Node:
     routes = routes_of(recipe, combine).model_dump()
     settings = RouteSettings(**routes, teacher_number=n, input=recipe.data.input)
     if combine.by == LABEL or recipe.data.pool is None:
-        return Node(f"route:{n}", Route, settings, inputs={"data": "data", "answers": "teach:1"})
-    return Node(f"route:{n}", Route, settings, inputs={"data": "data"}, sources={"pool": recipe.data.pool})
+        return Node(f"route:{n}", Route, settings, inputs={"data": rows_node(recipe), "answers": "teach:1"})
+    return Node(f"route:{n}", Route, settings, inputs={"data": rows_node(recipe)}, sources={"pool": recipe.data.pool})
 
 
 def _together(recipe: Recipe) -> list[Node]:
     """The answers of several teachers as those of one; no node where there is one."""
     if len(recipe.teachers) == 1:
         return []
-    inputs = {"data": "data"}
+    inputs = {"data": rows_node(recipe)}
     for n in range(1, len(recipe.teachers) + 1):
         inputs |= {f"answers_{n}": f"teach:{n}", f"engine_{n}": writer_node(recipe, n)}
         if n > 1 and routed_combination(recipe):

@@ -1,0 +1,288 @@
+"""Asking a teacher for anything but the answers to the pool: here, behind an endpoint, or only to see what it costs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from slmops.endpoints.answers import key
+from slmops.endpoints.buying import Manner, Question, buy, none_usable
+from slmops.endpoints.client import Endpoint, key_of
+from slmops.endpoints.money import Cost, Tariff
+from slmops.engines.base import Engine, Sampling
+from slmops.errors import BadInput
+from slmops.progress import Progress, Silent
+from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.writing import Draws
+from slmops.tasks import Message
+
+if TYPE_CHECKING:
+    from slmops.endpoints.ledger import Ledger
+    from slmops.models.tokenizer import Tokenizer
+
+
+_MEND = "take another teacher for it, or leave it out of the recipe; nothing that was bought is bought again"
+
+
+_TOO_LONG = "show fewer rows (teach.write.shots), or take a teacher with a longer context"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked.
+
+    Attributes:
+        draw: tells requests with the same messages apart, so that each is drawn for itself.
+        begun: what the reply begins with. A model here goes on from it, which keeps small ones to the form; an endpoint
+            cannot be made to.
+    """
+
+    messages: Sequence[Message]
+    max_tokens: int
+    draw: int = 0
+    begun: str = ""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a teacher wrote; `whole` unless it was cut off or stopped by a filter."""
+
+    text: str
+    whole: bool
+
+
+Useless = Callable[[Said], str | None]
+"""Why nothing can be made of a reply, or None; a teacher of whose first replies nothing can be made is given up."""
+
+
+class Asker(Protocol):
+    """A teacher that can be asked. The same requests bring the same replies, so work that was killed can be redone."""
+
+    def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:
+        """A reply to each request, in their order; None where there is none.
+
+        Raises:
+            SlmopsError: the teacher cannot be asked on; see `slmops.endpoints.buying.buy`.
+        """
+
+
+class _Patience:
+    """Gives a teacher up of whose first replies nothing can be made."""
+
+    def __init__(self) -> None:
+        self.any_usable = False
+        self._in_vain: dict[str, str] = {}
+
+    def judge(self, replies: Mapping[str, Said], useless: Useless) -> None:
+        """Take replies, by a key each.
+
+        Raises:
+            SlmopsError: nothing can be made of any so far, and these are as many as one that is bought may have.
+        """
+        for one, reply in replies.items():
+            reason = useless(reply)
+            self.any_usable |= reason is None
+            self._in_vain[one] = f"{reply.text[:120]!r}: {reason}"
+        if not self.any_usable and len(self._in_vain) >= Manner.unusable:
+            raise none_usable([*self._in_vain.values()], _MEND)
+
+
+@dataclass
+class LocalAsker:
+    """A model on this machine.
+
+    What it wrote is kept batch by batch in `work`, so that an interrupted call goes on behind the last one.
+    """
+
+    engine: Engine
+    tokenizer: Tokenizer
+    draws: Draws
+    seed: int
+    batch: int
+    work: Path
+    progress: Progress = field(default_factory=Silent)
+    _patience: _Patience = field(default_factory=_Patience)
+
+    def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:
+        """See `Asker.ask`.
+
+        Raises:
+            BadInput: a request does not fit into the model's context.
+        """
+        encode, prompt = self.tokenizer.encode, self.tokenizer.prompt
+        prompts = [[*prompt(request.messages), *encode(request.begun)] for request in requests]
+        found: list[Said | None] = [None] * len(requests)
+        self.work.mkdir(parents=True, exist_ok=True)
+        with self.progress.task(title, len(requests), "requests") as bar:
+            for together in self._batches(requests, prompts):
+                try:
+                    said = self._write([prompts[i] for i in together], requests[together[0]])
+                except BadInput as error:
+                    raise BadInput(f"{title}: {error}", hint=_TOO_LONG) from error
+                found_now = {
+                    i: Said(requests[i].begun + one.text, one.whole) for i, one in zip(together, said, strict=True)
+                }
+                self._patience.judge({f"{title} {i}": one for i, one in found_now.items()}, useless)
+                for i, one in found_now.items():
+                    found[i] = one
+                bar.advance(len(together))
+        return found
+
+    def _batches(self, requests: Sequence[Request], prompts: Sequence[Sequence[int]]) -> Iterable[list[int]]:
+        """Positions of requests of one draw and limit, those of like length together."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, request in enumerate(requests):
+            groups.setdefault((request.draw, request.max_tokens), []).append(i)
+        for group in groups.values():
+            order = sorted(group, key=lambda i: len(prompts[i]))
+            yield from (order[start : start + self.batch] for start in range(0, len(order), self.batch))
+
+    def _write(self, prompts: Sequence[Sequence[int]], like: Request) -> list[Said]:
+        draws = {"temperature": self.draws.temperature, "top_p": self.draws.top_p}
+        # Another draw is another seed: within one call, an engine tells equal prompts apart, and no further.
+        sampling = Sampling(like.max_tokens, seed=self.seed + like.draw, **draws)
+        name = key(
+            prompts=[list(prompt) for prompt in prompts], max_tokens=like.max_tokens, seed=sampling.seed, **draws
+        )
+        path = self.work / f"{name[:32]}.json"
+        if not path.exists():
+            written: list[list[int]] = [[] for _ in prompts]
+            whole = [False] * len(prompts)
+            for token in self.engine.generate(prompts, sampling):
+                written[token.request].append(token.id)
+                whole[token.request] |= token.finish == "stop"
+            texts = [self.tokenizer.decode(ids) for ids in written]
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(list(zip(texts, whole, strict=True))), encoding="utf-8")
+            part.replace(path)
+        return [Said(text, whole) for text, whole in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _sampling(teacher: EndpointTeacher, draws: Draws, max_tokens: int) -> dict[str, Any]:
+    return {teacher.limit_answers_by: max_tokens, "temperature": draws.temperature, "top_p": draws.top_p}
+
+
+def key_of_request(teacher: EndpointTeacher, draws: Draws, request: Request) -> str:
+    """A digest of all that shapes a reply, as `slmops.teach.endpoint.Pool.key` is of an answer, and its draw."""
+    return key(
+        host=Endpoint(teacher.base_url, teacher.model).host,
+        model=teacher.model,
+        messages=list(request.messages),
+        sampling=_sampling(teacher, draws, request.max_tokens),
+        draw=request.draw,
+    )
+
+
+def said(record: Mapping[str, Any]) -> Said:
+    """The record of an endpoint's reply as what the teacher said."""
+    return Said(record["text"], record["finish"] not in ("length", "content_filter"))
+
+
+@dataclass
+class EndpointAsker:
+    """A model behind an endpoint, asked through the ledger: nothing is bought twice, and the budget holds.
+
+    Attributes:
+        beside: keys of what else counts against the budget: the answers to the pool.
+        keys: of every request so far.
+    """
+
+    teacher: EndpointTeacher
+    draws: Draws
+    ledger: Ledger
+    beside: Sequence[str] = ()
+    progress: Progress = field(default_factory=Silent)
+    keys: dict[str, None] = field(default_factory=dict)
+    _patience: _Patience = field(default_factory=_Patience)
+
+    def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:
+        """See `Asker.ask`."""
+        asked = {key_of_request(self.teacher, self.draws, request): request for request in requests}
+        self.keys |= dict.fromkeys(asked)
+        self.ledger.count([*self.beside, *self.keys])
+        known = self.ledger.answers.find(asked)
+        self._patience.judge({one: said(record) for one, record in known.items()}, useless)
+        open_ = {one: request for one, request in asked.items() if one not in known}
+        if open_:
+            self._buy(open_, title, useless)
+            known = self.ledger.answers.find(asked)
+            self._patience.judge({one: said(record) for one, record in known.items()}, useless)
+        keys = [key_of_request(self.teacher, self.draws, request) for request in requests]
+        return [said(known[one]) if one in known else None for one in keys]
+
+    def _buy(self, open_: Mapping[str, Request], title: str, useless: Useless) -> None:
+        teacher = self.teacher
+        # All requests of one call have one limit.
+        (limit,) = {request.max_tokens for request in open_.values()}
+        manner = Manner(
+            _sampling(teacher, self.draws, limit),
+            limit,
+            teacher.concurrency,
+            teacher.retries,
+            teacher.timeout_s,
+            mend=_MEND,
+        )
+        endpoint = Endpoint(teacher.base_url, teacher.model, key_of(teacher.key_env, f"the teacher {teacher.name}"))
+        with self.progress.task(title, len(open_), "requests") as bar:
+            buy(
+                endpoint,
+                [Question(one, request.messages) for one, request in open_.items()],
+                manner,
+                Tariff.of(teacher.price),
+                self.ledger,
+                lambda record: useless(said(record)),
+                bar,
+                any_usable=self._patience.any_usable,
+            )
+
+
+@dataclass
+class ForecastAsker:
+    """Nobody: it knows what was bought, and counts what else would be asked, and what that costs at most.
+
+    A request that is not known has no reply, as one that brings nothing; so whoever asks asks as often as it may.
+
+    Attributes:
+        longest: it has one instead, as long as it may be, for those whose next request depends on it.
+        find: the records of those keys that are known.
+        most: of what is not known.
+        keys: of every request.
+    """
+
+    teacher: EndpointTeacher
+    draws: Draws
+    find: Callable[[Iterable[str]], Mapping[str, Mapping[str, Any]]]
+    longest: bool = False
+    most: Cost = field(default_factory=Cost)
+    keys: dict[str, None] = field(default_factory=dict)
+
+    def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:  # noqa: ARG002
+        """See `Asker.ask`."""
+        tariff = Tariff.of(self.teacher.price)
+        keys = [key_of_request(self.teacher, self.draws, request) for request in requests]
+        known = self.find(keys)
+        replies: list[Said | None] = []
+        for one, request in zip(keys, requests, strict=True):
+            if one not in known and one not in self.keys:
+                self.most += tariff.most(request.messages, request.max_tokens)
+            self.keys[one] = None
+            # No token is read again as more than it was written as.
+            unknown = Said(f"{len(self.keys):x>{request.max_tokens}}", whole=True) if self.longest else None
+            replies.append(said(known[one]) if one in known else unknown)
+        return replies
+
+
+class Numbered:
+    """Requests whose messages came before get the next draw."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+
+    def request(self, messages: Sequence[Message], max_tokens: int, begun: str = "") -> Request:
+        text = json.dumps(messages)
+        self._seen[text] += 1
+        return Request(messages, max_tokens, self._seen[text] - 1, begun)

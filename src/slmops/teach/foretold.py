@@ -1,0 +1,95 @@
+"""What writing will cost at most, and which rows it will bring: the same work as later, with nobody who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from slmops.endpoints.money import Cost
+from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.writing import Converse, Draws, Reason, Write
+from slmops.tasks import Row, Task
+from slmops.teach.asking import ForecastAsker
+from slmops.teach.converse import converse
+from slmops.teach.solve import solve_rows
+from slmops.teach.write import longest_bytes, wanted_rows, write_rows
+
+Find = Callable[[Iterable[str]], Mapping[str, Mapping[str, Any]]]
+Sides = Mapping[str, Sequence[Row]]
+"""Rows by their side: `train`, `validation`, `test` and `pool`."""
+
+
+@dataclass
+class Foretold:
+    """What is to be expected of a teacher behind an endpoint that writes.
+
+    Attributes:
+        most: of the requests whose replies are not known.
+        rows: for the pool that follow from what is known.
+        unknown: and as many more, as long as they may be.
+    """
+
+    most: Cost = field(default_factory=Cost)
+    rows: list[Row] = field(default_factory=list)
+    unknown: list[Row] = field(default_factory=list)
+
+
+def foretell_writing(
+    teacher: EndpointTeacher, settings: Write, task: Task, sides: Sides, find: Find, seed: int
+) -> Foretold:
+    """Of `write_rows`."""
+    asker, wanted = ForecastAsker(teacher, settings, find), wanted_rows(settings, sides["train"], task)
+    written = write_rows(asker, settings, task, sides["train"], sides, seed=seed)
+    longest, missing = longest_bytes(settings, sides["train"]), sum(wanted.values()) - len(written.rows)
+    unknown = [{"id": f"{written.prefix}-unknown-{n}", "input": f"{n:x>{longest}}"} for n in range(missing)]
+    return Foretold(asker.most, written.rows, unknown)
+
+
+def foretell_talks(
+    teacher: EndpointTeacher, settings: Converse, task: Task, sides: Sides, find: Find, seed: int
+) -> Foretold:
+    """Of `converse`; rows that are not known are among `unknown` as those that are."""
+    asker = ForecastAsker(teacher, settings, find, longest=True)
+    talks = converse(asker, settings, task, sides["train"], sides, seed=seed)
+    return Foretold(asker.most, [], talks.rows)
+
+
+def foretell_solutions(
+    teacher: EndpointTeacher, settings: Reason, task: Task, rows: Sequence[Row], find: Find
+) -> Foretold:
+    """Of `solve_rows`."""
+    asker = ForecastAsker(teacher, settings, find)
+    solve_rows(asker, settings, task, rows)
+    return Foretold(asker.most)
+
+
+def foretell(
+    teacher: EndpointTeacher,
+    draws: Iterable[Draws | None],
+    task: Task,
+    sides: Sides,
+    find: Find,
+    seed: int,
+) -> tuple[Cost, list[Row]]:
+    """What all writing of a run costs at most, and the pool as it may be then.
+
+    Args:
+        draws: the parts of a recipe that ask for something to be written, in the order of the run.
+    """
+    most, pool = Cost(), list(sides["pool"])
+    for settings in draws:
+        held = {**sides, "pool": pool}
+        match settings:
+            case Write():
+                told = foretell_writing(teacher, settings, task, held, find, seed)
+            case Converse():
+                told = foretell_talks(teacher, settings, task, held, find, seed)
+            case Reason():
+                labelled = [*sides["train"], *sides["validation"]]
+                told = foretell_solutions(teacher, settings, task, labelled, find)
+            case _:
+                continue
+        most += told.most
+        pool += [*told.rows, *told.unknown]
+    return most, pool

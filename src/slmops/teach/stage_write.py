@@ -1,0 +1,272 @@
+"""What a teacher writes besides answers, as stages of a run: rows for the pool, and solutions of labelled rows.
+
+Each takes an artifact of rows (`data`) and gives another, which whatever trains reads in its place.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from slmops.pipeline.stage import Context
+from slmops.recipe.settings import Settings
+from slmops.recipe.writing import Converse, Draws, Reason, Write
+from slmops.teach.paying import ASKED, EndpointAsking, asked_before, opened
+
+if TYPE_CHECKING:
+    from slmops.endpoints.money import Cost
+    from slmops.tasks import Row
+    from slmops.teach.asking import Asker
+    from slmops.teach.foretold import Find, Foretold
+    from slmops.teach.write import Written
+
+SIDES = ("train", "validation", "test", "pool")
+FILES = (*(f"{side}.jsonl" for side in SIDES), "dropped.jsonl", "task.json", "data.json")
+"""Of an artifact of rows."""
+
+LIBRARIES = ("onnxruntime-genai", "onnxruntime", "torch", "transformers", "tokenizers")
+
+
+class LocalAsking(Settings):
+    """How a model on this machine is asked."""
+
+    engine: Literal["onnxruntime-genai", "transformers"]
+    batch: int
+
+
+class Asked(Settings):
+    """Who is asked: one of the two."""
+
+    unkeyed: ClassVar[Mapping[str, Any]] = {"endpoint": EndpointAsking.unkeyed}
+
+    local: LocalAsking | None = None
+    endpoint: EndpointAsking | None = None
+
+    def check_surroundings(self) -> None:
+        """See `EndpointAsking.check_surroundings`."""
+        if self.endpoint:
+            self.endpoint.check_surroundings()
+
+
+class WriteSettings(Asked):
+    write: Write
+
+
+class ConverseSettings(Asked):
+    converse: Converse
+
+
+class ReasonSettings(Asked):
+    reason: Reason
+
+
+class WriteRows:
+    """`data` and, of a teacher that runs here, `model` → `data` with more rows in its pool.
+
+    `data.json` says how many were `written`. Writes `written.jsonl` and `unwritten.jsonl` (what became no row, with the
+    reason) beside the files of `data`.
+    """
+
+    name: ClassVar[str] = "write"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = LIBRARIES
+
+    def run(self, inputs: Mapping[str, Path], settings: WriteSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.tasks import task_of
+        from slmops.teach.foretold import foretell_writing
+        from slmops.teach.write import check_enough, wanted_rows, write_rows
+
+        task, sides, write = task_of(inputs["data"]), _sides(inputs["data"]), settings.write
+        wanted = wanted_rows(write, sides["train"], task)
+
+        def told(find: Find) -> Foretold:
+            assert settings.endpoint  # noqa: S101 - who else costs anything
+            return foretell_writing(settings.endpoint.teacher, write, task, sides, find, context.seed)
+
+        with _asker(inputs, settings, write, context, told) as asking:
+            written = write_rows(asking.asker, write, task, sides["train"], sides, seed=context.seed)
+        check_enough(written, write, wanted)
+        figures = _with_pool(inputs["data"], context.out, written, asking)
+        return {"missing": sum(wanted.values()) - len(written.rows), **figures}
+
+
+class ConverseRows:
+    """As `WriteRows`; the rows are talks that the teacher has with itself."""
+
+    name: ClassVar[str] = "converse"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = LIBRARIES
+
+    def run(
+        self, inputs: Mapping[str, Path], settings: ConverseSettings, context: Context
+    ) -> Mapping[str, float | str]:
+        from slmops.tasks import task_of
+        from slmops.teach.converse import check_enough, converse
+        from slmops.teach.foretold import foretell_talks
+
+        task, sides = task_of(inputs["data"]), _sides(inputs["data"])
+
+        def told(find: Find) -> Foretold:
+            assert settings.endpoint  # noqa: S101 - who else costs anything
+            return foretell_talks(settings.endpoint.teacher, settings.converse, task, sides, find, context.seed)
+
+        with _asker(inputs, settings, settings.converse, context, told) as asking:
+            written = converse(asking.asker, settings.converse, task, sides["train"], sides, seed=context.seed)
+        check_enough(written, settings.converse)
+        return _with_pool(inputs["data"], context.out, written, asking)
+
+
+class ReasonRows:
+    """`data` and, of a teacher that runs here, `model` → `data` whose labelled rows have solutions as their answers.
+
+    Training rows without a right one are left out; validation rows keep their bare answer then. `data.json` says how
+    many were `solved`. Writes `wrong.jsonl`, the solutions that were not taken, beside the files of `data`.
+    """
+
+    name: ClassVar[str] = "reason"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = LIBRARIES
+
+    def run(self, inputs: Mapping[str, Path], settings: ReasonSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.data.read import write_jsonl
+        from slmops.tasks import task_of
+        from slmops.teach.foretold import foretell_solutions
+        from slmops.teach.solve import check_enough, solve_rows
+
+        data, reason = inputs["data"], settings.reason
+        task, sides = task_of(data), _sides(data)
+        labelled = [*sides["train"], *sides["validation"]]
+
+        def told(find: Find) -> Foretold:
+            assert settings.endpoint  # noqa: S101 - who else costs anything
+            return foretell_solutions(settings.endpoint.teacher, reason, task, labelled, find)
+
+        with _asker(inputs, settings, reason, context, told) as asking:
+            solved = solve_rows(asking.asker, reason, task, labelled)
+        check_enough(solved, reason, sides["train"])
+
+        def with_solution(row: Row) -> Row:
+            return {**row, "output": solved.solutions.get(row["id"], row["output"])}
+
+        train = [with_solution(row) for row in sides["train"] if row["id"] in solved.solutions]
+        validation = [with_solution(row) for row in sides["validation"]]
+        _copy(data, context.out, but=("train.jsonl", "validation.jsonl", "data.json"))
+        _count(data, context.out, "train", len(train), solved=len(train))
+        write_jsonl(context.out / "train.jsonl", train)
+        write_jsonl(context.out / "validation.jsonl", validation)
+        write_jsonl(context.out / "wrong.jsonl", solved.wrong)
+        _keep_asked(data, context.out, asking)
+        found = sum(row["id"] in solved.solutions for row in sides["validation"])
+        figures = {"solved": len(train), "unsolved": len(sides["train"]) - len(train), "solved_validation": found}
+        return {**figures, "wrong": len(solved.wrong), **asking.figures()}
+
+
+@dataclass
+class _Asking:
+    """Who is asked, and of an endpoint what for and what that cost."""
+
+    asker: Asker
+    keys: Callable[[], Sequence[str]] = lambda: ()
+    spent: Cost | None = None
+
+    def figures(self) -> dict[str, float | str]:
+        spent = self.spent
+        return {"usd": spent.usd, "bought_tokens": spent.tokens, "requests": spent.requests} if spent else {}
+
+
+@contextmanager
+def _asker(
+    inputs: Mapping[str, Path], settings: Asked, draws: Draws, context: Context, told: Callable[[Find], Foretold]
+) -> Iterator[_Asking]:
+    """The teacher, for the length of a block; what an endpoint has cost is known behind it.
+
+    Args:
+        told: what is to be expected, given what finds replies by their keys.
+    """
+    from slmops.teach.asking import EndpointAsker, LocalAsker
+
+    if settings.endpoint is None:
+        from slmops.engines import load_engine
+        from slmops.models.tokenizer import Tokenizer
+
+        assert settings.local  # noqa: S101 - one of the two
+        model = inputs["model"] / "model"
+        engine, tokenizer = load_engine(settings.local.engine, model, gpu=True), Tokenizer.load(model)
+        work, batch = context.work / "replies", settings.local.batch
+        yield _Asking(LocalAsker(engine, tokenizer, draws, context.seed, batch, work, context.progress))
+        return
+    teacher = settings.endpoint.teacher
+    with opened(context, settings.endpoint.budget) as ledger:
+        expected = told(ledger.answers.find)
+        context.progress.note(
+            f"ask {teacher.model}: {expected.most.requests:,} requests at most, {expected.most.tokens:,} tokens, "
+            + ("price unknown" if teacher.price is None else f"{expected.most.usd:.2f} USD")
+        )
+        beside = _beside(inputs["data"], settings.endpoint, expected)
+        asker = EndpointAsker(teacher, draws, ledger, beside, context.progress)
+        asking = _Asking(asker, lambda: list(asker.keys))
+        yield asking
+        ledger.count(asker.keys)
+        asking.spent = ledger.spent
+
+
+def _beside(data: Path, settings: EndpointAsking, expected: Foretold) -> list[str]:
+    """The keys of what counts against the budget besides: what was written before, and answers known to rows."""
+    from slmops.data.read import read_jsonl
+    from slmops.tasks import task_of
+    from slmops.teach.endpoint import Pool
+
+    rows = [*read_jsonl(data / "pool.jsonl"), *expected.rows, *expected.unknown]
+    return [*Pool(settings.teacher, task_of(data), rows).keys, *asked_before(data)]
+
+
+def _sides(data: Path) -> dict[str, list[Row]]:
+    from slmops.data.read import read_jsonl
+
+    return {side: read_jsonl(data / f"{side}.jsonl") for side in SIDES}
+
+
+def _with_pool(data: Path, out: Path, written: Written, asking: _Asking) -> Mapping[str, float | str]:
+    """The files of `data` with what was written behind the pool, and the figures."""
+    from slmops.data.read import read_jsonl, write_jsonl
+
+    _copy(data, out, but=("pool.jsonl", "data.json"))
+    rows = write_jsonl(out / "pool.jsonl", [*read_jsonl(data / "pool.jsonl"), *written.rows])
+    write_jsonl(out / "written.jsonl", written.rows)
+    write_jsonl(out / "unwritten.jsonl", written.dropped)
+    _count(data, out, "pool", rows, written=len(written.rows))
+    _keep_asked(data, out, asking)
+    reasons = Counter(row["reason"] for row in written.dropped)
+    return {
+        "written": len(written.rows),
+        "dropped": reasons.total(),
+        "pool_rows": rows,
+        **asking.figures(),
+    }
+
+
+def _count(data: Path, out: Path, side: str, rows: int, **made: int) -> None:
+    """Write `data.json` with the new number of rows of a side, and how many of them the teacher `made`."""
+    counts = json.loads((data / "data.json").read_text(encoding="utf-8"))
+    counts["rows"][side] = rows
+    for name, count in made.items():
+        counts[name] = counts.get(name, 0) + count
+    (out / "data.json").write_text(json.dumps(counts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _copy(data: Path, out: Path, but: Sequence[str]) -> None:
+    for name in FILES:
+        if name not in but:
+            shutil.copyfile(data / name, out / name)
+
+
+def _keep_asked(data: Path, out: Path, asking: _Asking) -> None:
+    keys = [*asked_before(data), *asking.keys()]
+    if keys:
+        (out / ASKED).write_text(json.dumps(keys) + "\n", encoding="utf-8")
