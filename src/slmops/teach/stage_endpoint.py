@@ -7,8 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
+from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import Budget
 from slmops.recipe.training import EndpointTeacher
@@ -27,33 +30,38 @@ class EndpointAsking(Settings):
 
     unkeyed: ClassVar[Mapping[str, Any]] = {
         "budget": True,
+        "privacy": {"egress"},
         "teacher": {"name", "key_env", "price", "concurrency", "retries", "timeout_s"},
     }
     """Raising a budget does not make answers anew; neither does a new key or a slower pace."""
 
     teacher: EndpointTeacher
     budget: Budget
+    privacy: PrivacySettings = Field(default_factory=PrivacySettings)
 
     def check_surroundings(self) -> None:
-        """Refuse an endpoint whose key the environment does not have.
+        """Refuse an endpoint whose key the environment does not have, and a detector that is not installed.
 
         Raises:
-            BadInput: it has not.
+            BadInput: it has not, or is not.
         """
         from slmops.endpoints.client import key_of
+        from slmops.privacy.presidio import check_detector
 
         key_of(self.teacher.key_env, f"the teacher {self.teacher.name}")
+        check_detector(self.teacher.base_url, self.privacy)
 
 
 class TeachByEndpoint:
     """`data` and `model` (which learns, and in whose tokens answers are told) → the pool's answers, as of `Teach`.
 
+    The teacher sees placeholders for what `privacy` takes out; answers have the values again, `dropped.jsonl` has not.
     What was bought is in the home's ledger, by what was asked of whom: another pool or recipe does not buy it again.
     """
 
     name: ClassVar[str] = "teach-endpoint"
-    version: ClassVar[int] = 1
-    libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
+    version: ClassVar[int] = 2
+    libraries: ClassVar[tuple[str, ...]] = ("phonenumbers", "python-stdnum", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: EndpointAsking, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl, write_jsonl
@@ -67,7 +75,7 @@ class TeachByEndpoint:
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
         if not rows:
             raise BadInput("the pool has no rows for the teacher to answer", hint="give texts of its own as data.pool")
-        pool = Pool(settings.teacher, task_of(inputs["data"]), rows)
+        pool = Pool(settings.teacher, task_of(inputs["data"]), rows, settings.privacy)
         kept = context.kept or context.work
         kept.mkdir(parents=True, exist_ok=True)
 
@@ -75,37 +83,46 @@ class TeachByEndpoint:
             context.progress.note("another run is asking an endpoint; waiting, so that nothing is bought twice")
 
         with hold(kept / f"{LEDGER}.lock", on_wait=waiting), closing(Ledger(kept / LEDGER, settings.budget)) as ledger:
-            records, set_aside = _bought(pool, ledger, context.progress)
+            records, set_aside = _bought(pool, ledger, kept, context.progress)
             spent = ledger.spent
         answers, dropped = parted(pool, records, set_aside, Tokenizer.load(inputs["model"] / "model"))
         save_answers(context.out, answers)
         write_jsonl(context.out / "dropped.jsonl", dropped)
         tokens = sum(len(answer.tokens) for answer in answers)
         figures = {"rows": len(answers), "dropped": len(dropped), "answer_tokens": tokens}
+        figures["redacted"] = sum(redaction.counts.total() for redaction in pool.redactions)
         return {**figures, "usd": spent.usd, "bought_tokens": spent.tokens, "requests": spent.requests}
 
 
-def _bought(pool: Pool, ledger: Ledger, progress: Progress) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def _bought(
+    pool: Pool, ledger: Ledger, kept: Path, progress: Progress
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Buy what is not known; of the questions, by their keys, the records of replies, and why others have none.
 
+    Args:
+        kept: folder of the log of what leaves.
+
     Raises:
+        BadInput: nothing may leave, and the teacher is not here.
         SlmopsError: see `buy`; or what is known already is enough to see that nothing can be used.
     """
     from slmops.endpoints.buying import buy, none_usable
     from slmops.endpoints.client import Endpoint, key_of
     from slmops.endpoints.money import Tariff
-    from slmops.teach.endpoint import forecast, manner_of, said, unusable
+    from slmops.privacy.audit import gate_for
+    from slmops.teach.endpoint import forecast, manner_of, said
 
     teacher, manner = pool.teacher, manner_of(pool.teacher, pool.task)
     ledger.count(pool.keys)
     known = ledger.answers.find(dict.fromkeys(pool.keys))
     told = forecast(pool, known)
     progress.note(f"ask {told}")
-    reasons = [unusable(record, pool.task) for record in known.values()]
+    reasons = pool.told(known)
     if len(known) >= manner.unusable and None not in reasons:
         raise none_usable([said(record, reason) for record, reason in zip(known.values(), reasons, strict=True)])
     if not told.questions:
         return known, {}
+    gate = gate_for(teacher.base_url, teacher.model, f"teacher {teacher.name}", pool.privacy, kept)
     endpoint = Endpoint(teacher.base_url, teacher.model, key_of(teacher.key_env, f"the teacher {teacher.name}"))
     with progress.task("teacher answers the pool", told.questions, "rows") as bar:
         set_aside = buy(
@@ -114,8 +131,9 @@ def _bought(pool: Pool, ledger: Ledger, progress: Progress) -> tuple[dict[str, d
             manner,
             Tariff.of(teacher.price),
             ledger,
-            lambda record: unusable(record, pool.task),
+            lambda _: None,  # each question says for itself
             bar,
             any_usable=None in reasons,
+            gate=gate,
         )
     return ledger.answers.find(dict.fromkeys(pool.keys)), set_aside

@@ -27,7 +27,7 @@ def forecast_of(recipe: Recipe, home: Path) -> Forecast | None:
     teacher, path = endpoint_of(recipe), Store(home).kept / LEDGER
     if teacher is None:
         return None
-    pool = Pool(teacher, _task(recipe), list(pool_rows(recipe)))
+    pool = Pool(teacher, _task(recipe), list(pool_rows(recipe)), recipe.privacy)
     if not path.exists():
         return forecast(pool, ())
     with closing(Ledger(path, Budget())) as ledger:
