@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -113,12 +114,18 @@ def read_log(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """One write to the end of the file, so that lines of several processes do not mix."""
+    """One write to the end of the file, so that lines of several processes do not mix.
+
+    Behind half a line, which a full disk may have left, it begins with a line's end.
+    """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            if os.write(descriptor, line) != len(line):
-                raise OSError(0, "the line was cut short")
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            whole = b"\n" * torn + line
+            if os.write(descriptor, whole) != len(whole):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
     except OSError as error:

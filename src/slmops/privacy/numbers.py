@@ -26,12 +26,20 @@ def ibans(text: str) -> Iterator[Span]:
 
 _DIGITS = re.compile(r"(?<![\d])\d(?:[ \u00a0\u202f-]?\d){11,}")
 _GROUP = re.compile(r"\d+")
-_CARD_LENGTHS = range(13, 20)
-_FIRST_DIGITS = frozenset("23456")
+_CARD = re.compile(
+    r"4\d{12}(?:\d{3}){0,2}"
+    r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"
+    r"|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11,16}|35\d{14,17}|(?:5[06-8]|6\d)\d{11,17}"
+)
+"""How numbers of Visa, Mastercard, American Express, Diners, JCB, Maestro, Discover and UnionPay begin, and how long
+they are."""
+
+
+_LONGEST_CARD = 19
 
 
 def cards(text: str) -> Iterator[Span]:
-    """Thirteen to nineteen digits, alone or in groups, that begin as cards do and pass Luhn (ISO/IEC 7812)."""
+    """Thirteen to nineteen digits, alone or in groups, as a brand gives them out, that pass Luhn (ISO/IEC 7812)."""
     for run in _DIGITS.finditer(text):
         groups = [match.span() for match in _GROUP.finditer(text, *run.span())]
         first = 0
@@ -46,13 +54,14 @@ def _card_from(text: str, groups: list[tuple[int, int]], first: int) -> int | No
     """The last group of the longest card that begins with the group `first`."""
     from stdnum import luhn
 
-    if text[groups[first][0]] not in _FIRST_DIGITS:
-        return None
-    for last in range(len(groups) - 1, first - 1, -1):
-        digits = "".join(text[start:end] for start, end in groups[first : last + 1])
-        if len(digits) in _CARD_LENGTHS and luhn.is_valid(digits):
-            return last
-    return None
+    digits, found = "", None
+    for last in range(first, len(groups)):
+        digits += text[slice(*groups[last])]
+        if len(digits) > _LONGEST_CARD:
+            break
+        if _CARD.fullmatch(digits) and luhn.is_valid(digits):
+            found = last
+    return found
 
 
 def _bare(text: str) -> str:

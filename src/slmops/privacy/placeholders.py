@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+_MOST_FAILED = 100
+
 Name = tuple[str, int]
 """Kind and number: `("email", 1)`."""
 
@@ -43,7 +45,9 @@ class Restored(NamedTuple):
     invented: tuple[str, ...]
 
 
-def restore(text: str, values: Mapping[Name, str], kinds: frozenset[str], own: frozenset[Name]) -> Restored:
+def restore(
+    text: str, values: Mapping[Name, str], kinds: frozenset[str], own: frozenset[Name], *, escape: bool = True
+) -> Restored:
     """Put values back where their placeholders stand; in JSON they are escaped as it wants them.
 
     Placeholders as we write them are read first, and what a model made of them in between. A bracket around another
@@ -53,8 +57,9 @@ def restore(text: str, values: Mapping[Name, str], kinds: frozenset[str], own: f
         values: by the names that were given away.
         kinds: that a placeholder may be of.
         own: names that stood in the text that was asked; they stand for themselves.
+        escape: as JSON wants it; a text that was redacted as it was, JSON or not, comes back without.
     """
-    inside = _json_places(text) if values else []
+    inside = _json_places(text) if values and escape else []
     invented: list[str] = []
     made: list[str] = []
 
@@ -95,14 +100,20 @@ def _name(match: re.Match[str]) -> Name:
 
 
 def _json_places(text: str) -> list[tuple[int, int]]:
-    """Where the outermost JSON objects and lists of a text stand, whatever stands between them."""
-    decoder, places, at = json.JSONDecoder(), [], 0
+    """Where the outermost JSON objects and lists of a text stand, whatever stands between them.
+
+    The search ends at a hundred brackets that begin none: each of them may cost a reading of all that follows.
+    """
+    decoder, places, at, failed = json.JSONDecoder(), [], 0, 0
     for match in re.finditer(r"[{\[]", text):
         if match.start() < at:
             continue
         try:
             _, at = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
+            failed += 1
+            if failed == _MOST_FAILED:
+                break
             continue
         places.append((match.start(), at))
     return places

@@ -41,9 +41,9 @@ class Redaction:
         """How many values of each kind were taken out."""
         return Counter(kind for kind, _ in self.values)
 
-    def restore(self, text: str) -> Restored:
+    def restore(self, text: str, *, escape: bool = True) -> Restored:
         """An answer to these texts with the values in place of their placeholders; see `placeholders.restore`."""
-        return restore(text, self.values, self.kinds, self.own)
+        return restore(text, self.values, self.kinds, self.own, escape=escape)
 
     def ends_within(self, text: str) -> bool:
         """Whether an answer that was cut off ends in the middle of a placeholder."""

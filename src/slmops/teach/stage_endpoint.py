@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -117,6 +118,9 @@ def _bought(
     known = ledger.answers.find(dict.fromkeys(pool.keys))
     told = forecast(pool, known)
     progress.note(f"ask {told}")
+    if taken := sum((redaction.counts for redaction in pool.redactions), Counter[str]()):
+        said_of = ", ".join(f"{count} {kind}" for kind, count in sorted(taken.items()))
+        progress.note(f"placeholders stand for what is taken out of the rows: {said_of}")
     reasons = pool.told(known)
     if len(known) >= manner.unusable and None not in reasons:
         raise none_usable([said(record, reason) for record, reason in zip(known.values(), reasons, strict=True)])
