@@ -60,6 +60,17 @@ class ReportSettings(Settings):
         default_factory=PrivacySettings, description="A report travels too: its rows are shown without what this names."
     )
 
+    def check_surroundings(self) -> None:
+        """Refuse a detector that is not installed, before everything that there is to report is made.
+
+        Raises:
+            BadInput: it is not.
+        """
+        from slmops.privacy.presidio import check_presidio
+
+        if self.privacy.detector == "presidio":
+            check_presidio(self.privacy.presidio)
+
 
 class Report:
     """What a run made → `table.txt` for the terminal, `report.html` for people, `report.json` for machines.
