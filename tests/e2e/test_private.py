@@ -32,8 +32,12 @@ evaluate: {{latency_requests: 2, threads: 1}}
 ASKED = {"refund": "refund {} now, order {}", "thanks": "lamp {} is lovely, {}"}
 SECRETS = {**CANARIES, "customer": "ZQ-9315"}
 
-LOCAL = {"data": "the rows as they were given", "teach": "the answers with the rows that they are to, to be learned"}
-"""Steps whose artifacts hold rows and stay on this machine, and why."""
+LOCAL = {
+    "data": {"pool.jsonl", "test.jsonl"},  # the rows as they were given
+    "teach": {"answers.jsonl"},  # the answers beside their rows, to be learned
+    "evaluate": {"errors.json"},  # the rows that the shipped model gets wrong
+}
+"""Files of a run that hold rows and stay on this machine, by step."""
 
 
 @pytest.fixture
@@ -77,16 +81,15 @@ def test_no_secret_leaves_the_machine_nor_its_rows(project):
     assert sum(SECRETS["iban"] in answer.input for answer in answers) == 2, "learned with the row as it was"
     assert made["metrics"]["teach"]["dropped"] == 4
 
-    local = {Path(made["steps"][step]["path"]) for step in LOCAL}
+    local = {Path(made["steps"][step]["path"]) / name for step, names in LOCAL.items() for name in names}
     files = [path for place in (home, bundles) for path in place.rglob("*") if path.is_file()]
-    local_files = [path for path in files if path.parent in local and path.name != "dropped.jsonl"]
-    assert any(holding(path.read_bytes()) for path in local_files), "the search below can find what there is"
+    assert all(holding(path.read_bytes()) for path in local), "the search below can find what there is"
     told = {
         "requests": json.dumps(server.requests, ensure_ascii=False).encode(),
         "screen": (process.stdout + process.stderr + project("privacy", "log", "--home", "home")).encode(),
         "names": "\n".join(map(str, files)).encode(),
     }
-    told |= {str(path): path.read_bytes() for path in files if path not in local_files}
+    told |= {str(path): path.read_bytes() for path in files if path.resolve() not in {one.resolve() for one in local}}
     leaks = {where: found for where, content in told.items() if (found := holding(content))}
     assert leaks == {}
     assert {"report.html", "run.log", "endpoints.db", EGRESS, "MODEL_CARD.md"} <= {Path(where).name for where in told}

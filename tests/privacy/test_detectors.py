@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stdnum import luhn
+from stdnum.cn import ric
 
 from slmops.privacy.national import NUMBERS
 from slmops.privacy.numbers import cards
@@ -17,6 +18,9 @@ from slmops.recipe.privacy import COUNTRIES, KINDS, PrivacySettings
 from tests.privacy.canaries import CANARIES, CLEAN, FOUND
 
 EVERYTHING = redactor(PrivacySettings())
+
+UNNAMED = "110704198001011234"
+"""A Chinese number of a county that python-stdnum has no name for, and stumbles over."""
 
 
 @pytest.mark.parametrize(("kind", "around", "value"), [*FOUND, *((k, "it is {} so", v) for k, v in CANARIES.items())])
@@ -48,6 +52,18 @@ def test_a_kind_that_is_left_out_stays(kind):
 def test_every_country_has_numbers():
     assert set(NUMBERS) == set(COUNTRIES)
     assert not redactor(PrivacySettings(national_ids=["de"])).redact(["I am 536-90-4399"]).values
+
+
+@given(st.text(alphabet="0123456789", min_size=4, max_size=20))
+def test_no_check_fails_at_a_number(digits):
+    for text in (digits, f"ssn {digits}", f"{digits}X", " ".join(digits)):
+        EVERYTHING.redact([text])
+
+
+def test_a_number_that_a_check_fails_at_counts():
+    with pytest.raises(KeyError):
+        ric.is_valid(UNNAMED)
+    assert EVERYTHING.redact([UNNAMED]).counts == {"national_id": 1}
 
 
 def test_regions_say_how_national_numbers_are_written():

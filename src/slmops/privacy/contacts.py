@@ -40,6 +40,7 @@ _NUMBER_WORDS = re.compile(
 _DATE = re.compile(r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{4})(?!\d)")
 _ENOUGH_DIGITS = re.compile(r"(?:\d\D{0,5}){7}")
 _DOTTED = re.compile(r"\d{1,3}(?:\.\d{1,5}){3,}|\d+[.,]\d+")
+_NATIONAL_DIGITS = range(9, 14)
 _BEFORE = 48
 """Characters in front of a number that say what it is."""
 
@@ -75,7 +76,7 @@ def _is_national(raw: str, before: str, behind: str) -> bool:
         return False
     digits = re.sub(r"\D", "", raw)
     written_so = raw.lstrip("(").startswith("0") or len(re.findall(r"\d+", raw)) > 1
-    return written_so and len(digits) >= 9
+    return written_so and len(digits) in _NATIONAL_DIGITS
 
 
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -86,10 +86,6 @@ class Redactor:
         values = {name: value for value, name in names.given.items()}
         return Redaction(tuple(made), values, self.kinds, own)
 
-    def redact_messages(self, messages: Sequence[Mapping[str, str]]) -> Redaction:
-        """As `redact`, of the contents of messages."""
-        return self.redact([message["content"] for message in messages])
-
     def redact_plain(self, value: Any) -> Any:
         """Plain JSON data with all its texts redacted together; keys and numbers stay."""
         texts = list(_texts(value))
@@ -151,11 +147,6 @@ def redactor_for(base_url: str, settings: PrivacySettings) -> Redactor | None:
 def unchanged(texts: Sequence[str]) -> Redaction:
     """Texts that leave as they are."""
     return Redaction(tuple(texts), {}, frozenset(), frozenset())
-
-
-def shown(redaction: Redaction) -> Redaction:
-    """Without the values, for what is kept."""
-    return replace(redaction, values={})
 
 
 def _pattern(name: str, pattern: str) -> Detector:
