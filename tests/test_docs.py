@@ -16,11 +16,13 @@ import yaml
 from typer.core import TyperGroup
 
 from slmops.cli.main import app
+from slmops.privacy.redaction import redactor
 from slmops.recipe import parse_recipe
 from slmops.recipe.curating import Curate
 from slmops.recipe.data import ScreenSettings
 from slmops.recipe.keys import kind, models
 from slmops.recipe.objective import TextTerm
+from slmops.recipe.privacy import KINDS, Presidio, PrivacySettings
 from slmops.recipe.training import Optimisation, TrainSettings
 from slmops.train.examples import Example
 from slmops.train.objectives.observe import TeacherModel
@@ -150,6 +152,36 @@ def test_the_recipes_of_the_guide_to_gates_are_valid(tmp_path: Path) -> None:
     for text in texts:
         recipe = parse_recipe({**plain, "teachers": [{"model": "wheel:none"}], **yaml.safe_load(text)}, folder=tmp_path)
         assert recipe.evaluate.gates
+
+
+def test_the_recipes_of_the_guide_to_privacy_are_valid(tmp_path: Path) -> None:
+    for path in ("train.jsonl", "test.jsonl"):
+        (tmp_path / path).touch()
+    plain = {"name": "a", "task": {"kind": "classification"}, "data": {"train": "train.jsonl", "test": "test.jsonl"}}
+    guide = ROOT / "docs" / "guides" / "privacy.md"
+    texts = blocks(guide, "yaml")
+    assert len(texts) == 2
+    recipes = [
+        parse_recipe({**plain, "teachers": [{"model": "wheel:none"}], **yaml.safe_load(text)}, folder=tmp_path)
+        for text in texts
+    ]
+    assert recipes[0].privacy.redact == PrivacySettings().redact, "the guide calls it the default"
+    assert recipes[1].privacy.presidio == Presidio(), "the guide shows what is so unless told"
+    section = guide.read_text(encoding="utf-8").partition("## What is taken out")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {*KINDS, "patterns"}
+
+
+def test_what_the_guide_to_privacy_says_of_a_text_is_so() -> None:
+    guide = (ROOT / "docs" / "guides" / "privacy.md").read_text(encoding="utf-8")
+    match = re.search(r"`(Write to .*?)` leaves as `(.*?)`", guide)
+    finder = redactor(PrivacySettings())
+    assert match
+    assert finder
+    assert finder.redact([match[1]]).texts == (match[2],)
+    redaction = finder.redact(["I am anna@shop.example"])
+    forms = re.findall(r"`([^`]*)`", re.search(r"(`\[email_1\]`.*?) are read", guide)[1])
+    assert len(forms) == 4
+    assert {redaction.restore(form).text for form in forms} == {"anna@shop.example"}
 
 
 def distil_blocks(language: str, holding: str) -> list[str]:

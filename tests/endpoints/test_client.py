@@ -9,14 +9,16 @@ from email.utils import format_datetime
 import pytest
 
 from slmops.endpoints.client import Client, Endpoint, Failure, Reply
+from slmops.errors import SlmopsError
+from slmops.privacy.audit import EGRESS, Gate
 from tests.endpoints.teacher_server import Act, TeacherServer
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 
 
-def ask(url: str, **wanted) -> Reply:
+def ask(url: str, gate: Gate | None = None, **wanted) -> Reply:
     async def main() -> Reply:
-        async with Client(Endpoint(url, "toy", "sk-secret"), timeout_s=5, connections=1) as client:
+        async with Client(Endpoint(url, "toy", "sk-secret"), timeout_s=5, connections=1, gate=gate) as client:
             return await client.complete(MESSAGES, idempotency_key="k", **wanted)
 
     return asyncio.run(main())
@@ -75,12 +77,33 @@ def test_a_redirect_is_not_followed_with_the_key():
     assert elsewhere.requests == []
 
 
-def test_the_environments_proxy_is_taken(monkeypatch):
+def test_the_environments_proxy_is_taken(tmp_path, monkeypatch):
+    gate = Gate(tmp_path / EGRESS, "test", "nowhere.invalid", "toy")
     with TeacherServer() as proxy:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        assert ask("http://nowhere.invalid/v1").text == "HELLO"
+        assert ask("http://nowhere.invalid/v1", gate).text == "HELLO"
         monkeypatch.setenv("no_proxy", "nowhere.invalid")
         with pytest.raises(Failure, match="does not answer"):
-            ask("http://nowhere.invalid/v1")
+            ask("http://nowhere.invalid/v1", gate)
+
+
+def test_what_stays_on_this_machine_goes_through_no_proxy(monkeypatch):
+    with TeacherServer() as proxy, TeacherServer() as server:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        ask(server.url)
+    assert (proxy.asked.total(), server.asked.total()) == (0, 1)
+
+
+def test_another_machine_is_not_asked_without_a_gate():
+    with pytest.raises(TypeError, match="without a gate"):
+        ask("http://nowhere.invalid/v1")
+
+
+def test_a_request_that_cannot_be_written_down_is_not_sent(tmp_path):
+    with TeacherServer() as server, pytest.raises(SlmopsError, match="nothing was sent"):
+        ask(server.url, Gate(tmp_path, "test", "host", "toy"))
+    assert server.asked.total() == 0

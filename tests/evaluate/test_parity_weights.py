@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 
 from slmops.compress.export import export
+from slmops.errors import BadInput
 from slmops.evaluate.parity_gates import MOST_TURNED
 from slmops.evaluate.parity_weights import compare_weights, likenesses
 from slmops.models.source import load_model, save_model
@@ -48,6 +49,19 @@ def test_every_way_to_ship_a_family_has_its_weights_and_positions(family, tmp_pa
         assert (found.misplaced, found.missing) == (0, ())
         assert found.cosine > (0.9999 if way.get("precision") else 0.98), way
         assert found.turned < MOST_TURNED / 1000
+
+
+def test_weights_whose_file_has_two_names_are_read(tmp_path):
+    """As those of a bundle: its files are links to the store's."""
+    source = model("llama", tmp_path / "source", max_position_embeddings=2048)
+    export(source, tmp_path / "shipped", scratch=tmp_path / "scratch")
+    data = tmp_path / "shipped" / "model.onnx.data"
+    (tmp_path / "another-name").hardlink_to(data)
+    assert compare_weights(source, tmp_path / "shipped").missing == ()
+    data.rename(tmp_path / "elsewhere")
+    data.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match="lead out of the folder"):
+        compare_weights(source, tmp_path / "shipped")
 
 
 def test_another_model_of_the_same_shape_is_another(tmp_path):

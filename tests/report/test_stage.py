@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from slmops.data.read import write_jsonl
+from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
+from slmops.recipe.privacy import PrivacySettings
 from slmops.report.stage import Card, CardSettings, Report, ReportSettings
 from slmops.tasks import Classification
 
@@ -124,3 +126,23 @@ def test_the_card_is_written_before_the_bundle_is(inputs, story, tmp_path):
     assert "# support 2.0.0" in text
     assert "the cut model was healed" in text
     assert "Do not ship" in text
+
+
+def test_rows_are_shown_without_what_is_private(inputs, story, tmp_path):
+    again = {"id": "r1", "note": "from zora@canary.example", "input": "I am zora@canary.example", "wanted": "late"}
+    again |= {"written": "zora@canary.example", "passed": False}
+    (inputs["evaluate"] / "regression.json").write_text(json.dumps([again]))
+    rows = [{**row, "input": f"{row['input']}, zora@canary.example"} for row in ROWS]
+    write_jsonl(inputs["data"] / "test.jsonl", rows)
+    Report().run(inputs, ReportSettings(recipe=story.recipe), context(tmp_path))
+    written = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("report.*"))
+    assert "zora" not in written
+    assert "I am [EMAIL_1]" in written
+    assert "message 1, [EMAIL_1]" in written
+
+
+def test_a_detector_that_is_not_installed_is_told_before_there_is_anything_to_report(story, monkeypatch):
+    monkeypatch.setattr("slmops.privacy.presidio.find_spec", lambda _: None)
+    ReportSettings(recipe=story.recipe).check_surroundings()
+    with pytest.raises(BadInput, match="presidio-analyzer, which is not installed"):
+        ReportSettings(recipe=story.recipe, privacy=PrivacySettings(detector="presidio")).check_surroundings()

@@ -81,6 +81,13 @@ def evaluate(
         float, typer.Option("--watts-per-core", min=0.1, help="Estimates energy where no counter can be read.")
     ] = 5.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampling behind intervals.")] = 7,
+    privacy: Annotated[
+        Path | None,
+        typer.Option("--privacy", metavar="RECIPE", help="The recipe whose `privacy` holds; else its defaults do."),
+    ] = None,
+    redact: Annotated[
+        bool, typer.Option("--redact/--no-redact", help="Take personal data out of what leaves this machine.")
+    ] = True,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for evidence.json, the report and the answers.")
     ] = None,
@@ -96,7 +103,7 @@ def evaluate(
     from slmops import console
     from slmops.errors import SlmopsError
     from slmops.evaluate.asking import Asking
-    from slmops.evaluate.given import read_given, read_keys, read_prices
+    from slmops.evaluate.given import read_given, read_keys, read_prices, read_privacy
     from slmops.evaluate.side_by_side import evaluate as compare
     from slmops.evaluate.side_by_side import write_outcome
     from slmops.evaluate.side_table import side_table
@@ -115,7 +122,7 @@ def evaluate(
         what, rows, known = read_given(data, train, given, found, columns=columns, limit=limit)
         prices = read_prices(price or (), found)
         running = Running(watts_per_core=watts_per_core, machine_usd_per_hour=usd_per_hour)
-        asking = Asking(threads, latency_requests, concurrency, retries, timeout)
+        asking = Asking(threads, latency_requests, concurrency, retries, timeout, read_privacy(privacy, redact))
         outcome = compare(
             *(found, what, rows, known, asking),
             running=running,

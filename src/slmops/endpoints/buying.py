@@ -14,6 +14,7 @@ from slmops.endpoints.money import Cost, Tariff
 from slmops.endpoints.pace import Pace, Turns
 from slmops.endpoints.retry import pause_s
 from slmops.errors import BadInput, BudgetReached, SlmopsError
+from slmops.privacy.audit import Gate
 from slmops.progress import Task
 
 _DEAD = 3
@@ -27,12 +28,22 @@ _SHOWN = 3
 MEND = "mend the request: teachers.N.system says what an answer must look like; no more is bought before that"
 
 
+Usable = Callable[[Mapping[str, Any]], str | None]
+"""Why the record of a reply cannot be used; None where it can."""
+
+
 @dataclass(frozen=True)
 class Question:
-    """What is asked, under the key of its answer."""
+    """What is asked, under the key of its answer.
+
+    Attributes:
+        messages: as they leave.
+        usable: where what can be used depends on the question, in place of what is the same for all.
+    """
 
     key: str
     messages: Sequence[Mapping[str, str]]
+    usable: Usable | None = None
 
 
 @dataclass(frozen=True)
@@ -55,10 +66,6 @@ class Manner:
     mend: str = MEND
 
 
-Usable = Callable[[Mapping[str, Any]], str | None]
-"""Why the record of a reply cannot be used; None where it can."""
-
-
 def record_of(reply: Reply) -> dict[str, Any]:
     """What is kept of a completion."""
     counts = {"prompt_tokens": reply.prompt_tokens, "tokens": reply.completion_tokens, "cached": reply.cached_tokens}
@@ -75,6 +82,7 @@ def buy(
     bar: Task,
     *,
     any_usable: bool = False,
+    gate: Gate | None = None,
 ) -> dict[str, str]:
     """Ask every question until its answer is in the ledger, or it is known to have none.
 
@@ -84,6 +92,7 @@ def buy(
     Args:
         questions: none twice, and none that the ledger has an answer to.
         any_usable: a usable answer is known already.
+        gate: see `Client`.
 
     Returns:
         Of each question that was set aside, by its key, the reason.
@@ -94,7 +103,7 @@ def buy(
         SlmopsError: it does not answer any more, none of its answers can be used, or it charges more than was allowed.
             Nothing new is asked then; what was under way is waited for and kept.
     """
-    return asyncio.run(_buy(endpoint, iter(questions), manner, tariff, ledger, usable, bar, any_usable))
+    return asyncio.run(_buy(endpoint, iter(questions), manner, tariff, ledger, usable, bar, any_usable, gate))
 
 
 async def _buy(
@@ -106,8 +115,9 @@ async def _buy(
     usable: Usable,
     bar: Task,
     any_usable: bool,
+    gate: Gate | None,
 ) -> dict[str, str]:
-    async with Client(endpoint, timeout_s=manner.timeout_s, connections=manner.concurrency) as client:
+    async with Client(endpoint, timeout_s=manner.timeout_s, connections=manner.concurrency, gate=gate) as client:
         buying = _Buying(client, manner, tariff, ledger, usable, bar, any_usable)
         for first in questions:
             await buying.work(iter([first]))
@@ -190,6 +200,10 @@ class _Buying:
                 if failure.busy:
                     self._turns.pace.busy(sent, time.monotonic())
                 return failure
+            except SlmopsError:
+                # It was not sent, so it costs nothing.
+                self.ledger.settle(number, question.key, most, Cost())
+                raise
             else:
                 self._turns.pace.answered(reply.latency_s)
                 await self._keep(question, number, most, reply)
@@ -236,7 +250,7 @@ class _Buying:
                 hint="see whether it heeds teachers.N.limit_answers_by, or take teach.budget out",
             )
         if not self.any_usable:
-            reason = self.usable(record)
+            reason = (question.usable or self.usable)(record)
             self.any_usable = reason is None
             self._came_to_nothing(f"{record['text'][:120]!r}: {reason}")
 

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from slmops.errors import BadInput
+from slmops.privacy.audit import Gate, check_gate
+from slmops.recipe.privacy import is_loopback
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -145,9 +147,17 @@ def key_of(variable: str | None, whose: str) -> str | None:
 class Client:
     """Connections to one endpoint, for the length of an `async with` block."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float, connections: int) -> None:
-        """`timeout_s`: of one request; `connections`: that may be open at once."""
-        self.endpoint = endpoint
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float, connections: int, gate: Gate | None = None) -> None:
+        """Args:
+        timeout_s: of one request.
+        connections: that may be open at once.
+        gate: where requests are written down before they leave; an endpoint on this machine may go without.
+
+        Raises:
+            TypeError: one on another machine has none.
+        """
+        check_gate(gate, endpoint.base_url)
+        self.endpoint, self.gate = endpoint, gate
         self._timeout_s, self._connections = timeout_s, connections
 
     async def __aenter__(self) -> Client:
@@ -179,11 +189,14 @@ class Client:
 
         Raises:
             Failure: no completion came.
+            SlmopsError: the request cannot be written down at the gate; it was not sent.
         """
         import aiohttp
 
         body = json.dumps({"model": self.endpoint.model, "messages": list(messages), **sampling}).encode()
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        if self.gate:
+            self.gate.leaving(body, messages)
         begun = time.perf_counter()
         try:
             # A redirect would carry the key to wherever it leads.
@@ -250,7 +263,12 @@ class Client:
 
 
 def _proxy(url: str) -> str | None:
-    """The environment's proxy for an address. Looked up once: aiohttp would ask a thread for each request."""
+    """The environment's proxy for an address. Looked up once: aiohttp would ask a thread for each request.
+
+    What goes to this machine goes through none, whatever the environment says: it would leave by it.
+    """
+    if is_loopback(url):
+        return None
     parts = urlsplit(url)
     return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 

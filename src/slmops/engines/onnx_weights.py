@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from slmops.errors import BadInput
+
 if TYPE_CHECKING:
     import onnx
 
@@ -28,11 +30,7 @@ class OnnxWeights:
     """The matrices and the rotary tables of the model in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        import onnx
-
-        self._graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
-        # The library's own reader refuses files with several hard links, and those of a store have such.
-        _read_outside(self._graph, folder)
+        self._graph = _whole(folder)
         self._tensors = {tensor.name: tensor for tensor in self._graph.initializer}
         self._cast = {
             node.output[0]: node.input[0]
@@ -96,25 +94,6 @@ class OnnxWeights:
         return onnx.numpy_helper.to_array(tensor)
 
 
-def _read_outside(graph: onnx.GraphProto, folder: Path) -> None:
-    """Fill in the tensors whose bytes stand in a file beside the graph's.
-
-    Raises:
-        ValueError: that file is not in the folder itself.
-    """
-    for tensor in _all_tensors(graph):
-        if not tensor.external_data:
-            continue
-        told = {entry.key: entry.value for entry in tensor.external_data}
-        if Path(told["location"]).name != told["location"]:
-            raise ValueError(f"{tensor.name} stands outside of {folder}: {told['location']!r}")
-        with (folder / told["location"]).open("rb") as file:
-            file.seek(int(told.get("offset", 0)))
-            tensor.raw_data = file.read(int(told.get("length", -1)))
-        del tensor.external_data[:]
-        tensor.data_location = tensor.DEFAULT
-
-
 def _name(node: str) -> str:
     """`layers.3.attn.o_proj` of `/model/layers.3/attn/o_proj/MatMul_Q4`."""
     return re.sub(r"/MatMul(_\w+)?$", "", node).removeprefix("/").removeprefix("model/").replace("/", ".")
@@ -125,6 +104,32 @@ def levels_of(packed: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]
     if bits == 8:
         return packed
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
+
+
+def _whole(folder: Path) -> onnx.GraphProto:
+    """The graph with the data of its tensors, which mostly stand in a file beside it.
+
+    onnx itself refuses that file where it has two names, as every file of the store has that a bundle links to.
+
+    Raises:
+        BadInput: the data would be outside of the folder.
+    """
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo
+
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    for tensor in _all_tensors(graph):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        info = ExternalDataInfo(tensor)
+        place = folder / info.location
+        if Path(info.location).name != info.location or place.is_symlink():
+            raise BadInput(f"{folder}: the weights {tensor.name} lead out of the folder")
+        with place.open("rb") as file:
+            file.seek(info.offset or 0)
+            tensor.raw_data = file.read(info.length or -1)
+        tensor.data_location = onnx.TensorProto.DEFAULT
+    return graph
 
 
 def _numbers(node: onnx.NodeProto) -> Mapping[str, int]:

@@ -14,6 +14,7 @@ from slmops.data.read import read_jsonl
 from slmops.endpoints.client import Client, Endpoint, Failure, key_of
 from slmops.endpoints.retry import complete
 from slmops.errors import SlmopsError
+from slmops.privacy.audit import Gate
 from slmops.progress import Progress, Silent
 from slmops.tasks import Message
 
@@ -78,6 +79,7 @@ class AskEndpoint:
         base_url: up to and without `/chat/completions`.
         key_env: the environment variable with the key; None sends a placeholder, as local servers want.
         concurrency: requests under way at a time.
+        gate: see `Client`.
     """
 
     base_url: str
@@ -85,6 +87,7 @@ class AskEndpoint:
     key_env: str | None
     max_tokens: int
     concurrency: int = 8
+    gate: Gate | None = None
 
     def ask(self, prompts: Sequence[list[Message]], *, seed: int | None = None) -> list[str]:
         return asyncio.run(self._ask_all(prompts, seed))
@@ -92,7 +95,8 @@ class AskEndpoint:
     async def _ask_all(self, prompts: Sequence[list[Message]], seed: int | None) -> list[str]:
         endpoint = Endpoint(self.base_url, self.model, key_of(self.key_env, "the judge"))
         turn = asyncio.Semaphore(self.concurrency)
-        async with Client(endpoint, timeout_s=_TIMEOUT_S, connections=self.concurrency) as client:
+        connections = self.concurrency
+        async with Client(endpoint, timeout_s=_TIMEOUT_S, connections=connections, gate=self.gate) as client:
 
             async def one(messages: list[Message]) -> str:
                 async with turn:

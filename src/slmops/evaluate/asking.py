@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,12 @@ from slmops.evaluate.labels import closed_set
 from slmops.evaluate.subjects import Endpoint, Local, Subject
 from slmops.pipeline.environment import cpu_model
 from slmops.pipeline.files import content_digest
+from slmops.privacy.audit import Gate, gate_for
+from slmops.privacy.presidio import check_detector
+from slmops.privacy.redaction import Redaction, redactor_for, unchanged
 from slmops.progress import Progress
-from slmops.tasks import Row, Task
+from slmops.recipe.privacy import PrivacySettings
+from slmops.tasks import Message, Row, Task
 
 Records = dict[int, dict[str, Any]]
 """Answers by row number."""
@@ -40,6 +44,7 @@ class Asking:
         threads: of local engines; 0 takes all cores.
         latency_requests: rows that are timed one by one; 0 measures no latency.
         concurrency, retries, timeout_s: of endpoints, see `Manner`.
+        privacy: what is taken out of texts for endpoints on other machines, whether any may leave.
     """
 
     threads: int
@@ -47,32 +52,69 @@ class Asking:
     concurrency: int
     retries: int
     timeout_s: float
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
 
 
 def answers_of(
-    subject: Subject, task: Task, rows: Sequence[Row], asking: Asking, kept: Answers, progress: Progress
+    subject: Subject,
+    task: Task,
+    rows: Sequence[Row],
+    asking: Asking,
+    kept: Answers,
+    progress: Progress,
+    *,
+    gate: Gate | None = None,
 ) -> tuple[Records, SlmopsError | None]:
     """The subject's answers by row number, and what went wrong at an endpoint before it had answered all.
+
+    Args:
+        gate: see `gate_of`.
 
     Raises:
         BadInput: the subject refuses to be asked.
         SlmopsError: a local model fails.
     """
     who = _identity(subject)
-    keys = [key(who=who, messages=task.render(row["input"]), **_manner(subject, task)) for row in rows]
+    redactions = _redactions(subject, task, rows, asking)
+    asked = [of_row.messages(task.render(row["input"])) for row, of_row in zip(rows, redactions, strict=True)]
+    keys = [key(who=who, messages=messages, **_manner(subject, task)) for messages in asked]
     found = kept.find(keys)
     # Equal rows are one question.
-    missing = {one: row for one, row in zip(keys, rows, strict=True) if one not in found}
+    missing = {one: number for number, one in enumerate(keys) if one not in found}
     problem = None
     if missing and isinstance(subject, Local):
-        _answer_local(subject, task, missing, asking, kept, progress)
+        rows_by_key = {one: rows[number] for one, number in missing.items()}
+        _answer_local(subject, task, rows_by_key, asking, kept, progress)
     elif missing and isinstance(subject, Endpoint):
         timed = sum(bool(record.get("alone")) for record in found.values())
-        problem = _answer_endpoint(
-            subject, task, missing, max(0, asking.latency_requests - timed), asking, kept, progress
-        )
+        requests = {one: asked[number] for one, number in missing.items()}
+        alone = max(0, asking.latency_requests - timed)
+        problem = _answer_endpoint(subject, task, requests, alone, asking, kept, gate, progress)
     found = kept.find(keys)
-    return {number: found[one] for number, one in enumerate(keys) if one in found}, problem
+    told = {number: found[one] for number, one in enumerate(keys) if one in found}
+    return {n: {**record, "text": redactions[n].restore(record["text"]).text} for n, record in told.items()}, problem
+
+
+def gate_of(subject: Subject, asking: Asking, folder: Path) -> Gate | None:
+    """Where requests to a subject are written down; None for one on this machine.
+
+    Args:
+        folder: of the log.
+
+    Raises:
+        BadInput: nothing may leave, and it is on another machine; or the detector is not installed.
+    """
+    if isinstance(subject, Local):
+        return None
+    check_detector(subject.base_url, asking.privacy)
+    return gate_for(subject.base_url, subject.model, f"evaluation of {subject.name}", asking.privacy, folder)
+
+
+def _redactions(subject: Subject, task: Task, rows: Sequence[Row], asking: Asking) -> list[Redaction]:
+    """The texts of each row's messages as they leave for a subject; they stay as they are for one that is here."""
+    finder = None if isinstance(subject, Local) else redactor_for(subject.base_url, asking.privacy)
+    texts = ([message["content"] for message in task.render(row["input"])] for row in rows)
+    return [finder.redact(of_row) if finder else unchanged(of_row) for of_row in texts]
 
 
 def _identity(subject: Subject) -> dict[str, Any]:
@@ -141,13 +183,13 @@ def _failure(name: str, stderr: str) -> SlmopsError:
 def _answer_endpoint(
     subject: Endpoint,
     task: Task,
-    missing: Mapping[str, Row],
+    requests: Mapping[str, Sequence[Message]],
     alone: int,
     asking: Asking,
     kept: Answers,
+    gate: Gate | None,
     progress: Progress,
 ) -> SlmopsError | None:
-    requests = {one: task.render(row["input"]) for one, row in missing.items()}
     manner = Manner(asking.concurrency, alone, asking.retries, asking.timeout_s)
     with progress.task(f"{subject.name} answers", len(requests), "rows") as bar:
 
@@ -156,7 +198,7 @@ def _answer_endpoint(
             bar.advance(1)
 
         try:
-            ask(subject, requests, task.max_answer_tokens, manner, keep)
+            ask(subject, requests, task.max_answer_tokens, manner, keep, gate)
         except BadInput:
             raise
         except SlmopsError as error:

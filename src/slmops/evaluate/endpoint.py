@@ -11,6 +11,7 @@ from slmops.endpoints.client import Client, Failure, Reply
 from slmops.endpoints.retry import complete
 from slmops.errors import BadInput, SlmopsError
 from slmops.evaluate.subjects import Endpoint
+from slmops.privacy.audit import Gate
 from slmops.tasks import Message
 
 
@@ -38,18 +39,19 @@ def ask(
     max_tokens: int,
     manner: Manner,
     keep: Callable[[str, dict[str, Any]], None],
+    gate: Gate | None = None,
 ) -> None:
     """Ask for the most likely answer to every request; `keep` gets each under its key as soon as it is there.
 
     A record has `text`, `tokens` and `prompt_tokens` (None where the server does not count), `latency_ms` of the last
-    try, and `alone`.
+    try, and `alone`. `gate`: see `Client`.
 
     Raises:
         BadInput: the endpoint refuses the key, the model or the request.
         SlmopsError: it cannot be reached, fails again and again, or answers nonsense. Nothing new is asked then; what
             was under way is waited for and kept.
     """
-    asyncio.run(_ask(endpoint, requests, max_tokens, manner, keep))
+    asyncio.run(_ask(endpoint, requests, max_tokens, manner, keep, gate))
 
 
 async def _ask(
@@ -58,11 +60,12 @@ async def _ask(
     max_tokens: int,
     manner: Manner,
     keep: Callable[[str, dict[str, Any]], None],
+    gate: Gate | None,
 ) -> None:
     keys = list(requests)
     problems: list[SlmopsError] = []
     connections = max(1, manner.concurrency)
-    async with Client(endpoint.address, timeout_s=manner.timeout_s, connections=connections) as client:
+    async with Client(endpoint.address, timeout_s=manner.timeout_s, connections=connections, gate=gate) as client:
 
         async def work(waiting: list[str], alone: bool) -> None:
             while waiting and not problems:
@@ -71,6 +74,8 @@ async def _ask(
                     reply = await complete(client, requests[key], manner.retries, max_tokens=max_tokens, temperature=0)
                 except Failure as failure:
                     problems.append(_problem(endpoint, failure))
+                except SlmopsError as problem:
+                    problems.append(problem)
                 else:
                     keep(key, {**_record(reply), "alone": alone})
 

@@ -16,6 +16,8 @@ from slmops.data.read import read_rows
 from slmops.errors import BadInput
 from slmops.evaluate.subjects import Subject, common_task
 from slmops.recipe.evaluate import Price
+from slmops.recipe.load import load_recipe
+from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.task import TaskSettings
 from slmops.tasks import Row, Task, from_description, input_reader, read_schema
 
@@ -110,3 +112,16 @@ def read_keys(given: Sequence[str]) -> dict[str, str]:
             raise BadInput(f"the environment variable {variable} is not set", hint=f"export {variable}=…")
         keys[host] = os.environ[variable]
     return keys
+
+
+def read_privacy(recipe: Path | None, redact: bool) -> PrivacySettings:
+    """What may leave for an endpoint, and what is taken out of it: as a recipe says, else by default.
+
+    Raises:
+        BadInput: both a recipe and `redact` are given, or the recipe cannot be read.
+    """
+    if recipe is None:
+        return PrivacySettings() if redact else PrivacySettings(redact=[])
+    if not redact:
+        raise BadInput("--privacy and --no-redact exclude each other", hint="the recipe says `privacy.redact: []`")
+    return load_recipe(recipe).privacy

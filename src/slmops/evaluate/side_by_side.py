@@ -14,11 +14,12 @@ from slmops.data.check import check_classes
 from slmops.data.read import write_jsonl
 from slmops.endpoints.answers import Answers
 from slmops.errors import BadInput, SlmopsError
-from slmops.evaluate.asking import Asking, answers_of, figures_of
+from slmops.evaluate.asking import Asking, answers_of, figures_of, gate_of
 from slmops.evaluate.compare import compare
 from slmops.evaluate.cost import running_cost
 from slmops.evaluate.predictions import check_rows
 from slmops.evaluate.subjects import FLOOR, Local, Subject
+from slmops.privacy.audit import Gate
 from slmops.progress import Progress
 from slmops.recipe.evaluate import Price, Running
 from slmops.tasks import Row, Task
@@ -60,7 +61,7 @@ def evaluate(
         train: rows that the trivial floor is fitted on; without any there is no floor.
         running: what this machine costs.
         prices: by subject, of answers that are bought.
-        home: answers are kept in `answers.db` there, and not asked for again.
+        home: answers are kept in `answers.db` there, and not asked for again; what left is in `kept/egress.jsonl`.
 
     Raises:
         BadInput: there are no rows, or a subject cannot be asked at all.
@@ -68,9 +69,10 @@ def evaluate(
     """
     check_rows(task, rows)
     check_classes(rows, task)
+    gates = {subject.name: gate_of(subject, asking, home / "kept") for subject in subjects}
     kept = Answers(home / "answers.db")
     try:
-        found, problem = _ask_all(subjects, task, rows, asking, kept, progress)
+        found, problem = _ask_all(subjects, task, rows, asking, kept, gates, progress)
         common = [number for number in range(len(rows)) if all(number in answers for answers in found.values())]
         if not common:
             raise problem or SlmopsError("no row was answered")
@@ -106,12 +108,14 @@ def _ask_all(
     rows: Sequence[Row],
     asking: Asking,
     kept: Answers,
+    gates: Mapping[str, Gate | None],
     progress: Progress,
 ) -> tuple[dict[str, dict[int, dict[str, Any]]], SlmopsError | None]:
     """Per subject its answers by row number, and the first problem. A subject that fails does not stop the others."""
     found, first = {}, None
     for subject in subjects:
-        found[subject.name], problem = answers_of(subject, task, rows, asking, kept, progress)
+        gate = gates[subject.name]
+        found[subject.name], problem = answers_of(subject, task, rows, asking, kept, progress, gate=gate)
         first = first or problem
     return found, first
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from slmops.pipeline.stage import Context
 from slmops.recipe.evaluate import Gates, JudgeSettings, Price, Running
+from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import Settings
 
 LABELLED = frozenset({"classification", "nli"})
@@ -126,28 +127,37 @@ METRIC = "metric:"
 
 class JudgeAnswersSettings(Settings):
     judge: JudgeSettings
+    unkeyed: ClassVar[Mapping[str, Any]] = {"privacy": {"egress"}}
+
     engine: str = Field(description="Of a judge on this machine.")
     threads: int
+    privacy: PrivacySettings = Field(default_factory=PrivacySettings)
 
     def check_surroundings(self) -> None:
-        """Refuse an endpoint whose key the environment does not have.
+        """Refuse an endpoint whose key the environment does not have, and a detector that is not installed.
 
         Raises:
-            BadInput: it has not.
+            BadInput: it has not, or is not.
         """
         from slmops.endpoints.client import key_of
+        from slmops.privacy.presidio import check_detector
 
         if self.judge.base_url is not None:
             key_of(self.judge.key_env, "the judge")
+            check_detector(self.judge.base_url, self.privacy)
 
 
 class JudgeAnswers:
-    """`data`, `ours` and `theirs` (scored models) and, for a judge on this machine, `model` → `judged.json`."""
+    """`data`, `ours` and `theirs` (scored models) and, for a judge on this machine, `model` → `judged.json`.
+
+    A judge behind an endpoint reads placeholders for what `privacy` takes out, and what it says keeps them.
+    """
 
     name: ClassVar[str] = "judge"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = (
         *("numpy", "torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers"),
+        *("phonenumbers", "python-stdnum"),
     )
 
     def run(
@@ -156,6 +166,8 @@ class JudgeAnswers:
         from slmops.data.read import read_jsonl
         from slmops.evaluate.ask import AskEndpoint, AskLocal, Remembered
         from slmops.evaluate.judge import Answered, drawn, judge
+        from slmops.privacy.audit import gate_for
+        from slmops.privacy.redaction import redactor_for
         from slmops.tasks import task_of
 
         wanted = settings.judge
@@ -168,15 +180,20 @@ class JudgeAnswers:
             Answered(test["id"], test["input"], task.write(test["output"]), a["text"], b["text"])
             for test, a, b in zip(tests, ours, theirs, strict=True)
         ]
+        rows = drawn(rows, wanted.rows, context.seed)
         limit = wanted.max_answer_tokens
         if wanted.base_url is None:
             asked: AskLocal | AskEndpoint = AskLocal.load(
                 settings.engine, inputs["model"] / "model", max_tokens=limit, threads=settings.threads
             )
         else:
-            asked = AskEndpoint(wanted.base_url, wanted.model, wanted.key_env, limit, wanted.concurrency)
+            kept = context.kept or context.work
+            gate = gate_for(wanted.base_url, wanted.model, "judge", settings.privacy, kept)
+            asked = AskEndpoint(wanted.base_url, wanted.model, wanted.key_env, limit, wanted.concurrency, gate)
+            if finder := redactor_for(wanted.base_url, settings.privacy):
+                rows = [Answered(row.id, *finder.redact(row[1:]).texts) for row in rows]
         remembered = Remembered(asked, context.work / "verdicts.jsonl", context.progress)
-        judged = judge(remembered, drawn(rows, wanted.rows, context.seed), wanted, seed=context.seed)
+        judged = judge(remembered, rows, wanted, seed=context.seed)
         (context.out / "judged.json").write_text(json.dumps(judged, indent=2) + "\n", encoding="utf-8")
         figures = {name: value for name, value in judged["figures"].items() if value is not None}
         return {**figures, "unreadable": judged["unreadable"], "reliable": str(judged["reliable"]).lower()}

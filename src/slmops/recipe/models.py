@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from slmops.recipe.compress import Compress
 from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
+from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import FolderName, Settings
 from slmops.recipe.task import ExtractionTask, TaskSettings
 from slmops.recipe.teaching import Budget, TeachSettings
@@ -39,6 +41,9 @@ class Recipe(Settings):
     seed: int = Field(7, ge=0, description="Of everything that is drawn by chance.")
     task: TaskSettings = Field(description="What the model does.")
     data: DataSettings = Field(description="Where rows come from.")
+    privacy: PrivacySettings = Field(
+        default_factory=PrivacySettings, description="What may leave this machine, and what is taken out of it first."
+    )
     teachers: list[Teacher] = Field(
         min_length=1,
         description="Who the student learns from. It is cut from the first, which is the teacher of every table; one "
@@ -160,6 +165,21 @@ class Recipe(Settings):
                 raise ValueError(f"`teach.{name}` is for a teacher that runs here, and `{teacher.name}` does not")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_leaves(self) -> Recipe:
+        if self.privacy.egress == "anywhere":
+            return self
+        asked = {f"the teacher `{t.name}`": t.base_url for t in self.teachers if isinstance(t, EndpointTeacher)}
+        if self.evaluate.judge and self.evaluate.judge.base_url:
+            asked["`evaluate.judge`"] = self.evaluate.judge.base_url
+        for who, where in asked.items():
+            if not self.privacy.is_local(where):
+                raise ValueError(
+                    f"{who} is at {urlsplit(where).netloc}, and `privacy.egress: local-only` lets no text leave this "
+                    "machine"
+                )
+        return self
+
     @property
     def teacher(self) -> TransformersTeacher | EndpointTeacher:
         """The first: the student is cut from it, and tables compare with it."""
@@ -170,7 +190,7 @@ class Recipe(Settings):
 
         Where a file lay on somebody's disk is nobody's business, and must not change the key of what was made.
         """
-        recipe = self.resolved()
+        recipe = self.resolved() | {"privacy": self.privacy.shareable()}
         for part, keys in _PATHS:
             recipe[part] |= {key: Path(recipe[part][key]).name for key in keys if recipe[part].get(key)}
         if (heal := recipe["student"]["heal"]) and heal["text"]:

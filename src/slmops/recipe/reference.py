@@ -122,7 +122,8 @@ def _kind(member: Any) -> str:
     if get_origin(member) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(member))
     if get_origin(member) is list:
-        return f"list of {_kind(members(get_args(member)[0])[0])}s"
+        inner = members(get_args(member)[0])[0]
+        return f"list out of {_kind(inner)}" if get_origin(inner) is Literal else f"list of {_kind(inner)}s"
     if get_origin(member) is dict:
         (value,) = members(get_args(member)[1])
         return f"mapping of names to {_kind(value).replace('list of', 'lists of', 1).removesuffix('s')}s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,12 +100,14 @@ def side_by_side(
     figure: str,
     subject: str,
     reference: str | None,
+    show: Callable[[Sequence[str]], Sequence[str]] = tuple,
 ) -> list[Group]:
     """Rows that `subject` gets wrong, grouped by whether `reference` gets them right.
 
     Args:
         texts: role to its answers, as many as there are rows and in their order.
         figure: the row figure that says how good an answer is; exact match where a row has no such figure.
+        show: makes of the texts of one row those that a reader may see, before any is cut short.
     """
     scores = {
         role: [_score(task, row, text, figure) for row, text in zip(rows, of, strict=True)]
@@ -115,7 +117,7 @@ def side_by_side(
 
     def group(title: str, chosen: Sequence[int]) -> Group:
         examples = [
-            _example(task, rows[i], {role: (of[i], scores[role][i]) for role, of in texts.items()})
+            _example(task, rows[i], {role: (of[i], scores[role][i]) for role, of in texts.items()}, show)
             for i in chosen[:MAX_EXAMPLES]
         ]
         return Group(title, len(chosen), tuple(examples))
@@ -141,6 +143,17 @@ def _score(task: Task, row: Row, text: str, figure: str) -> float:
     return float(judged.get(figure, judged.get("exact_match", text == task.write(row["output"]))))
 
 
-def _example(task: Task, row: Row, given: Mapping[str, tuple[str, float]]) -> Example:
-    answers = (Given(r, full(r), cut(given[r][0]), given[r][1], given[r][1] >= _RIGHT) for r in in_order(given))
-    return Example(str(row["id"]), cut(row["input"]), cut(task.write(row["output"])), tuple(answers))
+def _example(
+    task: Task,
+    row: Row,
+    given: Mapping[str, tuple[str, float]],
+    show: Callable[[Sequence[str]], Sequence[str]],
+) -> Example:
+    roles = in_order(given)
+    texts = [str(row["id"]), row["input"], task.write(row["output"]), *(given[role][0] for role in roles)]
+    id, asked, wanted, *said = show(texts)
+    answers = (
+        Given(role, full(role), cut(text), given[role][1], given[role][1] >= _RIGHT)
+        for role, text in zip(roles, said, strict=True)
+    )
+    return Example(id, cut(asked), cut(wanted), tuple(answers))

@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from slmops.pipeline.stage import Context
+from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import Settings
 
 if TYPE_CHECKING:
+    from slmops.privacy.redaction import Redactor
     from slmops.report.failures import Group
 
 SCORED = "score_"
@@ -51,6 +55,20 @@ class Card:
 
 class ReportSettings(Settings):
     recipe: dict[str, Any]
+    privacy: PrivacySettings = Field(
+        default_factory=PrivacySettings, description="A report travels too: its rows are shown without what this names."
+    )
+
+    def check_surroundings(self) -> None:
+        """Refuse a detector that is not installed, before everything that there is to report is made.
+
+        Raises:
+            BadInput: it is not.
+        """
+        from slmops.privacy.presidio import check_presidio
+
+        if self.privacy.detector == "presidio":
+            check_presidio(self.privacy.presidio)
 
 
 class Report:
@@ -65,17 +83,20 @@ class Report:
 
     name: ClassVar[str] = "report"
     version: ClassVar[int] = 6
-    libraries: ClassVar[tuple[str, ...]] = ("jinja2",)
+    libraries: ClassVar[tuple[str, ...]] = ("jinja2", "phonenumbers", "python-stdnum")
 
     def run(self, inputs: Mapping[str, Path], settings: ReportSettings, context: Context) -> Mapping[str, float | str]:
+        from slmops.privacy.redaction import redactor
         from slmops.report.story import Story
         from slmops.report.table import table
         from slmops.report.write import write_report
 
+        finder = redactor(settings.privacy)
+        plain = finder.redact_plain if finder else _as_it_is
         evidence, gates = _read(inputs["evaluate"] / "evidence.json"), _read(inputs["evaluate"] / "gates.json")
         others = [name for name in inputs if re.fullmatch(r"teacher_\d+", name)]
         trained = [name for name in ("teacher", *others, "student", "baseline") if name in inputs]
-        data, parity = _rows(inputs), _parity(inputs)
+        data, parity = _rows(inputs), plain(_parity(inputs))
         story = Story(
             name=settings.recipe["name"],
             evidence=evidence,
@@ -87,9 +108,9 @@ class Report:
             carved=_read(inputs["student_carved"] / "carve.json"),
             healed=_read(inputs["student_healed"] / "heal.json") if "student_healed" in inputs else None,
             histories={name.replace("_", " "): _read(inputs[name] / "history.json") for name in trained},
-            examples=_examples(inputs, evidence),
+            examples=_examples(inputs, evidence, finder),
             parity=parity,
-            regression=_read(inputs["evaluate"] / "regression.json"),
+            regression=[plain(row) for row in _read(inputs["evaluate"] / "regression.json")],
             front=_read(inputs["front"] / "front.json") if "front" in inputs else None,
             manifest=_read(inputs["bundle"] / "manifest.json"),
             command="slmops run recipe.yaml",
@@ -112,7 +133,11 @@ def _rows(inputs: Mapping[str, Path]) -> dict[str, Any]:
     return found
 
 
-def _examples(inputs: Mapping[str, Path], evidence: Mapping[str, Any]) -> list[Group]:
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _examples(inputs: Mapping[str, Path], evidence: Mapping[str, Any], finder: Redactor | None) -> list[Group]:
     """Rows that the shipped model gets wrong, beside the answers of every scored role."""
     from slmops.data.read import read_jsonl
     from slmops.report.failures import side_by_side
@@ -135,6 +160,7 @@ def _examples(inputs: Mapping[str, Path], evidence: Mapping[str, Any]) -> list[G
         figure=evidence["headline"],
         subject=subject,
         reference=reference_of(evidence, subject),
+        show=(lambda texts: finder.redact(texts).texts) if finder else tuple,
     )
 
 

@@ -15,7 +15,10 @@ from slmops.endpoints.client import Endpoint, key_of
 from slmops.endpoints.money import Cost, Tariff
 from slmops.engines.base import Engine, Sampling
 from slmops.errors import BadInput
+from slmops.privacy.audit import gate_for
+from slmops.privacy.redaction import Redaction, redactor_for, unchanged
 from slmops.progress import Progress, Silent
+from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.training import EndpointTeacher
 from slmops.recipe.writing import Draws
 from slmops.tasks import Message
@@ -77,16 +80,16 @@ class _Patience:
         self.any_usable = False
         self._in_vain: dict[str, str] = {}
 
-    def judge(self, replies: Mapping[str, Said], useless: Useless) -> None:
-        """Take replies, by a key each.
+    def judge(self, replies: Mapping[str, Said | None], useless: Useless) -> None:
+        """Take replies, by a key each; None is one that nothing can be made of whatever it says.
 
         Raises:
             SlmopsError: nothing can be made of any so far, and these are as many as one that is bought may have.
         """
         for one, reply in replies.items():
-            reason = useless(reply)
+            reason = useless(reply) if reply else _INVENTED
             self.any_usable |= reason is None
-            self._in_vain[one] = f"{reply.text[:120]!r}: {reason}"
+            self._in_vain[one] = f"{reply.text[:120] if reply else ''!r}: {reason}"
         if not self.any_usable and len(self._in_vain) >= Manner.unusable:
             raise none_usable([*self._in_vain.values()], _MEND)
 
@@ -166,20 +169,55 @@ def _sampling(teacher: EndpointTeacher, draws: Draws, max_tokens: int) -> dict[s
     return {teacher.limit_answers_by: max_tokens, "temperature": draws.temperature, "top_p": draws.top_p}
 
 
-def key_of_request(teacher: EndpointTeacher, draws: Draws, request: Request) -> str:
-    """A digest of all that shapes a reply, as `slmops.teach.endpoint.Pool.key` is of an answer, and its draw."""
-    return key(
-        host=Endpoint(teacher.base_url, teacher.model).host,
-        model=teacher.model,
-        messages=list(request.messages),
-        sampling=_sampling(teacher, draws, request.max_tokens),
-        draw=request.draw,
-    )
+@dataclass(frozen=True)
+class Leaving:
+    """A request as it leaves: without what is not to.
+
+    Attributes:
+        key: a digest of all that shapes the reply, as `slmops.teach.endpoint.Pool.key` is of an answer, and its draw.
+    """
+
+    key: str
+    messages: Sequence[Message]
+    max_tokens: int
+    redaction: Redaction
+
+    def said(self, record: Mapping[str, Any]) -> Said | None:
+        """What the teacher said, in the words of the request; None where it speaks of what nobody told it."""
+        restored = self.redaction.restore(record["text"])
+        if restored.invented:
+            return None
+        return Said(restored.text, record["finish"] not in ("length", "content_filter"))
 
 
-def said(record: Mapping[str, Any]) -> Said:
-    """The record of an endpoint's reply as what the teacher said."""
-    return Said(record["text"], record["finish"] not in ("length", "content_filter"))
+@dataclass(frozen=True)
+class Remote:
+    """A teacher behind an endpoint, and what is taken out of all that it is asked."""
+
+    teacher: EndpointTeacher
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
+
+    def leaving(self, draws: Draws, request: Request) -> Leaving:
+        """A request to it.
+
+        Raises:
+            BadInput: see `slmops.privacy.redaction.redactor`.
+        """
+        teacher = self.teacher
+        finder, texts = redactor_for(teacher.base_url, self.privacy), [one["content"] for one in request.messages]
+        redaction = finder.redact(texts) if finder else unchanged(texts)
+        messages = redaction.messages(request.messages)
+        one = key(
+            host=Endpoint(teacher.base_url, teacher.model).host,
+            model=teacher.model,
+            messages=messages,
+            sampling=_sampling(teacher, draws, request.max_tokens),
+            draw=request.draw,
+        )
+        return Leaving(one, messages, request.max_tokens, redaction)
+
+
+_INVENTED = "it has a placeholder that stands for nothing"
 
 
 @dataclass
@@ -187,13 +225,15 @@ class EndpointAsker:
     """A model behind an endpoint, asked through the ledger: nothing is bought twice, and the budget holds.
 
     Attributes:
+        kept: folder of the log of what leaves.
         beside: keys of what else counts against the budget: the answers to the pool.
         keys: of every request so far.
     """
 
-    teacher: EndpointTeacher
+    remote: Remote
     draws: Draws
     ledger: Ledger
+    kept: Path
     beside: Sequence[str] = ()
     progress: Progress = field(default_factory=Silent)
     keys: dict[str, None] = field(default_factory=dict)
@@ -201,23 +241,26 @@ class EndpointAsker:
 
     def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:
         """See `Asker.ask`."""
-        asked = {key_of_request(self.teacher, self.draws, request): request for request in requests}
+        leaving = [self.remote.leaving(self.draws, request) for request in requests]
+        asked = {one.key: one for one in leaving}
         self.keys |= dict.fromkeys(asked)
         self.ledger.count([*self.beside, *self.keys])
-        known = self.ledger.answers.find(asked)
-        self._patience.judge({one: said(record) for one, record in known.items()}, useless)
-        open_ = {one: request for one, request in asked.items() if one not in known}
+        known = self._known(asked, useless)
+        open_ = [one for one in asked.values() if one.key not in known]
         if open_:
             self._buy(open_, title, useless)
-            known = self.ledger.answers.find(asked)
-            self._patience.judge({one: said(record) for one, record in known.items()}, useless)
-        keys = [key_of_request(self.teacher, self.draws, request) for request in requests]
-        return [said(known[one]) if one in known else None for one in keys]
+            known = self._known(asked, useless)
+        return [one.said(known[one.key]) if one.key in known else None for one in leaving]
 
-    def _buy(self, open_: Mapping[str, Request], title: str, useless: Useless) -> None:
-        teacher = self.teacher
+    def _known(self, asked: Mapping[str, Leaving], useless: Useless) -> dict[str, dict[str, Any]]:
+        known = self.ledger.answers.find(asked)
+        self._patience.judge({one: asked[one].said(record) for one, record in known.items()}, useless)
+        return known
+
+    def _buy(self, open_: Sequence[Leaving], title: str, useless: Useless) -> None:
+        teacher = self.remote.teacher
         # All requests of one call have one limit.
-        (limit,) = {request.max_tokens for request in open_.values()}
+        (limit,) = {one.max_tokens for one in open_}
         manner = Manner(
             _sampling(teacher, self.draws, limit),
             limit,
@@ -226,17 +269,28 @@ class EndpointAsker:
             teacher.timeout_s,
             mend=_MEND,
         )
-        endpoint = Endpoint(teacher.base_url, teacher.model, key_of(teacher.key_env, f"the teacher {teacher.name}"))
+        who = f"teacher {teacher.name}"
+        gate = gate_for(teacher.base_url, teacher.model, who, self.remote.privacy, self.kept)
+        endpoint = Endpoint(teacher.base_url, teacher.model, key_of(teacher.key_env, f"the {who}"))
+
+        def question(one: Leaving) -> Question:
+            def unusable(record: Mapping[str, Any]) -> str | None:
+                reply = one.said(record)
+                return useless(reply) if reply else _INVENTED
+
+            return Question(one.key, one.messages, unusable)
+
         with self.progress.task(title, len(open_), "requests") as bar:
             buy(
                 endpoint,
-                [Question(one, request.messages) for one, request in open_.items()],
+                map(question, open_),
                 manner,
                 Tariff.of(teacher.price),
                 self.ledger,
-                lambda record: useless(said(record)),
+                lambda _: None,  # each question says for itself
                 bar,
                 any_usable=self._patience.any_usable,
+                gate=gate,
             )
 
 
@@ -253,7 +307,7 @@ class ForecastAsker:
         keys: of every request.
     """
 
-    teacher: EndpointTeacher
+    remote: Remote
     draws: Draws
     find: Callable[[Iterable[str]], Mapping[str, Mapping[str, Any]]]
     longest: bool = False
@@ -262,17 +316,17 @@ class ForecastAsker:
 
     def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:  # noqa: ARG002
         """See `Asker.ask`."""
-        tariff = Tariff.of(self.teacher.price)
-        keys = [key_of_request(self.teacher, self.draws, request) for request in requests]
-        known = self.find(keys)
+        tariff = Tariff.of(self.remote.teacher.price)
+        leaving = [self.remote.leaving(self.draws, request) for request in requests]
+        known = self.find([one.key for one in leaving])
         replies: list[Said | None] = []
-        for one, request in zip(keys, requests, strict=True):
-            if one not in known and one not in self.keys:
-                self.most += tariff.most(request.messages, request.max_tokens)
-            self.keys[one] = None
+        for one in leaving:
+            if one.key not in known and one.key not in self.keys:
+                self.most += tariff.most(one.messages, one.max_tokens)
+            self.keys[one.key] = None
             # No token is read again as more than it was written as.
-            unknown = Said(f"{len(self.keys):x>{request.max_tokens}}", whole=True) if self.longest else None
-            replies.append(said(known[one]) if one in known else unknown)
+            unknown = Said(f"{len(self.keys):x>{one.max_tokens}}", whole=True) if self.longest else None
+            replies.append(one.said(known[one.key]) if one.key in known else unknown)
         return replies
 
 

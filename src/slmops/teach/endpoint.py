@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from slmops.endpoints.buying import Manner, Question, none_usable
 from slmops.endpoints.client import Endpoint
 from slmops.endpoints.money import Cost, Tariff
 from slmops.models.tokenizer import Tokenizer, end_of_answer
+from slmops.privacy.redaction import Redaction, redactor_for, unchanged
+from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.training import EndpointTeacher
 from slmops.tasks import Message, ParseFailure, Row, Task
 from slmops.teach.answers import Answer
@@ -32,37 +34,63 @@ def manner_of(teacher: EndpointTeacher, task: Task) -> Manner:
 
 @dataclass(frozen=True)
 class Pool:
-    """The rows as a teacher behind an endpoint is asked them. Equal questions have one key, and are asked once."""
+    """The rows as a teacher behind an endpoint is asked them. Equal questions have one key, and are asked once.
+
+    They are asked without what `privacy` takes out of them, so rows that differ in that alone are one question, and
+    its answer is told with the values of each.
+    """
 
     teacher: EndpointTeacher
     task: Task
     rows: Sequence[Row]
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
 
     def messages(self, row: Row) -> list[Message]:
+        """As they are meant; what leaves is `sent`."""
         system = [{"role": "system", "content": self.teacher.system}] if self.teacher.system else []
         return [*system, *self.task.render(row["input"])]
 
     @cached_property
+    def redactions(self) -> list[Redaction]:
+        """Of the messages of each row, in the order of the rows.
+
+        Raises:
+            BadInput: see `redactor`.
+        """
+        finder = redactor_for(self.teacher.base_url, self.privacy)
+        texts = ([message["content"] for message in self.messages(row)] for row in self.rows)
+        return [finder.redact(of_row) if finder else unchanged(of_row) for of_row in texts]
+
+    def sent(self, row: Row, redaction: Redaction) -> list[Message]:
+        """The messages of a row as they leave."""
+        return redaction.messages(self.messages(row))
+
+    @cached_property
     def keys(self) -> list[str]:
         """Of the rows, in their order."""
-        return [self.key(row) for row in self.rows]
+        return [self.key(self.sent(row, of_row)) for row, of_row in zip(self.rows, self.redactions, strict=True)]
 
-    def key(self, row: Row) -> str:
+    def key(self, messages: Sequence[Message]) -> str:
         """A digest of all that shapes the answer: who is asked, what, and how it is to be drawn."""
         return key(
             host=Endpoint(self.teacher.base_url, self.teacher.model).host,
             model=self.teacher.model,
-            messages=self.messages(row),
+            messages=messages,
             sampling=manner_of(self.teacher, self.task).sampling,
         )
 
     def questions(self, known: Iterable[str]) -> Iterator[Question]:
         """Those whose keys are not among the known ones, one of each."""
         seen = set(known)
-        for one, row in zip(self.keys, self.rows, strict=True):
+        for one, row, redaction in zip(self.keys, self.rows, self.redactions, strict=True):
             if one not in seen:
                 seen.add(one)
-                yield Question(one, self.messages(row))
+                yield Question(one, self.sent(row, redaction), partial(unusable, task=self.task, redaction=redaction))
+
+    def told(self, records: Mapping[str, Mapping[str, Any]]) -> list[str | None]:
+        """Why records, by key, cannot be learned from, each by the first row that asks it; None where it can."""
+        first = dict(zip(reversed(self.keys), reversed(self.redactions), strict=True))
+        return [unusable(record, self.task, first[one]) for one, record in records.items()]
 
 
 @dataclass(frozen=True)
@@ -117,23 +145,39 @@ def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None) -> Fo
     return Forecast(teacher, len(pool.rows), questions, most, paid, writing=beside.requests)
 
 
-def unusable(record: Mapping[str, Any], task: Task) -> str | None:
-    """Why an answer cannot be learned from; None where it can."""
+def unusable(record: Mapping[str, Any], task: Task, redaction: Redaction) -> str | None:
+    """Why an answer cannot be learned from; None where it can.
+
+    The reason says nothing of what stands behind a placeholder, since it goes into logs and reports.
+
+    Args:
+        redaction: of the messages that were asked.
+    """
     if record["finish"] == "content_filter":
         return "the endpoint's filter stopped it"
     if not record["text"].strip():
         return "the answer is empty"
-    parsed = task.parse(record["text"])
-    if not isinstance(parsed, ParseFailure):
-        return None
+    restored = redaction.restore(record["text"])
+    if restored.invented:
+        return f"{restored.invented[0]} stands for nothing that was taken out of the row"
     cut = f"cut off at {task.max_answer_tokens} tokens: " if record["finish"] == "length" else ""
-    return cut + parsed.reason
+    if cut and redaction.ends_within(record["text"]):
+        return f"{cut}in the middle of a placeholder"
+    if not isinstance(task.parse(restored.text), ParseFailure):
+        return None
+    parsed = task.parse(record["text"])
+    return cut + (parsed.reason if isinstance(parsed, ParseFailure) else _ONLY_WITH_VALUES)
+
+
+_ONLY_WITH_VALUES = "it has not the form of the task once the values are back in the place of their placeholders"
 
 
 def parted(
     pool: Pool, records: Mapping[str, Mapping[str, Any]], set_aside: Mapping[str, str], tokenizer: Tokenizer
 ) -> tuple[list[Answer], list[Row]]:
     """The answers that can be learned from, in the order of the rows; and the other rows with the reason.
+
+    Answers have values where placeholders stood, as the rows themselves; texts of the other rows keep placeholders.
 
     Args:
         records: of replies, by the keys of the questions.
@@ -143,14 +187,17 @@ def parted(
         SlmopsError: no answer can be used.
     """
     answers, dropped = [], []
-    for asked, row in zip(pool.keys, pool.rows, strict=True):
+    for asked, row, redaction in zip(pool.keys, pool.rows, pool.redactions, strict=True):
         record = records.get(asked)
         if record is None:
             dropped.append({"id": row["id"], "text": "", "reason": set_aside[asked]})
-        elif (reason := unusable(record, pool.task)) or (reason := written_for_another(row, record["text"], pool.task)):
+            continue
+        told = {**record, "text": redaction.restore(record["text"]).text}
+        reason = unusable(record, pool.task, redaction) or written_for_another(row, told["text"], pool.task)
+        if reason:
             dropped.append({"id": row["id"], "text": record["text"], "reason": reason})
         else:
-            answers.append(answer_of(row, record, tokenizer))
+            answers.append(answer_of(row, told, tokenizer))
     if not answers:
         raise none_usable([said(row, row["reason"]) for row in dropped])
     return answers, dropped

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slmops.endpoints.money import Cost
-from slmops.recipe.training import EndpointTeacher
 from slmops.recipe.writing import Converse, Draws, Reason, Write
 from slmops.tasks import Row, Task
-from slmops.teach.asking import ForecastAsker
+from slmops.teach.asking import ForecastAsker, Remote
 from slmops.teach.converse import converse
 from slmops.teach.solve import solve_rows
 from slmops.teach.write import longest_bytes, wanted_rows, write_rows
@@ -35,37 +34,31 @@ class Foretold:
     unknown: list[Row] = field(default_factory=list)
 
 
-def foretell_writing(
-    teacher: EndpointTeacher, settings: Write, task: Task, sides: Sides, find: Find, seed: int
-) -> Foretold:
+def foretell_writing(remote: Remote, settings: Write, task: Task, sides: Sides, find: Find, seed: int) -> Foretold:
     """Of `write_rows`."""
-    asker, wanted = ForecastAsker(teacher, settings, find), wanted_rows(settings, sides["train"], task)
+    asker, wanted = ForecastAsker(remote, settings, find), wanted_rows(settings, sides["train"], task)
     written = write_rows(asker, settings, task, sides["train"], sides, seed=seed)
     longest, missing = longest_bytes(settings, sides["train"]), sum(wanted.values()) - len(written.rows)
     unknown = [{"id": f"{written.prefix}-unknown-{n}", "input": f"{n:x>{longest}}"} for n in range(missing)]
     return Foretold(asker.most, written.rows, unknown)
 
 
-def foretell_talks(
-    teacher: EndpointTeacher, settings: Converse, task: Task, sides: Sides, find: Find, seed: int
-) -> Foretold:
+def foretell_talks(remote: Remote, settings: Converse, task: Task, sides: Sides, find: Find, seed: int) -> Foretold:
     """Of `converse`; rows that are not known are among `unknown` as those that are."""
-    asker = ForecastAsker(teacher, settings, find, longest=True)
+    asker = ForecastAsker(remote, settings, find, longest=True)
     talks = converse(asker, settings, task, sides["train"], sides, seed=seed)
     return Foretold(asker.most, [], talks.rows)
 
 
-def foretell_solutions(
-    teacher: EndpointTeacher, settings: Reason, task: Task, rows: Sequence[Row], find: Find
-) -> Foretold:
+def foretell_solutions(remote: Remote, settings: Reason, task: Task, rows: Sequence[Row], find: Find) -> Foretold:
     """Of `solve_rows`."""
-    asker = ForecastAsker(teacher, settings, find)
+    asker = ForecastAsker(remote, settings, find)
     solve_rows(asker, settings, task, rows)
     return Foretold(asker.most)
 
 
 def foretell(
-    teacher: EndpointTeacher,
+    remote: Remote,
     draws: Iterable[Draws | None],
     task: Task,
     sides: Sides,
@@ -82,12 +75,12 @@ def foretell(
         held = {**sides, "pool": pool}
         match settings:
             case Write():
-                told = foretell_writing(teacher, settings, task, held, find, seed)
+                told = foretell_writing(remote, settings, task, held, find, seed)
             case Converse():
-                told = foretell_talks(teacher, settings, task, held, find, seed)
+                told = foretell_talks(remote, settings, task, held, find, seed)
             case Reason():
                 labelled = [*sides["train"], *sides["validation"]]
-                told = foretell_solutions(teacher, settings, task, labelled, find)
+                told = foretell_solutions(remote, settings, task, labelled, find)
             case _:
                 continue
         most += told.most

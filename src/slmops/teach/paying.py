@@ -8,7 +8,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from slmops.pipeline.stage import Context
+from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import Budget
 from slmops.recipe.training import EndpointTeacher
@@ -28,22 +31,26 @@ class EndpointAsking(Settings):
 
     unkeyed: ClassVar[Mapping[str, Any]] = {
         "budget": True,
+        "privacy": {"egress"},
         "teacher": {"name", "key_env", "price", "concurrency", "retries", "timeout_s"},
     }
     """Raising a budget does not make answers anew; neither does a new key or a slower pace."""
 
     teacher: EndpointTeacher
     budget: Budget
+    privacy: PrivacySettings = Field(default_factory=PrivacySettings)
 
     def check_surroundings(self) -> None:
-        """Refuse an endpoint whose key the environment does not have.
+        """Refuse an endpoint whose key the environment does not have, and a detector that is not installed.
 
         Raises:
-            BadInput: it has not.
+            BadInput: it has not, or is not.
         """
         from slmops.endpoints.client import key_of
+        from slmops.privacy.presidio import check_detector
 
         key_of(self.teacher.key_env, f"the teacher {self.teacher.name}")
+        check_detector(self.teacher.base_url, self.privacy)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 class TeachByEndpoint:
     """`data` and `model` (which learns, and in whose tokens answers are told) → the pool's answers, as of `Teach`.
 
+    The teacher sees placeholders for what `privacy` takes out; answers have the values again, `dropped.jsonl` has not.
     What was bought is in the home's ledger, by what was asked of whom: another pool or recipe does not buy it again.
     """
 
     name: ClassVar[str] = "teach-endpoint"
     version: ClassVar[int] = 2
-    libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
+    libraries: ClassVar[tuple[str, ...]] = ("phonenumbers", "python-stdnum", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: EndpointAsking, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl, write_jsonl
@@ -38,9 +40,10 @@ class TeachByEndpoint:
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
         if not rows:
             raise BadInput("the pool has no rows for the teacher to answer", hint="give texts of its own as data.pool")
-        pool = Pool(settings.teacher, task_of(inputs["data"]), rows)
+        pool = Pool(settings.teacher, task_of(inputs["data"]), rows, settings.privacy)
+        kept = context.kept or context.work
         with opened(context, settings.budget) as ledger:
-            records, set_aside = _bought(pool, asked_before(inputs["data"]), ledger, context.progress)
+            records, set_aside = _bought(pool, asked_before(inputs["data"]), ledger, kept, context.progress)
             spent = ledger.spent
         answers, dropped = parted(pool, records, set_aside, Tokenizer.load(inputs["model"] / "model"))
         save_answers(context.out, answers)
@@ -49,6 +52,7 @@ class TeachByEndpoint:
         (context.out / "cost.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
         tokens = sum(len(answer.tokens) for answer in answers)
         figures = {"rows": len(answers), "dropped": len(dropped), "answer_tokens": tokens}
+        figures["redacted"] = sum(redaction.counts.total() for redaction in pool.redactions)
         return {**figures, "usd": spent.usd, "bought_tokens": spent.tokens, "requests": spent.requests}
 
 
@@ -58,31 +62,38 @@ def cost_of(spent: Cost, *, priced: bool) -> dict[str, Any]:
 
 
 def _bought(
-    pool: Pool, beside: Sequence[str], ledger: Ledger, progress: Progress
+    pool: Pool, beside: Sequence[str], ledger: Ledger, kept: Path, progress: Progress
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Buy what is not known; of the questions, by their keys, the records of replies, and why others have none.
 
     Args:
         beside: the keys of what else counts against the budget.
+        kept: folder of the log of what leaves.
 
     Raises:
+        BadInput: nothing may leave, and the teacher is not here.
         SlmopsError: see `buy`; or what is known already is enough to see that nothing can be used.
     """
     from slmops.endpoints.buying import buy, none_usable
     from slmops.endpoints.client import Endpoint, key_of
     from slmops.endpoints.money import Tariff
-    from slmops.teach.endpoint import forecast, manner_of, said, unusable
+    from slmops.privacy.audit import gate_for
+    from slmops.teach.endpoint import forecast, manner_of, said
 
     teacher, manner = pool.teacher, manner_of(pool.teacher, pool.task)
     ledger.count([*pool.keys, *beside])
     known = ledger.answers.find(dict.fromkeys(pool.keys))
     told = forecast(pool, known)
     progress.note(f"ask {told}")
-    reasons = [unusable(record, pool.task) for record in known.values()]
+    if taken := sum((redaction.counts for redaction in pool.redactions), Counter[str]()):
+        said_of = ", ".join(f"{count} {kind}" for kind, count in sorted(taken.items()))
+        progress.note(f"placeholders stand for what is taken out of the rows: {said_of}")
+    reasons = pool.told(known)
     if len(known) >= manner.unusable and None not in reasons:
         raise none_usable([said(record, reason) for record, reason in zip(known.values(), reasons, strict=True)])
     if not told.questions:
         return known, {}
+    gate = gate_for(teacher.base_url, teacher.model, f"teacher {teacher.name}", pool.privacy, kept)
     endpoint = Endpoint(teacher.base_url, teacher.model, key_of(teacher.key_env, f"the teacher {teacher.name}"))
     with progress.task("teacher answers the pool", told.questions, "rows") as bar:
         set_aside = buy(
@@ -91,8 +102,9 @@ def _bought(
             manner,
             Tariff.of(teacher.price),
             ledger,
-            lambda record: unusable(record, pool.task),
+            lambda _: None,  # each question says for itself
             bar,
             any_usable=None in reasons,
+            gate=gate,
         )
     return ledger.answers.find(dict.fromkeys(pool.keys)), set_aside

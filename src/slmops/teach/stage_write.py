@@ -22,7 +22,7 @@ from slmops.teach.paying import ASKED, EndpointAsking, asked_before, opened
 if TYPE_CHECKING:
     from slmops.endpoints.money import Cost
     from slmops.tasks import Row
-    from slmops.teach.asking import Asker
+    from slmops.teach.asking import Asker, Remote
     from slmops.teach.foretold import Find, Foretold
     from slmops.teach.write import Written
 
@@ -86,8 +86,7 @@ class WriteRows:
         wanted = wanted_rows(write, sides["train"], task)
 
         def told(find: Find) -> Foretold:
-            assert settings.endpoint  # noqa: S101 - who else costs anything
-            return foretell_writing(settings.endpoint.teacher, write, task, sides, find, context.seed)
+            return foretell_writing(_remote(settings), write, task, sides, find, context.seed)
 
         with _asker(inputs, settings, write, context, told) as asking:
             written = write_rows(asking.asker, write, task, sides["train"], sides, seed=context.seed)
@@ -113,8 +112,7 @@ class ConverseRows:
         task, sides = task_of(inputs["data"]), _sides(inputs["data"])
 
         def told(find: Find) -> Foretold:
-            assert settings.endpoint  # noqa: S101 - who else costs anything
-            return foretell_talks(settings.endpoint.teacher, settings.converse, task, sides, find, context.seed)
+            return foretell_talks(_remote(settings), settings.converse, task, sides, find, context.seed)
 
         with _asker(inputs, settings, settings.converse, context, told) as asking:
             written = converse(asking.asker, settings.converse, task, sides["train"], sides, seed=context.seed)
@@ -144,8 +142,7 @@ class ReasonRows:
         labelled = [*sides["train"], *sides["validation"]]
 
         def told(find: Find) -> Foretold:
-            assert settings.endpoint  # noqa: S101 - who else costs anything
-            return foretell_solutions(settings.endpoint.teacher, reason, task, labelled, find)
+            return foretell_solutions(_remote(settings), reason, task, labelled, find)
 
         with _asker(inputs, settings, reason, context, told) as asking:
             solved = solve_rows(asking.asker, reason, task, labelled)
@@ -209,11 +206,19 @@ def _asker(
             + ("price unknown" if teacher.price is None else f"{expected.most.usd:.2f} USD")
         )
         beside = _beside(inputs["data"], settings.endpoint, expected)
-        asker = EndpointAsker(teacher, draws, ledger, beside, context.progress)
+        asker = EndpointAsker(_remote(settings), draws, ledger, context.kept or context.work, beside, context.progress)
         asking = _Asking(asker, lambda: list(asker.keys))
         yield asking
         ledger.count(asker.keys)
         asking.spent = ledger.spent
+
+
+def _remote(settings: Asked) -> Remote:
+    """Who is asked behind an endpoint; nobody else costs anything."""
+    from slmops.teach.asking import Remote
+
+    assert settings.endpoint  # noqa: S101
+    return Remote(settings.endpoint.teacher, settings.endpoint.privacy)
 
 
 def _beside(data: Path, settings: EndpointAsking, expected: Foretold) -> list[str]:
@@ -223,7 +228,7 @@ def _beside(data: Path, settings: EndpointAsking, expected: Foretold) -> list[st
     from slmops.teach.endpoint import Pool
 
     rows = [*read_jsonl(data / "pool.jsonl"), *expected.rows, *expected.unknown]
-    return [*Pool(settings.teacher, task_of(data), rows).keys, *asked_before(data)]
+    return [*Pool(settings.teacher, task_of(data), rows, settings.privacy).keys, *asked_before(data)]
 
 
 def _sides(data: Path) -> dict[str, list[Row]]:

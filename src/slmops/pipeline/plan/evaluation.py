@@ -115,7 +115,7 @@ def _judge(recipe: Recipe, scored: Mapping[str, str]) -> list[Node]:
         else:
             nodes.append(fetched_node("judge:model", judge.model, judge.chat_template))
         judge = judge.model_copy(update={"model": Path(judge.model).name if path else judge.model})
-    settings = JudgeAnswersSettings(judge=judge, engine=engine, threads=recipe.evaluate.threads)
+    settings = JudgeAnswersSettings(judge=judge, engine=engine, threads=recipe.evaluate.threads, privacy=recipe.privacy)
     return [*nodes, Node("judge", JudgeAnswers, settings, inputs=inputs)]
 
 
@@ -136,4 +136,5 @@ def report_node(recipe: Recipe, nodes: list[Node]) -> Node:
     shown = [name for name in wanted if name in made] + sorted(name for name in made if name.startswith("score:"))
     inputs = {name.replace(":", "_"): name for name in shown}
     inputs |= {"front": "shipped"} if recipe.compress.search else {}
-    return Node("report", Report, ReportSettings(recipe=recipe.shareable()), inputs=inputs)
+    settings = ReportSettings(recipe=recipe.shareable(), privacy=recipe.privacy)
+    return Node("report", Report, settings, inputs=inputs)

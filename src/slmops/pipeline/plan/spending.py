@@ -20,6 +20,7 @@ from slmops.recipe.task import ClassificationTask, NliTask
 from slmops.recipe.teaching import Budget
 from slmops.recipe.training import EndpointTeacher
 from slmops.tasks import Task, make_task, task_of
+from slmops.teach.asking import Remote
 from slmops.teach.endpoint import Forecast, Pool, forecast
 from slmops.teach.foretold import Find, foretell
 from slmops.teach.paying import LEDGER
@@ -49,10 +50,10 @@ def _forecast(recipe: Recipe, teacher: EndpointTeacher, home: Path, find: Find) 
     if written:
         with _prepared(recipe, home) as data:
             task, sides = task_of(data), {side: read_jsonl(data / f"{side}.jsonl") for side in SIDES}
-        beside, rows = foretell(teacher, written, task, sides, find, recipe.seed)
+        beside, rows = foretell(Remote(teacher, recipe.privacy), written, task, sides, find, recipe.seed)
     else:
         task, beside, rows = _task(recipe), Cost(), list(pool_rows(recipe))
-    pool = Pool(teacher, task, rows)
+    pool = Pool(teacher, task, rows, recipe.privacy)
     return forecast(pool, find(pool.keys), beside)
 
 

@@ -39,7 +39,7 @@ from slmops.train.stage import Fit, FitSettings
 def teacher_nodes(recipe: Recipe) -> list[Node]:
     """Every teacher as it is, fitted to the labelled rows, exported, and the answers of all to the pool."""
     if endpoint := endpoint_of(recipe):
-        asked = EndpointAsking(teacher=endpoint, budget=recipe.teach.budget)
+        asked = EndpointAsking(teacher=endpoint, budget=recipe.teach.budget, privacy=recipe.privacy)
         inputs = {"data": rows_node(recipe), "model": base_node(recipe)}
         answers = Node("teach", TeachByEndpoint, asked, inputs=inputs)
         return [*student_base(recipe), *writing_nodes(recipe), answers, curate_node(recipe)]

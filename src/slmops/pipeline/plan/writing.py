@@ -47,7 +47,7 @@ def writing_nodes(recipe: Recipe) -> list[Node]:
 
 def _asked(recipe: Recipe) -> dict[str, Any]:
     if endpoint := endpoint_of(recipe):
-        return {"endpoint": EndpointAsking(teacher=endpoint, budget=recipe.teach.budget)}
+        return {"endpoint": EndpointAsking(teacher=endpoint, budget=recipe.teach.budget, privacy=recipe.privacy)}
     return {"local": LocalAsking(engine=recipe.teach.engine, batch=recipe.teach.batch)}
 
 

@@ -1,0 +1,1 @@
+"""What leaves this machine: found, replaced by placeholders, put back into the answers, and written down."""
