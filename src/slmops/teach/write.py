@@ -256,7 +256,7 @@ def _took(text: str, label: str | None, wanted: str | None, screen: Screen, out:
     row: Row = {"id": f"{out.prefix}-{len(out.rows) + 1}", "input": text}
     before = len(screen.dropped)
     if not list(screen.sift([row], "written")):
-        reason = screen.dropped[before]["reason"]
+        reason = screen.dropped[before]["detail"]
         _drop(out, text, "repeats another written text" if reason == "repeats an earlier row" else reason, label)
         return False
     out.rows.append(row if wanted is None else {**row, "wanted": wanted})
