@@ -102,7 +102,7 @@ def test_the_table_has_a_row_for_every_side_and_one_for_the_size_alone(part) -> 
     lines = part("_compress_figures").table(found(olive=side(1.2, 90, 150, [1, 0, 0, 0]))).splitlines()
     tickets = lines[: lines.index("", 2)]
     names = [line.split("|")[1].strip() for line in tickets if line.startswith("|")][2:]
-    assert names == ["fp32", "fp16 (size alone)", "int4 gptq", "int4 gptq, head int4", "Olive int4"]
+    assert names == ["fp32", "fp16 (size alone)", "int4 rtn", "int4 gptq", "Olive int4"]
     assert "| 200.0 |" in next(line for line in tickets if "fp16" in line)
     assert len({line.count("|") for line in tickets if line.startswith("|")}) == 1
 

@@ -82,7 +82,7 @@ def new_rows(train: Iterable[Row], test: Sequence[Row]) -> tuple[list[Row], Coun
     screen = Screen()
     screen.remember(test, "test")
     kept = list(screen.sift(train, "train"))
-    return kept, Counter(row["reason"] for row in screen.dropped)
+    return kept, Counter(row["detail"] for row in screen.dropped)
 
 
 def by_intent(rows: Iterable[Row]) -> dict[str, list[Row]]:

@@ -35,6 +35,7 @@ SECRETS = {**CANARIES, "customer": "ZQ-9315"}
 LOCAL = {
     "data": {"pool.jsonl", "test.jsonl"},  # the rows as they were given
     "teach": {"answers.jsonl"},  # the answers beside their rows, to be learned
+    "curate": {"answers.jsonl", "card.json", "dropped.jsonl"},  # those learned from, and rows that are not
     "evaluate": {"errors.json"},  # the rows that the shipped model gets wrong
 }
 """Files of a run that hold rows and stay on this machine, by step."""

@@ -56,10 +56,10 @@ def runs(cli: Cli) -> Runs:
 def _kill_and_finish(cli: Cli) -> dict[str, Any]:
     rng = random.Random(28)  # comes upon training, converting and measuring
     # Not in the last few stages, which a fast machine might have done before the signal comes.
-    for stage in sorted(rng.sample(range(2, 17), KILLS)):
+    for stage in sorted(rng.sample(range(2, 18), KILLS)):
         process = cli.start("run", "recipe.yaml", "--home", OTHER_HOME)
         assert process.stderr is not None
-        while not process.stderr.readline().startswith(f"[{stage:>2}/22] "):
+        while not process.stderr.readline().startswith(f"[{stage:>2}/23] "):
             assert process.poll() is None
         time.sleep(rng.uniform(0, 1.5))
         process.kill()

@@ -103,7 +103,7 @@ def test_a_run_without_a_pool_writes_one_and_a_kill_costs_nothing_twice(project)
     assert all(row["reason"] == "written for the label refund, answered with thanks" for row in dropped)
     assert teach["rows"] == 24 - len(wrong)
     report = json.loads((Path(made["steps"]["report"]["path"]) / "report.json").read_text())
-    assert report["teaching"]["rows"] == teach["rows"]
+    assert report["curated"]["rows"]["learned"] == teach["rows"]
     told = "Of the 24 rows of the pool a teacher wrote 24."
     assert told in (Path(made["steps"]["report"]["path"]) / "report.html").read_text()
     assert told in (Path(made["steps"]["card"]["path"]) / "MODEL_CARD.md").read_text()

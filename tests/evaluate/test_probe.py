@@ -170,7 +170,7 @@ def test_progress_ends_at_its_total(measured):
 
 def test_a_model_that_cannot_be_measured_is_named_with_the_reason(score, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(SlmopsError, match=r"measuring .* failed: .*genai_config\.json"):
+    with pytest.raises(SlmopsError, match="holds no model"):
         score("onnxruntime-genai", tmp_path)
 
 

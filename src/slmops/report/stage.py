@@ -104,7 +104,7 @@ class Report:
             table=table(evidence, gates, parity),
             recipe=settings.recipe,
             data=data,
-            curated=_read(inputs["curate"] / "card.json") if "curate" in inputs else None,
+            curated=plain(_read(inputs["curate"] / "card.json")) if "curate" in inputs else None,
             carved=_read(inputs["student_carved"] / "carve.json"),
             healed=_read(inputs["student_healed"] / "heal.json") if "student_healed" in inputs else None,
             histories={name.replace("_", " "): _read(inputs[name] / "history.json") for name in trained},
