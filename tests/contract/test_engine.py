@@ -319,6 +319,19 @@ def test_a_reader_may_stop_early(engine, prompts):
     assert len(list(engine.generate(prompts, Sampling(max_tokens=1)))) == len(prompts)
 
 
+def test_two_answers_may_be_read_in_turns(engine, prompts):
+    """And something may be scored while one is being read."""
+    whole = [[token.id for token in engine.generate(batch, GREEDY)] for batch in (prompts[:2], prompts[2:])]
+    one, other = engine.generate(prompts[:2], GREEDY), engine.generate(prompts[2:], GREEDY)
+    read: list[list[int]] = [[], []]
+    for _ in range(6):
+        read[0].append(next(one).id)
+        read[1].append(next(other).id)
+        engine.score(prompts[:1], [[5, 6]])
+    assert read[0] + [token.id for token in one] == whole[0]
+    assert read[1] + [token.id for token in other] == whole[1]
+
+
 def test_info(engine, name, folders):
     info = engine.info()
     assert (info.engine, info.precision, info.context_tokens, info.threads) == (name, "float32", CONTEXT, 1)

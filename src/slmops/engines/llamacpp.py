@@ -136,28 +136,37 @@ def _paths(model: _Model, first: Logits, length: int) -> Callable[[tuple[int, ..
 
 
 class _Batch:
-    """Requests of any lengths: each has a sequence of the cache, and nothing is padded."""
+    """Requests of any lengths: each has a sequence of the cache, and nothing is padded.
+
+    The model has one cache. Where somebody else has had it in between, what was read is read again.
+    """
 
     def __init__(self, model: _Model, prompts: Prompts, room: int) -> None:
-        model.make_room(len(prompts), sum(map(len, prompts)) + room * len(prompts))
         self._model, self._rows = model, list(range(len(prompts)))
-        self._lengths = [len(prompt) for prompt in prompts]
-        self._logits = model.run(place for row, ids in enumerate(prompts) for place in _places(row, 0, ids))
+        self._texts, self._room = [list(prompt) for prompt in prompts], sum(map(len, prompts)) + room * len(prompts)
+        self._read()
+
+    def _read(self) -> None:
+        self._turn = self._model.make_room(len(self._texts), self._room)
+        self._logits = self._model.run(place for row in self._rows for place in _places(row, 0, self._texts[row]))
 
     def logits(self) -> Logits:
         return self._logits
 
     def advance(self, ids: Sequence[int]) -> None:
-        self._logits = self._model.run(
-            _Place(row, self._lengths[row], id, True) for row, id in zip(self._rows, ids, strict=True)
-        )
-        for row in self._rows:
-            self._lengths[row] += 1
+        for row, id in zip(self._rows, ids, strict=True):
+            self._texts[row].append(id)
+        if self._turn != self._model.turn:
+            self._read()
+            return
+        last = ((row, self._texts[row]) for row in self._rows)
+        self._logits = self._model.run(_Place(row, len(text) - 1, text[-1], True) for row, text in last)
 
     def keep(self, rows: Sequence[int]) -> bool:
         kept = [self._rows[row] for row in rows]
-        for row in set(self._rows) - set(kept):
-            self._model.forget(row)
+        if self._turn == self._model.turn:
+            for row in set(self._rows) - set(kept):
+                self._model.forget(row)
         self._rows = kept
         return True
 
@@ -175,16 +184,18 @@ class _Model:
             raise BadInput(f"the model in {path.parent} cannot be loaded: llama.cpp refuses {path.name}")
         self._context: Any = None
         self._rows = self._tokens = 0
+        self.turn = 0
         self._exact = _weights(path)[0] == "float32"
         self.vocabulary: int = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self._model))
         self.trained_tokens: int = library.llama_model_n_ctx_train(self._model)
 
-    def make_room(self, rows: int, tokens: int) -> None:
-        """An empty cache for so many requests, with so many tokens in all."""
+    def make_room(self, rows: int, tokens: int) -> int:
+        """An empty cache for so many requests, with so many tokens in all, and the number of this turn to use it."""
         ll = self._ll
+        self.turn += 1
         if rows <= self._rows and tokens <= self._tokens:
             ll.llama_memory_clear(ll.llama_get_memory(self._context), False)
-            return
+            return self.turn
         self._free_context()
         self._rows = max(rows, self._rows)
         self._tokens = max(-(-tokens // _STEP) * _STEP, self._tokens)
@@ -198,10 +209,12 @@ class _Model:
             told.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._context = ll.llama_init_from_model(self._model, told)
         if not self._context:
+            self._rows = self._tokens = 0
             raise BadInput(
                 f"llama.cpp has no room for {rows} requests with {tokens:,} tokens together",
                 hint="there is too little free memory",
             )
+        return self.turn
 
     def run(self, places: Iterable[_Place]) -> Logits:
         """Run tokens behind what their requests have, and give the logits that are wanted, [wanted, vocabulary]."""
