@@ -5,19 +5,11 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-import time
 from importlib import metadata
 
 
-def test_help_is_fast_and_lists_every_command(slmops):
-    command = [sys.executable, "-m", "slmops.cli.main", "--help"]
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - started)
-    # The fastest of several: another process may have had the cores.
-    assert min(seconds) < 0.3
+def test_help_lists_every_command(slmops):
+    done = slmops("--help")
     for name in ("init", "doctor", "run", "check", "runs", "show", "diff", "predict", "chat", "store"):
         assert f"\n  {name} " in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
