@@ -77,7 +77,7 @@ def by(source: Path, out: Path, **settings: Any) -> Path:
 
 
 def test_the_same_weights_as_in_pytorch_in_their_places(source, tmp_path):
-    for number, way in enumerate([{"precision": "fp32"}, *WAYS]):
+    for number, way in enumerate([*({"precision": name} for name in ("fp32", "fp16", "bf16")), *WAYS]):
         found = compare_weights(source, by(source, tmp_path / str(number), **way), "llama.cpp")
         assert (found.misplaced, found.missing) == (0, ())
         assert found.cosine > (0.9999 if way.get("precision") else 0.98), way
@@ -107,6 +107,8 @@ def test_llamacpp_says_what_pytorch_says(source, tmp_path):
     expected = np.concatenate(before.score(prompts, answers))
     for way, most in (
         ({"precision": "fp32"}, 2e-3),
+        ({"precision": "fp16"}, 2e-2),
+        ({"precision": "bf16"}, 0.2),
         ({"precision": "int8"}, 0.5),
         ({"symmetric": False, "head": "int4"}, 8),
     ):

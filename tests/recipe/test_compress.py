@@ -19,17 +19,19 @@ RECOVER, SPARSITY = Recover(), Sparsity()
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"precision": "fp32", "algorithm": "gptq"}, "`algorithm: gptq` is of rounded weights"),
-        ({"precision": "fp32", "head": "int4"}, "`head: int4` is of rounded weights"),
-        ({"precision": "fp32", "activations": "fp32"}, "`activations: fp32` is of rounded weights"),
+        ({"precision": "fp32", "algorithm": "gptq"}, "`algorithm: gptq` is of packed weights"),
+        ({"precision": "fp32", "head": "int4"}, "`head: int4` is of packed weights"),
+        ({"precision": "fp32", "activations": "fp32"}, "`activations: fp32` is of packed weights"),
         ({"precision": "int8", "int8_layers": 2}, "`int8_layers` is of an int4 model"),
         ({"algorithm": "k_quant", "symmetric": False}, "always has zero points"),
-        ({"precision": "fp32", "recover": RECOVER}, "rounds nothing"),
+        ({"precision": "fp32", "recover": RECOVER}, "has many"),
         ({"algorithm": "awq", "recover": RECOVER}, "would round the student once more"),
         ({"int8_layers": 2, "recover": RECOVER}, "one grid of all layers"),
         ({"sparsity": SPARSITY, "recover": RECOVER}, "set some to zero after it"),
         ({"block_size": 48}, "block_size"),
-        ({"precision": "fp16"}, "fp16 is for GPUs"),
+        ({"precision": "fp16"}, "set `runtime: llama.cpp`"),
+        ({"precision": "bf16", "runtime": "llama.cpp", "head": "int4"}, "packs none"),
+        ({"precision": "bf16", "runtime": "llama.cpp", "recover": RECOVER}, "has many"),
     ],
 )
 def test_what_means_nothing_is_refused(settings: dict[str, Any], problem: str) -> None:

@@ -45,7 +45,7 @@ def choose_values(
     if settings.sparsity:
         figures |= wanda.prune(loaded, texts, settings.sparsity, progress)
     int8: list[int] = []
-    if settings.precision != "fp32":
+    if settings.packed:
         grid = Grid(BITS[settings.precision], settings.block_size, settings.symmetric)
         if settings.int8_layers:
             costs = layer_costs(loaded, _some(texts, SENSITIVITY_TOKENS), grid, progress)

@@ -96,13 +96,12 @@ def shrink(path: Path, settings: CompressSettings, int8_layers: Collection[int] 
     """Take the exported model in `path` its head, where it labels and has no use for it, and pack its weights."""
     import onnx
 
-    rounded = settings.precision != "fp32"
-    if not rounded and not labels:
+    if not settings.packed and not labels:
         return
     model = onnx.load(path)
     if labels:
         behead(model)
-    if rounded:
+    if settings.packed:
         pack(model, settings, int8_layers=int8_layers)
     _write(model, path)
 

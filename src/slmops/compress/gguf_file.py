@@ -26,6 +26,9 @@ from slmops.recipe.compress import CompressSettings
 
 _EMBEDDING, _HEAD = "model.embed_tokens", "lm_head"
 
+_HALF = {"fp16": "F16", "bf16": "BF16"}
+"""What llama.cpp calls them."""
+
 Array = npt.NDArray[Any]
 
 
@@ -77,14 +80,14 @@ def _tensors(folder: Path, told: Described, settings: CompressSettings) -> Itera
                 yield module, part, array
                 if module == _EMBEDDING:
                     embedding = array
-    apart = settings.precision != "fp32" and settings.embedding not in (None, settings.head)
+    apart = settings.packed and settings.embedding not in (None, settings.head)
     if not headed and apart:
         yield _HEAD, "weight", embedding
 
 
 def _bits(name: str, array: Array, settings: CompressSettings, int8_layers: Collection[int]) -> int | None:
-    """How many the values of a module get; None leaves them in float32."""
-    if array.ndim < 2 or settings.precision == "fp32":
+    """How many the values of a module get in blocks; None packs none."""
+    if array.ndim < 2 or not settings.packed:
         return None
     if name == _EMBEDDING:
         return BITS.get(settings.embedding or settings.head)
@@ -96,9 +99,12 @@ def _bits(name: str, array: Array, settings: CompressSettings, int8_layers: Coll
 
 def _add(writer: Any, name: str, array: Array, bits: int | None, settings: CompressSettings) -> None:
     import gguf
+    import gguf.quants
 
     if bits is None:
-        writer.add_tensor(name, np.ascontiguousarray(array))
+        # llama.cpp adds and scales in float32, so norms and biases stay.
+        kind = getattr(gguf.GGMLQuantizationType, "F32" if array.ndim < 2 else _HALF.get(settings.precision, "F32"))
+        writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(array), kind), raw_dtype=kind)
         return
     if array.shape[1] % settings.block_size:
         raise BadInput(

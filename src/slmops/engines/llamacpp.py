@@ -25,7 +25,7 @@ NAME, PACKAGE = "llama.cpp", "llama-cpp-python"
 CONTEXT_TOKENS = 2048
 """Prompt and answer together at most, as of the other runtimes that ship; less where the model takes less."""
 
-_TYPES = {"F32": "float32", "F16": "float16", "Q4_0": "int4", "Q4_1": "int4", "Q8_0": "int8"}
+_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "Q4_0": "int4", "Q4_1": "int4", "Q8_0": "int8"}
 """What GGUF calls the types that are written here."""
 
 _STEP = 512
@@ -287,6 +287,6 @@ def _weights(path: Path) -> tuple[str, int]:
         for tensor in tensors
         if len(tensor.shape) > 1
     )
-    order = ["int4", "int8", "float16", "float32"]
+    order = ["int4", "int8", "float16", "bfloat16", "float32"]
     stored = sorted(kinds, key=lambda kind: order.index(kind) if kind in order else len(order))
     return "+".join(stored), sum(int(tensor.n_elements) for tensor in tensors)

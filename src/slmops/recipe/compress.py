@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from slmops.recipe.search import Runtime, SearchSettings
 from slmops.recipe.settings import Settings
@@ -12,6 +12,12 @@ from slmops.recipe.training import Optimisation
 
 Bits = Literal["int4", "int8", "fp32"]
 """What a weight matrix is stored in."""
+
+Half = Literal["fp16", "bf16"]
+"""Sixteen bits for every weight: no blocks, no scales."""
+
+PACKED = ("int4", "int8")
+"""What comes in blocks."""
 
 
 _GGUF_BLOCK = 32
@@ -46,7 +52,9 @@ class CompressSettings(Settings):
         "onnxruntime-genai",
         description="What runs the shipped model. llama.cpp has to be installed besides, and takes blocks of 32.",
     )
-    precision: Bits = Field("int4", description="Of the layers' weights; fp32 rounds nothing.")
+    precision: Bits | Half = Field(
+        "int4", description="Of the layers' weights; fp32 rounds nothing. fp16 and bf16 are for llama.cpp."
+    )
     algorithm: Literal["rtn", "k_quant", "gptq", "awq", "awq-gptq"] = Field(
         "rtn",
         description="How values are chosen. rtn rounds to nearest; k_quant searches scales by the weights alone; gptq "
@@ -80,22 +88,12 @@ class CompressSettings(Settings):
         description="Train the student once more with its weights rounded, to say what it said before; null does not.",
     )
 
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _runs_on_a_processor(cls, precision: Any) -> Any:
-        if precision in ("fp16", "bf16"):
-            raise ValueError(
-                f"{precision} is for GPUs, and what ships runs on the processor here, in float32: "
-                "int8 is half the size of fp16"
-            )
-        return precision
-
     @model_validator(mode="after")
     def _rounds_what_it_says(self) -> CompressSettings:
-        if self.precision == "fp32":
+        if not self.packed:
             for name in ("algorithm", "block_size", "symmetric", "int8_layers", "head", "embedding", "activations"):
                 if (given := getattr(self, name)) != type(self).model_fields[name].default:
-                    raise ValueError(f"`{name}: {given}` is of rounded weights, and `precision: fp32` rounds none")
+                    raise ValueError(f"`{name}: {given}` is of packed weights, and `precision: {self.precision}` packs none")
         if self.int8_layers and self.precision != "int4":
             raise ValueError(f"`int8_layers` is of an int4 model, and `precision` is {self.precision}")
         if self.algorithm == "k_quant" and not self.symmetric:
@@ -104,7 +102,12 @@ class CompressSettings(Settings):
 
     @model_validator(mode="after")
     def _runs_where_it_says(self) -> CompressSettings:
-        if self.runtime != "llama.cpp" or self.precision == "fp32":
+        if self.runtime != "llama.cpp" and self.precision in get_args(Half):
+            raise ValueError(
+                f"`precision: {self.precision}` is what llama.cpp computes with; onnxruntime-genai would turn it to "
+                "float32 as it loads it: set `runtime: llama.cpp`, or `int8`, which is half of that"
+            )
+        if self.runtime != "llama.cpp" or not self.packed:
             return self
         if self.block_size != _GGUF_BLOCK:
             raise ValueError(f"`runtime: llama.cpp` has blocks of {_GGUF_BLOCK}, and `block_size` is {self.block_size}")
@@ -125,8 +128,10 @@ class CompressSettings(Settings):
     def _recovers_what_ships(self) -> CompressSettings:
         if self.recover is None:
             return self
-        if self.precision == "fp32":
-            raise ValueError("`recover` wins back what rounding takes, and `precision: fp32` rounds nothing")
+        if not self.packed:
+            raise ValueError(
+                f"`recover` wins back what rounding to few bits takes, and `precision: {self.precision}` has many"
+            )
         if self.algorithm != "rtn":
             raise ValueError(
                 f"`recover` trains for rtn, and `algorithm: {self.algorithm}` would round the student once more: leave "
@@ -137,6 +142,11 @@ class CompressSettings(Settings):
         if self.sparsity:
             raise ValueError("`recover` moves every weight, and `sparsity` would set some to zero after it")
         return self
+
+    @property
+    def packed(self) -> bool:
+        """Whether weights become blocks of few bits with a scale each."""
+        return self.precision in PACKED
 
     @property
     def calibrated(self) -> bool:

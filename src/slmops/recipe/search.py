@@ -43,8 +43,8 @@ class Tried(Settings):
     runtime: Annotated[list[Runtime], Field(min_length=1)] | None = Field(
         None, description="What runs them; null: `compress.runtime` alone."
     )
-    precision: Annotated[list[Literal["int4", "int8", "fp32"]], Field(min_length=1)] = Field(
-        ["int4", "int8", "fp32"], description="Of the weights."
+    precision: Annotated[list[Literal["int4", "int8", "fp16", "bf16", "fp32"]], Field(min_length=1)] = Field(
+        ["int4", "int8", "fp32"], description="Of the weights; fp16 and bf16 are for llama.cpp."
     )
     algorithm: Annotated[list[Algorithm], Field(min_length=1)] = Field(
         ["rtn", "gptq", "awq-gptq"], description="How int4 values are chosen."

@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from slmops.errors import BadInput
-from slmops.recipe.compress import CompressSettings
+from slmops.recipe.compress import PACKED, CompressSettings
 from slmops.recipe.search import Tried
 
 VARIED = ("algorithm", "block_size", "head", "int8_layers")
-"""Of int4. Of int8 every way to choose values loses next to nothing, and fp32 has none."""
+"""Of int4. Of int8 every way to choose values loses next to nothing, and what is not packed has none."""
 
 
 def candidates(tried: Tried, ships: CompressSettings) -> dict[str, CompressSettings]:
@@ -53,9 +53,9 @@ def name_of(one: CompressSettings) -> str:
 def _combined(tried: Tried, ships: CompressSettings) -> Iterator[Mapping[str, Any]]:
     told = {name: getattr(ships, name) for name in ships.model_fields_set}
     for runtime, precision in product(tried.runtime or [ships.runtime], tried.precision):
-        if precision == "fp32":
-            # What it says of rounded weights has no meaning there.
-            yield {"precision": "fp32", "runtime": runtime}
+        if precision not in PACKED:
+            # What it says of packed weights has no meaning there.
+            yield {"precision": precision, "runtime": runtime}
             continue
         varied = VARIED if precision == "int4" else ()
         recoveries = (None, ships.recover) if ships.recover else (None,)
