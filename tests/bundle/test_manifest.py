@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -91,6 +92,17 @@ def test_only_weights_may_be_large(copy, monkeypatch):
     monkeypatch.setattr(bundle_manifest, "_MAX_OTHER_BYTES", 5_000)
     with pytest.raises(BadInput, match=r"tokenizer.json has \d+ bytes; only weights"):
         open_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "model.onnx.data", "model.gguf"])
+def test_weights_of_every_runtime_may(name, copy, monkeypatch):
+    most = max(path.stat().st_size for path in copy.rglob("*") if not path.name.startswith("model."))
+    content = b" " * (most + 1)
+    (copy / "model" / name).write_bytes(content)
+    record = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    change(copy, lambda told: told["files"].update({f"model/{name}": record}))
+    monkeypatch.setattr(bundle_manifest, "_MAX_OTHER_BYTES", most)
+    assert f"model/{name}" in read_manifest(copy).files
 
 
 def test_without_verification_sizes_and_names_still_count(copy):

@@ -19,7 +19,8 @@ from slmops.compress.export import TESTED, export
 from slmops.compress.pack import pack, packed
 from slmops.engines import load_engine
 from slmops.engines.onnx_file import describe
-from slmops.models.source import load_model, save_model, weights_bytes
+from slmops.models.source import load_model, save_model
+from slmops.models.weight_files import weights_bytes
 from slmops.recipe.compress import CompressSettings
 from tests.families import FAMILIES, make
 from tests.tokenizer_kinds import tokenizer

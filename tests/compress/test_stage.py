@@ -67,6 +67,11 @@ def test_zeros_take_their_room_and_pack_well(inputs, tmp_path):
     assert figures["weights_bytes_compressed"] < figures["weights_bytes"]
 
 
+def test_what_is_written_for_another_runtime_is_weighed_as_well(inputs, tmp_path):
+    figures = shipped(inputs, tmp_path, runtime="llama.cpp", precision="fp16")
+    assert figures["weights_bytes"] == (tmp_path / "out" / "model" / "model.gguf").stat().st_size
+
+
 def test_recovery_is_not_left_out_in_silence(inputs, tmp_path):
     with pytest.raises(BadInput, match="recovers before it is converted"):
         shipped(inputs, tmp_path, recover=Recover())

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from slmops.errors import BadInput
+from slmops.models.weight_files import WEIGHTS
 from slmops.pipeline.files import files_below, sha256
 
 FORMAT = 1
@@ -25,7 +26,6 @@ MODEL = "model"
 
 _MAX_MANIFEST_BYTES = 4_000_000
 _MAX_OTHER_BYTES = 64_000_000
-_WEIGHTS = (".onnx", ".onnx.data", ".safetensors")
 
 
 def _inside(name: str) -> str:
@@ -93,7 +93,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         size = (folder / name).stat().st_size
         if size != record.size:
             raise _damaged(folder, f"{name} has {size} bytes instead of {record.size}")
-        if size > _MAX_OTHER_BYTES and not name.endswith(_WEIGHTS):
+        if size > _MAX_OTHER_BYTES and not name.endswith(WEIGHTS):
             raise _damaged(folder, f"{name} has {size} bytes; only weights may have more than {_MAX_OTHER_BYTES}")
     for name, record in manifest.files.items() if verify else ():
         if sha256(folder / name) != record.sha256:

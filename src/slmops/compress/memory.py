@@ -9,7 +9,7 @@ import psutil
 
 from slmops.console import size
 from slmops.errors import BadInput
-from slmops.models.source import weights_bytes
+from slmops.models.weight_files import weights_bytes
 
 COPIES = 2.0
 """Of the weights in float32 at the peak. With 127 million (0.5 GB) the exporter took 1.1 GB in all, packing 1.0."""

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from slmops.models.source import weights_bytes
+from slmops.models.weight_files import weights_bytes
 from slmops.pipeline.stage import Context
 from slmops.recipe.compress import CompressSettings
 
 
 class Convert:
-    """`model` (a Hugging Face folder) → `model/` (an onnxruntime-genai folder).
+    """`model` (a Hugging Face folder) → `model/` (a folder of onnxruntime-genai or llama.cpp).
 
     With an input `data` the values of its weights are chosen on its rows.
     """
 
     name: ClassVar[str] = "convert"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "onnx", "torch", "transformers")
 
     def run(

@@ -146,7 +146,8 @@ def _load(folder: Path, threads: int, device: str) -> tuple[PreTrainedModel, Pat
 
 
 def _info(model: PreTrainedModel, folder: Path, threads: int) -> EngineInfo:
-    from slmops.models.source import count_parameters, weights_bytes
+    from slmops.models.source import count_parameters
+    from slmops.models.weight_files import weights_bytes
 
     return EngineInfo(
         engine="transformers",

@@ -151,9 +151,3 @@ def save_model(model: PreTrainedModel, out: Path, *, tokenizer_from: Path | None
 def count_parameters(model: PreTrainedModel) -> int:
     """Weights of the model; tied ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def weights_bytes(folder: Path) -> int:
-    """Bytes of the weight files below `folder` (safetensors, ONNX and their external data)."""
-    files = [path for path in folder.rglob("*") if re.search(r"\.(safetensors|onnx|onnx\.data)$", path.name)]
-    return sum(path.stat().st_size for path in files)

@@ -28,7 +28,8 @@ class Fetch:
     libraries: ClassVar[tuple[str, ...]] = ("transformers", "gguf")
 
     def run(self, inputs: Mapping[str, Path], settings: FetchSettings, context: Context) -> Mapping[str, float | str]:
-        from slmops.models.source import count_parameters, materialise, weights_bytes
+        from slmops.models.source import count_parameters, materialise
+        from slmops.models.weight_files import weights_bytes
 
         source = settings.model or str(inputs["model"])
         with context.progress.task("load the base model", None, "") as task:
