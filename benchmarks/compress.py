@@ -81,14 +81,14 @@ class Size:
     tokens: int
 
 
-def _moved(batch_tokens: int, learning_rate: float = 2e-4) -> dict[str, Any]:
-    return {"epochs": 1, "learning_rate": learning_rate, "batch_tokens": batch_tokens}
+def _moved(batch_tokens: int, learning_rate: float = 2e-4, epochs: int = 1) -> dict[str, Any]:
+    return {"epochs": epochs, "learning_rate": learning_rate, "batch_tokens": batch_tokens}
 
 
 FULL = Size(
     random=False,
     tickets=Amount(train=320, test=160, layers=None, optimisation=_moved(512)),
-    banking77=Amount(train=15, test=400, layers=6, optimisation=_moved(256, 5e-4)),
+    banking77=Amount(train=200, test=400, layers=6, optimisation=_moved(512, 5e-4, 2)),
     ours=OURS,
     rounds=3,
     repeats=3,

@@ -42,7 +42,10 @@ def test_what_means_nothing_is_refused(settings: dict[str, Any], problem: str) -
 @pytest.mark.parametrize(
     ("settings", "calibrated"),
     [
-        ({}, False),
+        ({}, True),
+        ({"precision": "int8"}, False),
+        ({"precision": "fp32"}, False),
+        ({"algorithm": "rtn"}, False),
         ({"algorithm": "k_quant"}, False),
         ({"precision": "int8", "symmetric": False}, False),
         ({"recover": RECOVER}, False),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -56,10 +57,11 @@ class CompressSettings(Settings):
         "int4", description="Of the layers' weights; fp32 rounds nothing. fp16 and bf16 are for llama.cpp."
     )
     algorithm: Literal["rtn", "k_quant", "gptq", "awq", "awq-gptq"] = Field(
-        "rtn",
-        description="How values are chosen. rtn rounds to nearest; k_quant searches scales by the weights alone; gptq "
-        "and awq go by what the layers make of the training rows: gptq lets weights make up for each other, awq first "
-        "scales up what matters; awq-gptq does both.",
+        "gptq",
+        description="How values are chosen; left out, it is rtn but for int4, and for what recovers or learned on its "
+        "grid. rtn rounds to nearest; k_quant searches scales by the weights alone; gptq and awq go by what the "
+        "layers make of the training rows: gptq lets weights make up for each other, awq first scales up what matters; "
+        "awq-gptq does both.",
     )
     calibration_tokens: int = Field(
         4096,
@@ -88,12 +90,24 @@ class CompressSettings(Settings):
         description="Train the student once more with its weights rounded, to say what it said before; null does not.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nearest_where_that_will_do(cls, given: Any) -> Any:
+        """More bits lose next to nothing however their values are chosen, and recovery trains for the nearest ones."""
+        if not isinstance(given, Mapping) or "algorithm" in given:
+            return given
+        near = given.get("precision", "int4") != "int4" or given.get("recover") is not None
+        return {**given, "algorithm": "rtn"} if near else given
+
     @model_validator(mode="after")
     def _rounds_what_it_says(self) -> CompressSettings:
         if not self.packed:
             for name in ("algorithm", "block_size", "symmetric", "int8_layers", "head", "embedding", "activations"):
-                if (given := getattr(self, name)) != type(self).model_fields[name].default:
-                    raise ValueError(f"`{name}: {given}` is of packed weights, and `precision: {self.precision}` packs none")
+                unsaid = "rtn" if name == "algorithm" else type(self).model_fields[name].default
+                if (given := getattr(self, name)) != unsaid:
+                    raise ValueError(
+                        f"`{name}: {given}` is of packed weights, and `precision: {self.precision}` packs none"
+                    )
         if self.int8_layers and self.precision != "int4":
             raise ValueError(f"`int8_layers` is of an int4 model, and `precision` is {self.precision}")
         if self.algorithm == "k_quant" and not self.symmetric:

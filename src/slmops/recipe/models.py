@@ -74,6 +74,18 @@ class Recipe(Settings):
             return given
         return {**given, "train": {"objective": {"kind": "text"}, **train}}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nearest_on_a_learned_grid(cls, given: Any) -> Any:
+        """A student that has learned on its grid lies on it, so there is nothing to choose."""
+        if not isinstance(given, Mapping):
+            return given
+        train, compress = given.get("train"), given.get("compress", {})
+        learned = isinstance(train, Mapping) and train.get("round_to_int4") is not None
+        if not (learned and isinstance(compress, Mapping)) or "search" in compress:
+            return given
+        return {**given, "compress": {"algorithm": "rtn", **compress}}
+
     @field_validator("teachers")
     @classmethod
     def _names(cls, teachers: list[Teacher]) -> list[Teacher]:

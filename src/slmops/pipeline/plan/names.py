@@ -59,7 +59,10 @@ def writer_node(recipe: Recipe, n: int) -> str:
 def export_of(recipe: Recipe) -> CompressSettings:
     """What a teacher is exported as to write."""
     wanted = recipe.teach.precision
-    return CompressSettings(precision=("int8" if multiplies_bytes() else "fp32") if wanted == "auto" else wanted)
+    if wanted == "auto":
+        wanted = "int8" if multiplies_bytes() else "fp32"
+    # It is asked before anything is learned from its rows.
+    return CompressSettings(precision=wanted, algorithm="rtn")
 
 
 def base_node(recipe: Recipe) -> str:
