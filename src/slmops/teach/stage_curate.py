@@ -50,6 +50,7 @@ class CurateAnswers:
         from slmops.teach.answers import load_answers, save_answers
         from slmops.teach.card import data_card
         from slmops.teach.curate import agreements
+        from slmops.teach.paying import cost_in
 
         task, answers = task_of(inputs["data"]), load_answers(inputs["answers"])
         sides = {side: read_jsonl(inputs["data"] / f"{side}.jsonl") for side in SIDES}
@@ -78,7 +79,7 @@ class CurateAnswers:
             sides["train"],
             task,
             agreement=agreements(kept, given, settings.weights, task) if given else None,
-            cost=_cost(inputs["answers"]),
+            cost=cost_in(inputs["answers"]),
             seed=context.seed,
         )
         _warn(card["imbalance"], settings, context)
@@ -195,12 +196,6 @@ def _unformed(folder: Path, pool: Sequence[Row], task: Task) -> list[Row]:
         )
         for row in read_jsonl(folder / "dropped.jsonl")
     ]
-
-
-def _cost(folder: Path) -> Any:
-    """What an endpoint took for the answers; None of a teacher that runs here."""
-    path = folder / "cost.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _warn(imbalance: float | None, settings: CurateSettings, context: Context) -> None:

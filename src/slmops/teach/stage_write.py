@@ -225,10 +225,10 @@ def _beside(data: Path, settings: EndpointAsking, expected: Foretold) -> list[st
     """The keys of what counts against the budget besides: what was written before, and answers known to rows."""
     from slmops.data.read import read_jsonl
     from slmops.tasks import task_of
-    from slmops.teach.endpoint import Pool
+    from slmops.teach.endpoint import keys_of
 
-    rows = [*read_jsonl(data / "pool.jsonl"), *expected.rows, *expected.unknown]
-    return [*Pool(settings.teacher, task_of(data), rows, settings.privacy).keys, *asked_before(data)]
+    rows, teachers = [*read_jsonl(data / "pool.jsonl"), *expected.rows, *expected.unknown], settings.others
+    return [*keys_of([settings.teacher, *teachers], task_of(data), rows, settings.privacy), *asked_before(data)]
 
 
 def _sides(data: Path) -> dict[str, list[Row]]:

@@ -11,7 +11,6 @@ from slmops.evaluate.evidence import JUDGED
 from slmops.evaluate.gates import COMPARED_FIGURES
 from slmops.pipeline.plan.names import (
     KEPT,
-    endpoint_of,
     named_terms,
     objective_of,
     part_of,
@@ -76,7 +75,7 @@ def _check_objective(recipe: Recipe) -> None:
     objective = objective_of(recipe)
     for term, name in named_terms(objective):
         needs = needs_of(term)
-        if needs & (KEPT | OF_TEACHER | SPANS) and endpoint_of(recipe):
+        if needs & (KEPT | OF_TEACHER | SPANS) and recipe.words_alone:
             raise BadInput(
                 f"train.objective: {name} needs more of the teacher than its words, and an endpoint gives no more",
                 hint="set train.objective: {kind: text}, or leave it out",

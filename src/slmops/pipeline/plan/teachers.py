@@ -6,12 +6,11 @@ from slmops.compress.stage import Convert
 from slmops.pipeline.plan.names import (
     KEPT,
     base_node,
-    endpoint_of,
+    endpoint_asking,
     export_of,
     fetched_node,
     fitted_node,
     labelled_node,
-    local_teachers,
     named_terms,
     nth_node,
     objective_of,
@@ -27,28 +26,24 @@ from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
-from slmops.recipe.training import Asking, Optimisation
-from slmops.teach.paying import EndpointAsking
+from slmops.recipe.training import Asking, EndpointTeacher, Optimisation, TransformersTeacher
 from slmops.teach.stage import CheckTeachers, CheckTeachersSettings, Join, Mix, MixSettings, Route, RouteSettings, Teach
 from slmops.teach.stage_curate import CurateAnswers, CurateSettings
 from slmops.teach.stage_endpoint import TeachByEndpoint
+from slmops.teach.stage_words import Retell
 from slmops.train.objectives.make import needs_of
 from slmops.train.stage import Fit, FitSettings
 
 
 def teacher_nodes(recipe: Recipe) -> list[Node]:
     """Every teacher as it is, fitted to the labelled rows, exported, and the answers of all to the pool."""
-    if endpoint := endpoint_of(recipe):
-        asked = EndpointAsking(teacher=endpoint, budget=recipe.teach.budget, privacy=recipe.privacy)
-        inputs = {"data": rows_node(recipe), "model": base_node(recipe)}
-        answers = Node("teach", TeachByEndpoint, asked, inputs=inputs)
-        return [*student_base(recipe), *writing_nodes(recipe), answers, curate_node(recipe)]
     numbers = range(1, len(recipe.teachers) + 1)
     nodes = [
         fetched_node(nth_node("base", n), teacher.model, teacher.chat_template)
-        for n, teacher in enumerate(local_teachers(recipe), 1)
+        for n, teacher in enumerate(recipe.teachers, 1)
+        if isinstance(teacher, TransformersTeacher)
     ]
-    if len(recipe.teachers) > 1:
+    if len(recipe.teachers) > 1 and not recipe.words_alone:
         stored = [name for term, name in named_terms(objective_of(recipe)) if needs_of(term) & KEPT]
         check = CheckTeachersSettings(names=[teacher.name for teacher in recipe.teachers], stored=stored)
         models = {f"model_{n}": nth_node("base", n) for n in numbers}
@@ -68,22 +63,39 @@ def curate_node(recipe: Recipe) -> Node:
 
 
 def _teacher(recipe: Recipe, n: int) -> list[Node]:
-    """The teacher of number `n` fitted, exported, and its answers to its rows of the pool."""
-    pool, nodes = rows_node(recipe), list[Node]()
+    """The teacher of number `n` and its answers to its rows of the pool."""
+    pool, nodes, teacher = rows_node(recipe), list[Node](), recipe.teachers[n - 1]
     if (combine := routed_combination(recipe)) and (n > 1 or combine.by != LABEL):
         pool = f"route:{n}"
         nodes.append(_route(recipe, combine, n))
-    fit, fitted = local_teachers(recipe)[n - 1].fit, fitted_node(recipe, n)
-    if fit:
-        settings = FitSettings(optimisation=part_of(Optimisation, fit))
+    if isinstance(teacher, EndpointTeacher):
+        asked = {"data": pool, "model": base_node(recipe)} | ({"whole": rows_node(recipe)} if combine else {})
+        return [*nodes, Node(_answers(recipe, n), TeachByEndpoint, endpoint_asking(recipe, teacher), inputs=asked)]
+    return [*nodes, *_here(recipe, n, teacher, pool)]
+
+
+def _here(recipe: Recipe, n: int, teacher: TransformersTeacher, pool: str) -> list[Node]:
+    """The teacher of number `n` fitted, exported, and its answers; of words alone they are told in other tokens."""
+    fitted, answers, nodes = fitted_node(recipe, n), _answers(recipe, n), list[Node]()
+    if teacher.fit:
+        settings = FitSettings(optimisation=part_of(Optimisation, teacher.fit))
         nodes.append(Node(fitted, Fit, settings, inputs={"model": nth_node("base", n), "data": labelled_node(recipe)}))
-    asking, answers = part_of(Asking, recipe.teach), {"data": pool, "model": fitted}
-    if (writer := writer_node(recipe, n)) != fitted:
+    asking, inputs, writer = part_of(Asking, recipe.teach), {"data": pool, "model": fitted}, writer_node(recipe, n)
+    if writer != fitted:
         exported = export_of(recipe)
         asking = asking.model_copy(update={"precision": exported.precision})
         nodes.append(Node(writer, Convert, exported, inputs={"model": fitted}))
-        answers["engine"] = writer
-    return [*nodes, Node("teach" if len(recipe.teachers) == 1 else f"teach:{n}", Teach, asking, inputs=answers)]
+        inputs["engine"] = writer
+    if not recipe.words_alone:
+        return [*nodes, Node(answers, Teach, asking, inputs=inputs)]
+    own, asking = f"{answers}:own", asking.model_copy(update={"top_logits": 0})
+    told = {"answers": own, "writer": writer, "model": base_node(recipe)}
+    return [*nodes, Node(own, Teach, asking, inputs=inputs), Node(answers, Retell, Settings(), inputs=told)]
+
+
+def _answers(recipe: Recipe, n: int) -> str:
+    """The node of the answers of the teacher of number `n`."""
+    return "teach" if len(recipe.teachers) == 1 else f"teach:{n}"
 
 
 def _route(recipe: Recipe, combine: Combine, n: int) -> Node:
@@ -101,13 +113,14 @@ def _together(recipe: Recipe) -> list[Node]:
         return []
     inputs = {"data": rows_node(recipe)}
     for n in range(1, len(recipe.teachers) + 1):
-        inputs |= {f"answers_{n}": f"teach:{n}", f"engine_{n}": writer_node(recipe, n)}
+        engine = base_node(recipe) if recipe.words_alone else writer_node(recipe, n)
+        inputs |= {f"answers_{n}": _answers(recipe, n), f"engine_{n}": engine}
         if n > 1 and routed_combination(recipe):
             inputs[f"rows_{n}"] = f"route:{n}"
     if routed_combination(recipe):
         return [Node("teach", Join, Settings(), inputs=inputs)]
-    asked = recipe.teach
-    mix = MixSettings(weights=_weights(recipe), engine=asked.engine, batch=asked.batch, top_logits=asked.top_logits)
+    asked, top_logits = recipe.teach, 0 if recipe.words_alone else recipe.teach.top_logits
+    mix = MixSettings(weights=_weights(recipe), engine=asked.engine, batch=asked.batch, top_logits=top_logits)
     return [Node("teach", Mix, mix, inputs=inputs)]
 
 
