@@ -51,7 +51,11 @@ def test_a_teacher_that_does_not_say_its_kind_runs_here():
     ("teacher", "parts", "problem"),
     [
         ({}, {"student": None}, "`student.model` is missing: the teacher `big` is behind an endpoint"),
-        ({"price": None}, {"teach": {"budget": {"usd": 1.0}}}, "`teach.budget.usd` needs the `price` of the teacher `big`"),
+        (
+            {"price": None},
+            {"teach": {"budget": {"usd": 1.0}}},
+            "`teach.budget.usd` needs the `price` of the teacher `big`",
+        ),
         ({}, {"teach": {"batch": 4}}, "`teach.batch` is for a teacher that runs here, and `big` does not"),
         ({"base_url": "api.example.com"}, {}, "teachers.0.base_url is"),
         ({"base_url": "https://me:secret@example.com/v1"}, {}, "teachers.0.base_url is"),

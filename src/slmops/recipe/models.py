@@ -16,7 +16,15 @@ from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import FolderName, Settings
 from slmops.recipe.task import ExtractionTask, TaskSettings
 from slmops.recipe.teaching import Budget, TeachSettings
-from slmops.recipe.training import Asking, EndpointTeacher, StudentSettings, Teacher, TrainSettings, TransformersTeacher
+from slmops.recipe.training import (
+    Asking,
+    EndpointTeacher,
+    StudentSettings,
+    Teacher,
+    TrainSettings,
+    TransformersTeacher,
+    draws_of,
+)
 
 
 class BundleSettings(Settings):
@@ -88,9 +96,13 @@ class Recipe(Settings):
         # Where the teachers themselves are wrong, that is what is told.
         if teach.combine and "teachers" in info.data:
             teach.combine.check([teacher.name for teacher in info.data["teachers"]])
-        routed = teach.combine is not None and teach.combine.how == "routed"
-        if teach.curate.agreement is not None and (routed or len(info.data.get("teachers", (1, 2))) == 1):
-            raise ValueError("`curate.agreement` is for several teachers that answer every row, each its own way")
+        weighted = teach.combine is None or teach.combine.how == "weighted"
+        voters = sum(map(draws_of, info.data.get("teachers", ())))
+        if teach.curate.agreement is not None and (not weighted or voters == 1):
+            raise ValueError(
+                "`curate.agreement` is for several answers to every row, which vote: of several teachers, or of one "
+                "with `n` above 1"
+            )
         return teach
 
     @model_validator(mode="after")
@@ -192,6 +204,12 @@ class Recipe(Settings):
     def endpoints(self) -> list[EndpointTeacher]:
         """The teachers that are behind an endpoint."""
         return [teacher for teacher in self.teachers if isinstance(teacher, EndpointTeacher)]
+
+    @property
+    def votes(self) -> bool:
+        """Whether several answers to every row vote for the one that is learned."""
+        weighted = self.teach.combine is None or self.teach.combine.how == "weighted"
+        return weighted and sum(draws_of(teacher) for teacher in self.teachers) > 1
 
     @property
     def words_alone(self) -> bool:

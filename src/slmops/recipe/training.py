@@ -101,6 +101,16 @@ class EndpointTeacher(Settings):
     )
     temperature: float = Field(0.0, ge=0, le=2, description="Of its sampling; 0 takes the most likely words.")
     top_p: float | None = Field(None, gt=0, le=1, description="Of its sampling; null leaves it to the endpoint.")
+    n: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Answers that are drawn to a row; learned is the one that most of them give. Above 1 it needs a "
+        "`temperature` above 0.",
+    )
+    seed: int | None = Field(
+        None, ge=0, description="Sent with the first draw, one more with each further; null leaves it to the endpoint."
+    )
     limit_answers_by: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="The member of a request that carries `task.max_answer_tokens`."
     )
@@ -112,6 +122,12 @@ class EndpointTeacher(Settings):
     )
     timeout_s: float = Field(120, gt=0, description="Of one request.")
 
+    @model_validator(mode="after")
+    def _draws_that_differ(self) -> EndpointTeacher:
+        if self.n > 1 and not self.temperature:
+            raise ValueError(f"`n: {self.n}` draws one answer again and again at `temperature: 0`; set it above 0")
+        return self
+
 
 def _with_kind(teacher: Any) -> Any:
     """A teacher that does not say its kind runs here."""
@@ -121,6 +137,11 @@ def _with_kind(teacher: Any) -> Any:
 Teacher = Annotated[
     Annotated[TransformersTeacher | EndpointTeacher, Field(discriminator="kind")], BeforeValidator(_with_kind)
 ]
+
+
+def draws_of(teacher: TransformersTeacher | EndpointTeacher) -> int:
+    """How many answers it gives to a row; of one that runs here, the most likely one."""
+    return teacher.n if isinstance(teacher, EndpointTeacher) else 1
 
 
 class Asking(Settings):

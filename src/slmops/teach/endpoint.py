@@ -19,6 +19,7 @@ from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.training import EndpointTeacher
 from slmops.tasks import Message, ParseFailure, Row, Task
 from slmops.teach.answers import Answer
+from slmops.teach.combine import elect
 
 
 def manner_of(teacher: EndpointTeacher, task: Task) -> Manner:
@@ -34,7 +35,8 @@ def manner_of(teacher: EndpointTeacher, task: Task) -> Manner:
 
 @dataclass(frozen=True)
 class Pool:
-    """The rows as a teacher behind an endpoint is asked them. Equal questions have one key, and are asked once.
+    """The rows as a teacher behind an endpoint is asked them, each `teacher.n` times. Equal questions have one key, and
+    are asked once for each draw.
 
     They are asked without what `privacy` takes out of them, so rows that differ in that alone are one question, and
     its answer is told with the values of each.
@@ -66,30 +68,51 @@ class Pool:
         return redaction.messages(self.messages(row))
 
     @cached_property
-    def keys(self) -> list[str]:
-        """Of the rows, in their order."""
-        return [self.key(self.sent(row, of_row)) for row, of_row in zip(self.rows, self.redactions, strict=True)]
+    def draws(self) -> list[list[str]]:
+        """Of each row the keys of its draws."""
+        draws = range(self.teacher.n)
+        asked = (self.sent(row, of_row) for row, of_row in zip(self.rows, self.redactions, strict=True))
+        return [[self.key(messages, draw) for draw in draws] for messages in asked]
 
-    def key(self, messages: Sequence[Message]) -> str:
+    @property
+    def keys(self) -> list[str]:
+        """Of all draws of all rows."""
+        return [one for draws in self.draws for one in draws]
+
+    def key(self, messages: Sequence[Message], draw: int = 0) -> str:
         """A digest of all that shapes the answer: who is asked, what, and how it is to be drawn."""
+        seed = self.seeded(draw)
+        # What tells draws apart is their seed, or else their number.
+        apart = {"draw": draw} if draw and not seed else {}
         return key(
             host=Endpoint(self.teacher.base_url, self.teacher.model).host,
             model=self.teacher.model,
             messages=messages,
-            sampling=manner_of(self.teacher, self.task).sampling,
+            sampling={**manner_of(self.teacher, self.task).sampling, **seed},
+            **apart,
         )
+
+    def seeded(self, draw: int) -> dict[str, int]:
+        """What a request has for its draw."""
+        return {} if self.teacher.seed is None else {"seed": self.teacher.seed + draw}
 
     def questions(self, known: Iterable[str]) -> Iterator[Question]:
         """Those whose keys are not among the known ones, one of each."""
         seen = set(known)
-        for one, row, redaction in zip(self.keys, self.rows, self.redactions, strict=True):
-            if one not in seen:
-                seen.add(one)
-                yield Question(one, self.sent(row, redaction), partial(unusable, task=self.task, redaction=redaction))
+        for keys, row, redaction in zip(self.draws, self.rows, self.redactions, strict=True):
+            usable = partial(unusable, task=self.task, redaction=redaction)
+            for draw, one in enumerate(keys):
+                if one not in seen:
+                    seen.add(one)
+                    yield Question(one, self.sent(row, redaction), usable, self.seeded(draw))
 
     def told(self, records: Mapping[str, Mapping[str, Any]]) -> list[str | None]:
         """Why records, by key, cannot be learned from, each by the first row that asks it; None where it can."""
-        first = dict(zip(reversed(self.keys), reversed(self.redactions), strict=True))
+        first = {
+            one: redaction
+            for keys, redaction in zip(reversed(self.draws), reversed(self.redactions), strict=True)
+            for one in keys
+        }
         return [unusable(record, self.task, first[one]) for one, record in records.items()]
 
 
@@ -106,7 +129,7 @@ class Forecast:
 
     Attributes:
         rows: of the pool.
-        questions: that are to be asked: no answer to them is known.
+        questions: that are to be asked: no answer to them is known. Each draw of a row is one.
         most: with every prompt as long as its bytes, and every answer as long as it may be.
         paid: whether that is money: at the price, or for all that is known.
         writing: requests beside, which are in `most`: for rows that are to be written, and for solutions.
@@ -128,8 +151,10 @@ class Forecast:
     def __str__(self) -> str:
         host = Endpoint(self.teacher.base_url, self.teacher.model).host
         beside = f"{self.writing:,} requests that write rows or solutions, " if self.writing else ""
+        n = self.teacher.n
+        asked = f"{self.rows:,} rows" if n == 1 else f"{self.rows * n:,} answers, {n} to a row,"
         return (
-            f"{self.teacher.model} at {host}: {beside}{self.questions:,} of {self.rows:,} rows to ask, "
+            f"{self.teacher.model} at {host}: {beside}{self.questions:,} of {asked} to ask, "
             f"{_at_most(self.most, priced=self.teacher.price is not None)}"
         )
 
@@ -216,10 +241,26 @@ def unusable(record: Mapping[str, Any], task: Task, redaction: Redaction) -> str
 _ONLY_WITH_VALUES = "it has not the form of the task once the values are back in the place of their placeholders"
 
 
+@dataclass(frozen=True)
+class Parted:
+    """What came of a pool.
+
+    Attributes:
+        answers: that can be learned from, in the order of the rows.
+        draws: of each draw its answers to those rows, where they can be used.
+        dropped: the other rows with the reason.
+    """
+
+    answers: list[Answer]
+    draws: list[list[Answer]]
+    dropped: list[Row]
+
+
 def parted(
     pool: Pool, records: Mapping[str, Mapping[str, Any]], set_aside: Mapping[str, str], tokenizer: Tokenizer
-) -> tuple[list[Answer], list[Row]]:
-    """The answers that can be learned from, in the order of the rows; and the other rows with the reason.
+) -> Parted:
+    """The answers that can be learned from: of a row's draws the one that most of them give (the self-consistency of
+    Wang et al. 2023), and of equally many the first.
 
     Answers have values where placeholders stood, as the rows themselves; texts of the other rows keep placeholders.
 
@@ -230,21 +271,40 @@ def parted(
     Raises:
         SlmopsError: no answer can be used.
     """
-    answers, dropped = [], []
-    for asked, row, redaction in zip(pool.keys, pool.rows, pool.redactions, strict=True):
-        record = records.get(asked)
-        if record is None:
-            dropped.append({"id": row["id"], "text": "", "reason": set_aside[asked]})
+    found = Parted([], [[] for _ in range(pool.teacher.n)], [])
+    for keys, row, redaction in zip(pool.draws, pool.rows, pool.redactions, strict=True):
+        told = [_told(row, records.get(one), pool.task, redaction, set_aside.get(one), tokenizer) for one in keys]
+        answers = [one if isinstance(one, Answer) else None for one in told]
+        elected = elect(answers, [1.0] * len(answers), pool.task)
+        # Where no draw can be used, the first says why.
+        chosen = told[elected or 0]
+        if isinstance(chosen, Answer) and (reason := written_for_another(row, chosen.text, pool.task)):
+            chosen = {"id": row["id"], "text": records[keys[elected or 0]]["text"], "reason": reason}
+        if not isinstance(chosen, Answer):
+            found.dropped.append(chosen)
             continue
-        told = {**record, "text": redaction.restore(record["text"]).text}
-        reason = unusable(record, pool.task, redaction) or written_for_another(row, told["text"], pool.task)
-        if reason:
-            dropped.append({"id": row["id"], "text": record["text"], "reason": reason})
-        else:
-            answers.append(answer_of(row, told, tokenizer))
-    if not answers:
-        raise none_usable([said(row, row["reason"]) for row in dropped])
-    return answers, dropped
+        found.answers.append(chosen)
+        for draw, answer in zip(found.draws, answers, strict=True):
+            draw += [answer] if answer else []
+    if not found.answers:
+        raise none_usable([said(row, row["reason"]) for row in found.dropped])
+    return found
+
+
+def _told(
+    row: Row,
+    record: Mapping[str, Any] | None,
+    task: Task,
+    redaction: Redaction,
+    set_aside: str | None,
+    tokenizer: Tokenizer,
+) -> Answer | Row:
+    """One draw's answer, or the row with the reason that there is none."""
+    if record is None:
+        return {"id": row["id"], "text": "", "reason": set_aside}
+    if reason := unusable(record, task, redaction):
+        return {"id": row["id"], "text": record["text"], "reason": reason}
+    return answer_of(row, {**record, "text": redaction.restore(record["text"]).text}, tokenizer)
 
 
 def written_for_another(row: Row, text: str, task: Task) -> str | None:

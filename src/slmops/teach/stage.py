@@ -223,7 +223,7 @@ class Mix:
     """`data`, and of each teacher N `answers_N` and `engine_N` → answers as of one.
 
     Of each row the text with most weight behind it, and where all have one vocabulary the mixture of their
-    probabilities at each of its tokens; see `slmops.teach.combine`.
+    probabilities at each of its tokens; see `slmops.teach.combine`. Each draw of a teacher has its share of the weight.
     """
 
     name: ClassVar[str] = "mix"
@@ -234,8 +234,9 @@ class Mix:
         from slmops.data.read import read_jsonl
         from slmops.engines import load_engine
         from slmops.tasks import task_of
-        from slmops.teach.answers import load_answers
+        from slmops.teach.answers import by_id
         from slmops.teach.combine import elect, opinions, together
+        from slmops.teach.draws import voters
 
         task, tokenizers = task_of(inputs["data"]), _tokenizers(inputs)
 
@@ -252,13 +253,17 @@ class Mix:
                 progress=context.progress,
             )
 
-        given = [{a.id: a for a in load_answers(inputs[f"answers_{n}"])} for n in _numbers(inputs, "answers_")]
+        folders = [inputs[f"answers_{n}"] for n in _numbers(inputs, "answers_")]
+        asked = voters(folders, settings.weights)
+        draws, weights = [by_id(voter.folder) for voter in asked], [voter.weight for voter in asked]
         pool = read_jsonl(inputs["data"] / "pool.jsonl")
-        elected = [elect([answers.get(row["id"]) for answers in given], settings.weights, task) for row in pool]
-        chosen = [(t, given[t][row["id"]]) for row, t in zip(pool, elected, strict=True) if t is not None]
+        elected = [elect([answers.get(row["id"]) for answers in draws], weights, task) for row in pool]
+        chosen = [
+            (asked[i].teacher, draws[i][row["id"]]) for row, i in zip(pool, elected, strict=True) if i is not None
+        ]
         texts, shared = _in_one_vocabulary(chosen, tokenizers)
         if shared and settings.top_logits:
-            texts = together(texts, given, settings.weights, read)
+            texts = together(texts, [by_id(folder) for folder in folders], settings.weights, read)
         answered = {text.id for text in texts}
         dropped = [row for row in read_jsonl(inputs["answers_1"] / "dropped.jsonl") if row["id"] not in answered]
         return _written(inputs, context.out, texts, dropped, [teacher for teacher, _ in chosen])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class TeachByEndpoint:
     """`data` and `model` (which learns, and in whose tokens answers are told) → the pool's answers, as of `Teach`.
 
+    Of a row's `n` draws the answer is the one that most of them give; all of them are in `draws/`.
     `whole` has the whole pool, where `data` has the rows of this teacher alone; of those that teach beside it, what
     they were asked of that counts against the one budget. `cost.json` says what its own answers cost.
 
@@ -37,6 +38,7 @@ class TeachByEndpoint:
         from slmops.models.tokenizer import Tokenizer
         from slmops.tasks import task_of
         from slmops.teach.answers import save_answers
+        from slmops.teach.draws import save_draws
         from slmops.teach.endpoint import Pool, keys_of, parted
 
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
@@ -50,13 +52,14 @@ class TeachByEndpoint:
             records, set_aside = _bought(pool, [*beside, *written], ledger, kept, context.progress)
             ledger.count([*pool.keys, *(written if settings.wrote else ())])
             spent = ledger.spent
-        answers, dropped = parted(pool, records, set_aside, Tokenizer.load(inputs["model"] / "model"))
-        save_answers(context.out, answers)
-        write_jsonl(context.out / "dropped.jsonl", dropped)
+        found = parted(pool, records, set_aside, Tokenizer.load(inputs["model"] / "model"))
+        save_answers(context.out, found.answers)
+        save_draws(context.out, found.draws)
+        write_jsonl(context.out / "dropped.jsonl", found.dropped)
         told = cost_of(spent, priced=settings.teacher.price is not None)
         (context.out / COST).write_text(json.dumps(told) + "\n", encoding="utf-8")
-        tokens = sum(len(answer.tokens) for answer in answers)
-        figures = {"rows": len(answers), "dropped": len(dropped), "answer_tokens": tokens}
+        tokens = sum(len(answer.tokens) for answer in found.answers)
+        figures = {"rows": len(found.answers), "dropped": len(found.dropped), "answer_tokens": tokens}
         figures["redacted"] = sum(redaction.counts.total() for redaction in pool.redactions)
         return {**figures, "usd": spent.usd, "bought_tokens": spent.tokens, "requests": spent.requests}
 
@@ -95,7 +98,7 @@ def _bought(
         return known, {}
     gate = gate_for(teacher.base_url, teacher.model, f"teacher {teacher.name}", pool.privacy, kept)
     endpoint = Endpoint(teacher.base_url, teacher.model, key_of(teacher.key_env, f"the teacher {teacher.name}"))
-    with progress.task("teacher answers the pool", told.questions, "rows") as bar:
+    with progress.task("teacher answers the pool", told.questions, "rows" if teacher.n == 1 else "answers") as bar:
         set_aside = buy(
             endpoint,
             pool.questions(known),

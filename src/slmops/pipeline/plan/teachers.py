@@ -55,10 +55,10 @@ def teacher_nodes(recipe: Recipe) -> list[Node]:
 
 
 def curate_node(recipe: Recipe) -> Node:
-    """What of the answers is learned from; where several teachers answer every row, how many say the same."""
-    weights = _weights(recipe) if len(recipe.teachers) > 1 and not routed_combination(recipe) else []
+    """What of the answers is learned from; where several answers to every row voted, how many say the same."""
+    weights = _weights(recipe) if recipe.votes else []
     settings = CurateSettings(**recipe.teach.curate.model_dump(), screen=recipe.data.screen, weights=weights)
-    each = {f"answers_{n}": f"teach:{n}" for n in range(1, len(weights) + 1)}
+    each = {f"answers_{n}": _answers(recipe, n) for n in range(1, len(weights) + 1)}
     return Node("curate", CurateAnswers, settings, inputs={"data": "data", "answers": "teach", **each})
 
 
