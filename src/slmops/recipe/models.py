@@ -42,6 +42,13 @@ _PATHS = (
 """Where a recipe names files."""
 
 
+def _named_judge(given: Mapping[str, Any]) -> Any:
+    """`teach.combine.judge` of a recipe that has not been looked at yet."""
+    for name in ("teach", "combine", "judge"):
+        given = given.get(name, {}) if isinstance(given, Mapping) else {}
+    return given or None
+
+
 class Recipe(Settings):
     """One file from data to a shipped model with its evidence."""
 
@@ -77,8 +84,9 @@ class Recipe(Settings):
         """An endpoint gives words alone, so that is what is learned from one where nothing else is asked for."""
         teachers = given.get("teachers") if isinstance(given, Mapping) else None
         named = [one for one in teachers if isinstance(one, Mapping)] if isinstance(teachers, list) else []
-        train = given.get("train", {}) if named else None
-        if not (isinstance(train, Mapping) and any(one.get("kind") == "endpoint" for one in named)):
+        train, judge = given.get("train", {}) if named else None, _named_judge(given)
+        bought = any(one.get("kind") == "endpoint" and one.get("name") != judge for one in named)
+        if not (bought and isinstance(train, Mapping)):
             return given
         return {**given, "train": {"objective": {"kind": "text"}, **train}}
 
@@ -104,6 +112,19 @@ class Recipe(Settings):
                 "with `n` above 1"
             )
         return teach
+
+    @model_validator(mode="after")
+    def _something_to_judge(self) -> Recipe:
+        judge = self.judge
+        if judge is None:
+            return self
+        if sum(draws_of(teacher) for _, teacher in self.answering) == 1:
+            raise ValueError("`teach.combine.how: judged` has nothing to judge: one teacher answers, and its `n` is 1")
+        if draws_of(judge) > 1:
+            raise ValueError(f"`{judge.name}` judges each row once: leave its `n` at 1")
+        if isinstance(judge, TransformersTeacher) and judge.fit and "fit" in judge.model_fields_set:
+            raise ValueError(f"`{judge.name}` judges as it is: its `fit` would teach it to answer; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _one_grid(self) -> Recipe:
@@ -163,21 +184,20 @@ class Recipe(Settings):
             )
         if not self.words_alone:
             return self
+        first = next(teacher.name for _, teacher in self.answering if not isinstance(teacher, TransformersTeacher))
         if self.student.model is None:
             raise ValueError(
-                f"`student.model` is missing: the teacher `{bought[0].name}` is behind an endpoint, so there is "
-                "nothing to cut a student from; name the model that is to learn"
+                f"`student.model` is missing: the teacher `{first}` is behind an endpoint, so there is nothing to cut "
+                "a student from; name the model that is to learn"
             )
         here = len(bought) < len(self.teachers)
         for name, field in Asking.model_fields.items():
             if getattr(self.teach, name) == field.default:
                 continue
             if not here:
-                raise ValueError(f"`teach.{name}` is for a teacher that runs here, and `{bought[0].name}` does not")
+                raise ValueError(f"`teach.{name}` is for a teacher that runs here, and `{first}` does not")
             if name == "top_logits":
-                raise ValueError(
-                    f"`teach.top_logits`: no probabilities are kept, since `{bought[0].name}` gives words alone"
-                )
+                raise ValueError(f"`teach.top_logits`: no probabilities are kept, since `{first}` gives words alone")
         return self
 
     @model_validator(mode="after")
@@ -202,8 +222,19 @@ class Recipe(Settings):
 
     @property
     def endpoints(self) -> list[EndpointTeacher]:
-        """The teachers that are behind an endpoint."""
+        """The teachers that are behind an endpoint, one that judges included."""
         return [teacher for teacher in self.teachers if isinstance(teacher, EndpointTeacher)]
+
+    @property
+    def judge(self) -> TransformersTeacher | EndpointTeacher | None:
+        """The teacher that judges the others' answers."""
+        name = self.teach.combine.judge if self.teach.combine else None
+        return next((teacher for teacher in self.teachers if teacher.name == name), None)
+
+    @property
+    def answering(self) -> list[tuple[int, TransformersTeacher | EndpointTeacher]]:
+        """The teachers that answer, each with its number in the recipe, from 1."""
+        return [(n, teacher) for n, teacher in enumerate(self.teachers, 1) if teacher is not self.judge]
 
     @property
     def votes(self) -> bool:
@@ -214,7 +245,7 @@ class Recipe(Settings):
     @property
     def words_alone(self) -> bool:
         """Whether the student learns words without probabilities: not every teacher that answers gives more."""
-        return bool(self.endpoints)
+        return any(not isinstance(teacher, TransformersTeacher) for _, teacher in self.answering)
 
     def shareable(self) -> dict[str, Any]:
         """`resolved()` with every path cut down to its name: what may travel with a bundle or a report.

@@ -23,6 +23,7 @@ INCONSISTENT = "inconsistent"
 LENGTH = "length outlier"
 LANGUAGE = "language outlier"
 IMBALANCE = "class imbalance"
+NOT_JUDGED = "not judged"
 
 _ENOUGH = 20
 """Answers below which nothing is out of the ordinary."""

@@ -106,6 +106,18 @@ class Pool:
                     seen.add(one)
                     yield Question(one, self.sent(row, redaction), usable, self.seeded(draw))
 
+    def texts(self, records: Mapping[str, Mapping[str, Any]], unknown: str) -> list[dict[str, str]]:
+        """Of each draw what it says to the rows, by their id, where it can be used; `unknown` where nobody knows."""
+        found: list[dict[str, str]] = [{} for _ in range(self.teacher.n)]
+        for row, keys, redaction in zip(self.rows, self.draws, self.redactions, strict=True):
+            for texts, one in zip(found, keys, strict=True):
+                record = records.get(one)
+                if record is None:
+                    texts[row["id"]] = unknown
+                elif unusable(record, self.task, redaction) is None:
+                    texts[row["id"]] = redaction.restore(record["text"]).text.strip()
+        return found
+
     def told(self, records: Mapping[str, Mapping[str, Any]]) -> list[str | None]:
         """Why records, by key, cannot be learned from, each by the first row that asks it; None where it can."""
         first = {
@@ -209,9 +221,13 @@ def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None) -> Fo
     for question in pool.questions(known):
         most += tariff.most(question.messages, pool.task.max_answer_tokens)
         questions += 1
+    return Forecast(teacher, len(pool.rows), questions, most, is_paid(teacher, most), writing=beside.requests)
+
+
+def is_paid(teacher: EndpointTeacher, most: Cost) -> bool:
+    """Whether requests that cost so much at most are money, for all that is known."""
     # A server that wants no key and has no price is one's own.
-    paid = bool(most.requests) and (most.pico > 0 or (teacher.price is None and teacher.key_env is not None))
-    return Forecast(teacher, len(pool.rows), questions, most, paid, writing=beside.requests)
+    return bool(most.requests) and (most.pico > 0 or (teacher.price is None and teacher.key_env is not None))
 
 
 def unusable(record: Mapping[str, Any], task: Task, redaction: Redaction) -> str | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -60,6 +60,27 @@ class EndpointAsking(Settings):
         check_detector(self.teacher.base_url, self.privacy)
 
 
+class LocalAsking(Settings):
+    """How a model on this machine is asked."""
+
+    engine: Literal["onnxruntime-genai", "transformers"]
+    batch: int
+
+
+class Asked(Settings):
+    """Who is asked: one of the two."""
+
+    unkeyed: ClassVar[Mapping[str, Any]] = {"endpoint": EndpointAsking.unkeyed}
+
+    local: LocalAsking | None = None
+    endpoint: EndpointAsking | None = None
+
+    def check_surroundings(self) -> None:
+        """See `EndpointAsking.check_surroundings`."""
+        if self.endpoint:
+            self.endpoint.check_surroundings()
+
+
 @contextmanager
 def opened(context: Context, budget: Budget) -> Iterator[Ledger]:
     """The home's ledger, for the length of a block; another run that asks meanwhile waits for its end."""
@@ -95,9 +116,12 @@ def cost_in(folder: Path) -> dict[str, Any] | None:
     return told
 
 
-def keep_sum(folders: Iterable[Path], out: Path) -> dict[str, float | str]:
-    """Write what the answers in several artifacts cost together, and return it as figures; nothing of local ones."""
-    told = [cost for folder in folders if (cost := cost_in(folder))]
+def keep_sum(told: Sequence[Mapping[str, Any]], out: Path) -> dict[str, float | str]:
+    """Write what several costs are together, and return it as figures; nothing where there are none.
+
+    Args:
+        told: as of `cost_of`.
+    """
     if not told:
         return {}
     figures: dict[str, Any] = {name: sum(cost[name] for cost in told) for name in ("requests", "bought_tokens")}

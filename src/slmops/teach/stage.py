@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,10 +14,10 @@ from slmops.progress import Progress
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Asking
 from slmops.teach.routing import Routes, by_field, by_label
+from slmops.teach.several import in_one_vocabulary, numbers_of, tokenizers_of, written
 
 if TYPE_CHECKING:
     from slmops.engines.base import Top
-    from slmops.models.tokenizer import Tokenizer
     from slmops.tasks import Row
     from slmops.teach.answers import Answer
 
@@ -127,7 +126,7 @@ class CheckTeachers:
         from slmops.models.tokenizer import Tokenizer
         from slmops.teach.combine import share_vocabulary
 
-        first, *others = [Tokenizer.load(inputs[f"model_{n}"] / "model") for n in _numbers(inputs, "model_")]
+        first, *others = [Tokenizer.load(inputs[f"model_{n}"] / "model") for n in numbers_of(inputs, "model_")]
         own = [name for name, one in zip(settings.names[1:], others, strict=True) if not share_vocabulary(first, one)]
         if own and settings.stored:
             raise BadInput(
@@ -196,7 +195,7 @@ class Join:
         from slmops.data.read import read_jsonl
         from slmops.teach.answers import load_answers
 
-        numbers = _numbers(inputs, "answers_")
+        numbers = numbers_of(inputs, "answers_")
         owner = {row["id"]: n for n in numbers[1:] for row in read_jsonl(inputs[f"rows_{n}"] / "pool.jsonl")}
         given: dict[str, tuple[int, Answer]] = {}
         dropped: list[Row] = []
@@ -206,8 +205,8 @@ class Join:
             dropped += [row for row in read_jsonl(folder / "dropped.jsonl") if owner.get(row["id"], 1) == n]
         pool = read_jsonl(inputs["data"] / "pool.jsonl")
         chosen = [given[row["id"]] for row in pool if row["id"] in given]
-        texts, _ = _in_one_vocabulary(chosen, _tokenizers(inputs))
-        return _written(inputs, context.out, texts, dropped, [teacher for teacher, _ in chosen])
+        texts, _ = in_one_vocabulary(chosen, tokenizers_of(inputs))
+        return written(inputs, context.out, texts, dropped, [teacher for teacher, _ in chosen])
 
 
 class MixSettings(Settings):
@@ -238,7 +237,7 @@ class Mix:
         from slmops.teach.combine import elect, opinions, together
         from slmops.teach.draws import voters
 
-        task, tokenizers = task_of(inputs["data"]), _tokenizers(inputs)
+        task, tokenizers = task_of(inputs["data"]), tokenizers_of(inputs)
 
         def read(teacher: int, others: Sequence[Answer]) -> list[Top]:
             if not others:
@@ -253,7 +252,7 @@ class Mix:
                 progress=context.progress,
             )
 
-        folders = [inputs[f"answers_{n}"] for n in _numbers(inputs, "answers_")]
+        folders = [inputs[f"answers_{n}"] for n in numbers_of(inputs, "answers_")]
         asked = voters(folders, settings.weights)
         draws, weights = [by_id(voter.folder) for voter in asked], [voter.weight for voter in asked]
         pool = read_jsonl(inputs["data"] / "pool.jsonl")
@@ -261,51 +260,9 @@ class Mix:
         chosen = [
             (asked[i].teacher, draws[i][row["id"]]) for row, i in zip(pool, elected, strict=True) if i is not None
         ]
-        texts, shared = _in_one_vocabulary(chosen, tokenizers)
+        texts, shared = in_one_vocabulary(chosen, tokenizers)
         if shared and settings.top_logits:
             texts = together(texts, [by_id(folder) for folder in folders], settings.weights, read)
         answered = {text.id for text in texts}
         dropped = [row for row in read_jsonl(inputs["answers_1"] / "dropped.jsonl") if row["id"] not in answered]
-        return _written(inputs, context.out, texts, dropped, [teacher for teacher, _ in chosen])
-
-
-def _in_one_vocabulary(
-    chosen: Sequence[tuple[int, Answer]], tokenizers: Sequence[Tokenizer]
-) -> tuple[list[Answer], bool]:
-    """The answers in the first teacher's tokens, and whether these are everyone's.
-
-    Args:
-        chosen: the position of the teacher who wrote, and the answer.
-    """
-    from slmops.teach.combine import retold, share_vocabulary
-
-    first = tokenizers[0]
-    if all(share_vocabulary(first, other) for other in tokenizers[1:]):
-        return [answer for _, answer in chosen], True
-    return [retold(answer, tokenizers[teacher], first) for teacher, answer in chosen], False
-
-
-def _written(
-    inputs: Mapping[str, Path], out: Path, texts: Sequence[Answer], dropped: Sequence[Row], teachers: Sequence[int]
-) -> Mapping[str, float | str]:
-    """Write the artifact as `Teach` or `TeachByEndpoint` does; the figures say how many rows have the text of which teacher."""
-    from slmops.data.read import write_jsonl
-    from slmops.teach.answers import save_answers
-    from slmops.teach.paying import keep_sum
-
-    save_answers(out, texts)
-    write_jsonl(out / "dropped.jsonl", dropped)
-    cost = keep_sum([inputs[f"answers_{n}"] for n in _numbers(inputs, "answers_")], out)
-    counts = {f"rows_of_{teacher + 1}": rows for teacher, rows in sorted(Counter(teachers).items())}
-    return {"rows": len(texts), "dropped": len(dropped), **counts, **cost}
-
-
-def _numbers(inputs: Mapping[str, Path], beginning: str) -> list[int]:
-    """The numbers of the teachers that have an input of this beginning."""
-    return sorted(int(name.removeprefix(beginning)) for name in inputs if name.startswith(beginning))
-
-
-def _tokenizers(inputs: Mapping[str, Path]) -> list[Tokenizer]:
-    from slmops.models.tokenizer import Tokenizer
-
-    return [Tokenizer.load(inputs[f"engine_{n}"] / "model") for n in _numbers(inputs, "engine_")]
+        return written(inputs, context.out, texts, dropped, [teacher for teacher, _ in chosen])

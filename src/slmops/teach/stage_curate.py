@@ -208,7 +208,7 @@ def _unformed(folder: Path, pool: Sequence[Row], task: Task) -> list[Row]:
         dropped_row(
             {"id": row["id"], "input": texts.get(row["id"], "")},
             "pool",
-            unformed(row["text"], task),
+            row.get("counted") or unformed(row["text"], task),
             row["reason"],
             stage="teach",
             text=row["text"],

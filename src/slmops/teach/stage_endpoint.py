@@ -50,8 +50,7 @@ class TeachByEndpoint:
         written = asked_before(whole)
         with opened(context, settings.budget) as ledger:
             records, set_aside = _bought(pool, [*beside, *written], ledger, kept, context.progress)
-            ledger.count([*pool.keys, *(written if settings.wrote else ())])
-            spent = ledger.spent
+            spent = ledger.cost([*pool.keys, *(written if settings.wrote else ())])
         found = parted(pool, records, set_aside, Tokenizer.load(inputs["model"] / "model"))
         save_answers(context.out, found.answers)
         save_draws(context.out, found.draws)

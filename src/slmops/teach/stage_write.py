@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from slmops.pipeline.stage import Context
-from slmops.recipe.settings import Settings
 from slmops.recipe.writing import Converse, Draws, Reason, Write
-from slmops.teach.paying import ASKED, EndpointAsking, asked_before, opened
+from slmops.teach.paying import ASKED, Asked, EndpointAsking, asked_before, opened
 
 if TYPE_CHECKING:
     from slmops.endpoints.money import Cost
@@ -31,27 +30,6 @@ FILES = (*(f"{side}.jsonl" for side in SIDES), "dropped.jsonl", "task.json", "da
 """Of an artifact of rows."""
 
 LIBRARIES = ("onnxruntime-genai", "onnxruntime", "torch", "transformers", "tokenizers")
-
-
-class LocalAsking(Settings):
-    """How a model on this machine is asked."""
-
-    engine: Literal["onnxruntime-genai", "transformers"]
-    batch: int
-
-
-class Asked(Settings):
-    """Who is asked: one of the two."""
-
-    unkeyed: ClassVar[Mapping[str, Any]] = {"endpoint": EndpointAsking.unkeyed}
-
-    local: LocalAsking | None = None
-    endpoint: EndpointAsking | None = None
-
-    def check_surroundings(self) -> None:
-        """See `EndpointAsking.check_surroundings`."""
-        if self.endpoint:
-            self.endpoint.check_surroundings()
 
 
 class WriteSettings(Asked):

@@ -85,9 +85,9 @@ def _check_objective(recipe: Recipe) -> None:
                 f"train.objective: {name} needs the teacher's probabilities, and teach.top_logits 0 keeps none",
                 hint="set `logits: online` for it, use the kind text, or set teach.top_logits above 0",
             )
-        if needs & OF_TEACHER and len(recipe.teachers) > 1:
+        if needs & OF_TEACHER and len(recipe.answering) > 1:
             raise BadInput(
-                f"train.objective: {name} runs the teacher beside the student, and there are {len(recipe.teachers)}",
+                f"train.objective: {name} runs the teacher beside the student, and there are {len(recipe.answering)}",
                 hint="several teachers are learned from by what they answered: the kind text, and divergences, span "
                 "and uld with `logits: stored`",
             )

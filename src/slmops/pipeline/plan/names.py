@@ -41,15 +41,16 @@ def teacher_of(recipe: Recipe) -> str:
 
 
 def fitted_node(recipe: Recipe, n: int) -> str:
-    """The node of the model that answers for the teacher of number `n`, which runs here."""
+    """The node of the model that answers for the teacher of number `n`, which runs here. Who judges is as it is."""
     teacher = recipe.teachers[n - 1]
-    fitted = isinstance(teacher, TransformersTeacher) and teacher.fit
+    fitted = isinstance(teacher, TransformersTeacher) and teacher.fit and teacher is not recipe.judge
     return nth_node("teacher" if fitted else "base", n)
 
 
 def endpoint_asking(recipe: Recipe, teacher: EndpointTeacher) -> EndpointAsking:
     """How one of the teachers is asked that are behind endpoints, beside the others, with which it has one budget."""
-    others = [other for other in recipe.endpoints if other is not teacher]
+    answering = [other for _, other in recipe.answering if isinstance(other, EndpointTeacher)]
+    others = [other for other in answering if other is not teacher]
     wrote = teacher is recipe.teacher
     budget, privacy = recipe.teach.budget, recipe.privacy
     return EndpointAsking(teacher=teacher, others=others, budget=budget, privacy=privacy, wrote=wrote)

@@ -22,7 +22,7 @@ from slmops.recipe.training import EndpointTeacher
 from slmops.tasks import Row, Task, make_task, task_of
 from slmops.teach.asking import Remote
 from slmops.teach.endpoint import Forecasts, Pool, forecast
-from slmops.teach.foretold import Find, foretell
+from slmops.teach.foretold import Find, foretell, foretell_judging
 from slmops.teach.paying import LEDGER
 from slmops.teach.routing import by_field
 from slmops.teach.stage_write import SIDES
@@ -49,11 +49,15 @@ def forecast_of(recipe: Recipe, home: Path) -> Forecasts | None:
 
 def _forecasts(recipe: Recipe, home: Path, find: Find) -> Forecasts:
     task, beside, rows = _rows(recipe, home, find)
-    told = []
-    for n, teacher in enumerate(recipe.teachers, 1):
-        if isinstance(teacher, EndpointTeacher):
-            pool = Pool(teacher, task, _rows_of(recipe, n, rows), recipe.privacy)
-            told.append(forecast(pool, find(pool.keys), beside if n == 1 else None))
+    pools = {
+        n: Pool(teacher, task, _rows_of(recipe, n, rows), recipe.privacy)
+        for n, teacher in recipe.answering
+        if isinstance(teacher, EndpointTeacher)
+    }
+    told = [forecast(pool, find(pool.keys), beside if n == 1 else None) for n, pool in pools.items()]
+    if isinstance(recipe.judge, EndpointTeacher):
+        judge, here = Remote(recipe.judge, recipe.privacy), len(recipe.answering) - len(pools)
+        told.append(foretell_judging(judge, [*pools.values()], here, task, rows, find, recipe.seed))
     return Forecasts(told)
 
 

@@ -27,9 +27,11 @@ from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
 from slmops.recipe.training import Asking, EndpointTeacher, Optimisation, TransformersTeacher
+from slmops.teach.paying import Asked, LocalAsking
 from slmops.teach.stage import CheckTeachers, CheckTeachersSettings, Join, Mix, MixSettings, Route, RouteSettings, Teach
 from slmops.teach.stage_curate import CurateAnswers, CurateSettings
 from slmops.teach.stage_endpoint import TeachByEndpoint
+from slmops.teach.stage_judge import ChooseBest
 from slmops.teach.stage_words import Retell
 from slmops.train.objectives.make import needs_of
 from slmops.train.stage import Fit, FitSettings
@@ -37,19 +39,18 @@ from slmops.train.stage import Fit, FitSettings
 
 def teacher_nodes(recipe: Recipe) -> list[Node]:
     """Every teacher as it is, fitted to the labelled rows, exported, and the answers of all to the pool."""
-    numbers = range(1, len(recipe.teachers) + 1)
     nodes = [
         fetched_node(nth_node("base", n), teacher.model, teacher.chat_template)
         for n, teacher in enumerate(recipe.teachers, 1)
         if isinstance(teacher, TransformersTeacher)
     ]
-    if len(recipe.teachers) > 1 and not recipe.words_alone:
+    if len(recipe.answering) > 1 and not recipe.words_alone:
         stored = [name for term, name in named_terms(objective_of(recipe)) if needs_of(term) & KEPT]
-        check = CheckTeachersSettings(names=[teacher.name for teacher in recipe.teachers], stored=stored)
-        models = {f"model_{n}": nth_node("base", n) for n in numbers}
+        check = CheckTeachersSettings(names=[teacher.name for _, teacher in recipe.answering], stored=stored)
+        models = {f"model_{n}": nth_node("base", n) for n, _ in recipe.answering}
         nodes.append(Node("teachers:check", CheckTeachers, check, inputs=models))
     nodes += [*student_base(recipe), *writing_nodes(recipe)]
-    for n in numbers:
+    for n, _ in recipe.answering:
         nodes += _teacher(recipe, n)
     return [*nodes, *_together(recipe), curate_node(recipe)]
 
@@ -95,7 +96,7 @@ def _here(recipe: Recipe, n: int, teacher: TransformersTeacher, pool: str) -> li
 
 def _answers(recipe: Recipe, n: int) -> str:
     """The node of the answers of the teacher of number `n`."""
-    return "teach" if len(recipe.teachers) == 1 else f"teach:{n}"
+    return "teach" if len(recipe.teachers) == 1 else f"teach:{n}"  # one that judges makes one set of answers, too
 
 
 def _route(recipe: Recipe, combine: Combine, n: int) -> Node:
@@ -112,19 +113,33 @@ def _together(recipe: Recipe) -> list[Node]:
     if len(recipe.teachers) == 1:
         return []
     inputs = {"data": rows_node(recipe)}
-    for n in range(1, len(recipe.teachers) + 1):
+    for n, _ in recipe.answering:
         engine = base_node(recipe) if recipe.words_alone else writer_node(recipe, n)
         inputs |= {f"answers_{n}": _answers(recipe, n), f"engine_{n}": engine}
         if n > 1 and routed_combination(recipe):
             inputs[f"rows_{n}"] = f"route:{n}"
     if routed_combination(recipe):
         return [Node("teach", Join, Settings(), inputs=inputs)]
+    if recipe.judge:
+        return _judged(recipe, recipe.judge, inputs)
     asked, top_logits = recipe.teach, 0 if recipe.words_alone else recipe.teach.top_logits
     mix = MixSettings(weights=_weights(recipe), engine=asked.engine, batch=asked.batch, top_logits=top_logits)
     return [Node("teach", Mix, mix, inputs=inputs)]
 
 
+def _judged(recipe: Recipe, judge: TransformersTeacher | EndpointTeacher, inputs: dict[str, str]) -> list[Node]:
+    """The best of the answers by the judge, with its export before that where it runs here."""
+    if isinstance(judge, EndpointTeacher):
+        return [Node("teach", ChooseBest, Asked(endpoint=endpoint_asking(recipe, judge)), inputs=inputs)]
+    n = recipe.teachers.index(judge) + 1
+    writer, nodes = writer_node(recipe, n), list[Node]()
+    if writer != fitted_node(recipe, n):
+        nodes.append(Node(writer, Convert, export_of(recipe), inputs={"model": fitted_node(recipe, n)}))
+    here = Asked(local=LocalAsking(engine=recipe.teach.engine, batch=recipe.teach.batch))
+    return [*nodes, Node("teach", ChooseBest, here, inputs={**inputs, "judge": writer})]
+
+
 def _weights(recipe: Recipe) -> list[float]:
-    """What each teacher counts, in the order of the recipe."""
+    """What each teacher counts, in the order of the recipe; all of them answer."""
     given = recipe.teach.combine.weights if recipe.teach.combine else {}
     return [given.get(teacher.name, 1.0) for teacher in recipe.teachers]

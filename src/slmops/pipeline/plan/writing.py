@@ -12,11 +12,10 @@ from slmops.pipeline.plan.names import endpoint_asking, export_of
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
 from slmops.recipe.training import EndpointTeacher
+from slmops.teach.paying import Asked, LocalAsking
 from slmops.teach.stage_write import (
-    Asked,
     ConverseRows,
     ConverseSettings,
-    LocalAsking,
     ReasonRows,
     ReasonSettings,
     WriteRows,
