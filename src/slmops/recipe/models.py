@@ -174,6 +174,20 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _thinking_that_can_be_learned(self) -> Recipe:
+        for teacher in self.endpoints:
+            if teacher.reasoning == "strip":
+                continue
+            if teacher is self.judge:
+                raise ValueError(f"`{teacher.name}` judges, so nothing that it thinks is learned: `reasoning: strip`")
+            if self.task.kind in ("extraction", "classification", "nli"):
+                raise ValueError(
+                    f"`{teacher.name}` has `reasoning: keep`, and an answer of {self.task.kind} is closed: no thinking "
+                    "can stand in it; set it to strip"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _learnable_from_an_endpoint(self) -> Recipe:
         budget, bought = self.teach.budget, self.endpoints
         if not bought and budget != Budget():

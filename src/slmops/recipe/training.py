@@ -111,8 +111,19 @@ class EndpointTeacher(Settings):
     seed: int | None = Field(
         None, ge=0, description="Sent with the first draw, one more with each further; null leaves it to the endpoint."
     )
+    reasoning: Literal["strip", "keep"] = Field(
+        "strip",
+        description="Of what it thinks aloud in `<think>` marks, or an endpoint keeps apart: strip learns what stands "
+        "behind it; keep learns it too (tasks with free text).",
+    )
+    thinking_tokens: int = Field(
+        0,
+        ge=0,
+        description="Tokens that it may think with, beside those of an answer; with `keep` they are the answer's.",
+    )
     limit_answers_by: Literal["max_tokens", "max_completion_tokens"] = Field(
-        "max_tokens", description="The member of a request that carries `task.max_answer_tokens`."
+        "max_tokens",
+        description="The member of a request that carries `task.max_answer_tokens`, with `thinking_tokens`.",
     )
     concurrency: int = Field(
         16, ge=1, le=1024, description="Requests at a time, at most; fewer while the endpoint answers 429."
@@ -126,6 +137,15 @@ class EndpointTeacher(Settings):
     def _draws_that_differ(self) -> EndpointTeacher:
         if self.n > 1 and not self.temperature:
             raise ValueError(f"`n: {self.n}` draws one answer again and again at `temperature: 0`; set it above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _thinks_within_the_answer(self) -> EndpointTeacher:
+        if self.reasoning == "keep" and self.thinking_tokens:
+            raise ValueError(
+                "`thinking_tokens` are for `reasoning: strip`: what is kept is part of the answer, so raise "
+                "`task.max_answer_tokens`"
+            )
         return self
 
 

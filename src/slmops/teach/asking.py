@@ -21,6 +21,7 @@ from slmops.progress import Progress, Silent
 from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.training import EndpointTeacher
 from slmops.tasks import Message
+from slmops.teach.thinking import UNFINISHED, Reasoning, spoken
 
 if TYPE_CHECKING:
     from slmops.endpoints.ledger import Ledger
@@ -194,7 +195,9 @@ class Leaving:
 
     Attributes:
         key: a digest of all that shapes the reply, as `slmops.teach.endpoint.Pool.key` is of an answer, and its draw.
+        max_tokens: of the reply, what it may think with included.
         seeded: what the request has for its draw.
+        reasoning: whether what the teacher thinks aloud is part of what it says.
     """
 
     key: str
@@ -202,21 +205,24 @@ class Leaving:
     max_tokens: int
     redaction: Redaction
     seeded: Mapping[str, int]
+    reasoning: Reasoning
 
     def said(self, record: Mapping[str, Any]) -> Said | None:
         """What the teacher said, in the words of the request; None where it speaks of what nobody told it."""
-        restored = self.redaction.restore(record["text"])
+        told = spoken(record, self.reasoning)
+        restored = self.redaction.restore(told["text"])
         if restored.invented:
             return None
-        return Said(restored.text, record["finish"] not in ("length", "content_filter"))
+        return Said(restored.text, told["finish"] not in ("length", "content_filter", UNFINISHED))
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A teacher behind an endpoint, and what is taken out of all that it is asked."""
+    """A teacher behind an endpoint, what is taken out of all that it is asked, and whether its thinking is learned."""
 
     teacher: EndpointTeacher
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
+    reasoning: Reasoning = "strip"
 
     def leaving(self, draws: Drawn, request: Request) -> Leaving:
         """A request to it.
@@ -227,16 +233,16 @@ class Remote:
         teacher = self.teacher
         finder, texts = redactor_for(teacher.base_url, self.privacy), [one["content"] for one in request.messages]
         redaction = finder.redact(texts) if finder else unchanged(texts)
-        messages = redaction.messages(request.messages)
+        messages, limit = redaction.messages(request.messages), request.max_tokens + teacher.thinking_tokens
         seeded = {} if teacher.seed is None else {"seed": teacher.seed + request.draw}
         one = key(
             host=Endpoint(teacher.base_url, teacher.model).host,
             model=teacher.model,
             messages=messages,
-            sampling={**_sampling(teacher, draws, request.max_tokens), **seeded},
+            sampling={**_sampling(teacher, draws, limit), **seeded},
             draw=request.draw,
         )
-        return Leaving(one, messages, request.max_tokens, redaction, seeded)
+        return Leaving(one, messages, limit, redaction, seeded, self.reasoning)
 
 
 _INVENTED = "it has a placeholder that stands for nothing"

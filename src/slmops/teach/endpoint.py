@@ -20,17 +20,21 @@ from slmops.recipe.training import EndpointTeacher
 from slmops.tasks import Message, ParseFailure, Row, Task
 from slmops.teach.answers import Answer
 from slmops.teach.combine import elect
+from slmops.teach.thinking import UNFINISHED, spoken
 
 
 def manner_of(teacher: EndpointTeacher, task: Task) -> Manner:
     """How the teacher is asked for answers of this task."""
-    sampling: dict[str, Any] = {
-        teacher.limit_answers_by: task.max_answer_tokens,
-        "temperature": teacher.temperature,
-    }
+    limit = longest(teacher, task)
+    sampling: dict[str, Any] = {teacher.limit_answers_by: limit, "temperature": teacher.temperature}
     if teacher.top_p is not None:
         sampling["top_p"] = teacher.top_p
-    return Manner(sampling, task.max_answer_tokens, teacher.concurrency, teacher.retries, teacher.timeout_s)
+    return Manner(sampling, limit, teacher.concurrency, teacher.retries, teacher.timeout_s)
+
+
+def longest(teacher: EndpointTeacher, task: Task) -> int:
+    """Tokens of a reply at most: of the answer, and of what is thought before it."""
+    return task.max_answer_tokens + teacher.thinking_tokens
 
 
 @dataclass(frozen=True)
@@ -100,22 +104,22 @@ class Pool:
         """Those whose keys are not among the known ones, one of each."""
         seen = set(known)
         for keys, row, redaction in zip(self.draws, self.rows, self.redactions, strict=True):
-            usable = partial(unusable, task=self.task, redaction=redaction)
+            usable = partial(self.unusable, redaction=redaction)
             for draw, one in enumerate(keys):
                 if one not in seen:
                     seen.add(one)
                     yield Question(one, self.sent(row, redaction), usable, self.seeded(draw))
 
-    def texts(self, records: Mapping[str, Mapping[str, Any]], unknown: str) -> list[dict[str, str]]:
-        """Of each draw what it says to the rows, by their id, where it can be used; `unknown` where nobody knows."""
+    def texts(self, records: Mapping[str, Mapping[str, Any]], unknown: Sequence[str]) -> list[dict[str, str]]:
+        """Of each draw what it says to the rows, by their id, where it can be used; of an unknown one `unknown`."""
         found: list[dict[str, str]] = [{} for _ in range(self.teacher.n)]
         for row, keys, redaction in zip(self.rows, self.draws, self.redactions, strict=True):
-            for texts, one in zip(found, keys, strict=True):
+            for texts, one, nobody_knows in zip(found, keys, unknown, strict=True):
                 record = records.get(one)
                 if record is None:
-                    texts[row["id"]] = unknown
-                elif unusable(record, self.task, redaction) is None:
-                    texts[row["id"]] = redaction.restore(record["text"]).text.strip()
+                    texts[row["id"]] = nobody_knows
+                elif self.unusable(record, redaction) is None:
+                    texts[row["id"]] = redaction.restore(self.said(record)["text"]).text.strip()
         return found
 
     def told(self, records: Mapping[str, Mapping[str, Any]]) -> list[str | None]:
@@ -125,7 +129,15 @@ class Pool:
             for keys, redaction in zip(reversed(self.draws), reversed(self.redactions), strict=True)
             for one in keys
         }
-        return [unusable(record, self.task, first[one]) for one, record in records.items()]
+        return [self.unusable(record, first[one]) for one, record in records.items()]
+
+    def said(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The record of a reply with the answer as its text; see `slmops.teach.thinking.spoken`."""
+        return spoken(record, self.teacher.reasoning)
+
+    def unusable(self, record: Mapping[str, Any], redaction: Redaction) -> str | None:
+        """Why a reply cannot be learned from; see `unusable`."""
+        return unusable(self.said(record), self.task, redaction, longest(self.teacher, self.task))
 
 
 def keys_of(
@@ -219,7 +231,7 @@ def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None) -> Fo
     teacher, tariff, questions = pool.teacher, Tariff.of(pool.teacher.price), 0
     most = beside = beside or Cost()
     for question in pool.questions(known):
-        most += tariff.most(question.messages, pool.task.max_answer_tokens)
+        most += tariff.most(question.messages, longest(teacher, pool.task))
         questions += 1
     return Forecast(teacher, len(pool.rows), questions, most, is_paid(teacher, most), writing=beside.requests)
 
@@ -230,22 +242,26 @@ def is_paid(teacher: EndpointTeacher, most: Cost) -> bool:
     return bool(most.requests) and (most.pico > 0 or (teacher.price is None and teacher.key_env is not None))
 
 
-def unusable(record: Mapping[str, Any], task: Task, redaction: Redaction) -> str | None:
+def unusable(record: Mapping[str, Any], task: Task, redaction: Redaction, limit: int) -> str | None:
     """Why an answer cannot be learned from; None where it can.
 
     The reason says nothing of what stands behind a placeholder, since it goes into logs and reports.
 
     Args:
+        record: of a reply, with the answer as its text.
         redaction: of the messages that were asked.
+        limit: tokens of a reply at most.
     """
     if record["finish"] == "content_filter":
         return "the endpoint's filter stopped it"
+    if record["finish"] == UNFINISHED:
+        return f"it ends inside its thinking: {limit} tokens were too few (teachers.N.thinking_tokens)"
     if not record["text"].strip():
         return "the answer is empty"
     restored = redaction.restore(record["text"])
     if restored.invented:
         return f"{restored.invented[0]} stands for nothing that was taken out of the row"
-    cut = f"cut off at {task.max_answer_tokens} tokens: " if record["finish"] == "length" else ""
+    cut = f"cut off at {limit} tokens: " if record["finish"] == "length" else ""
     if cut and redaction.ends_within(record["text"]):
         return f"{cut}in the middle of a placeholder"
     if not isinstance(task.parse(restored.text), ParseFailure):
@@ -289,13 +305,13 @@ def parted(
     """
     found = Parted([], [[] for _ in range(pool.teacher.n)], [])
     for keys, row, redaction in zip(pool.draws, pool.rows, pool.redactions, strict=True):
-        told = [_told(row, records.get(one), pool.task, redaction, set_aside.get(one), tokenizer) for one in keys]
+        told = [_told(pool, row, records.get(one), redaction, set_aside.get(one), tokenizer) for one in keys]
         answers = [one if isinstance(one, Answer) else None for one in told]
         elected = elect(answers, [1.0] * len(answers), pool.task)
         # Where no draw can be used, the first says why.
         chosen = told[elected or 0]
         if isinstance(chosen, Answer) and (reason := written_for_another(row, chosen.text, pool.task)):
-            chosen = {"id": row["id"], "text": records[keys[elected or 0]]["text"], "reason": reason}
+            chosen = {"id": row["id"], "text": pool.said(records[keys[elected or 0]])["text"], "reason": reason}
         if not isinstance(chosen, Answer):
             found.dropped.append(chosen)
             continue
@@ -308,9 +324,9 @@ def parted(
 
 
 def _told(
+    pool: Pool,
     row: Row,
     record: Mapping[str, Any] | None,
-    task: Task,
     redaction: Redaction,
     set_aside: str | None,
     tokenizer: Tokenizer,
@@ -318,9 +334,10 @@ def _told(
     """One draw's answer, or the row with the reason that there is none."""
     if record is None:
         return {"id": row["id"], "text": "", "reason": set_aside}
-    if reason := unusable(record, task, redaction):
-        return {"id": row["id"], "text": record["text"], "reason": reason}
-    return answer_of(row, {**record, "text": redaction.restore(record["text"]).text}, tokenizer)
+    told = pool.said(record)
+    if reason := pool.unusable(record, redaction):
+        return {"id": row["id"], "text": told["text"], "reason": reason}
+    return answer_of(row, {**told, "text": redaction.restore(told["text"]).text}, tokenizer)
 
 
 def written_for_another(row: Row, text: str, task: Task) -> str | None:

@@ -11,7 +11,7 @@ from slmops.recipe.writing import Converse, Draws, Reason, Write
 from slmops.tasks import Row, Task
 from slmops.teach.asking import ForecastAsker, Remote, Sampled
 from slmops.teach.converse import converse
-from slmops.teach.endpoint import Forecast, Pool, is_paid
+from slmops.teach.endpoint import Forecast, Pool, is_paid, longest
 from slmops.teach.judging import cases, decide
 from slmops.teach.solve import solve_rows
 from slmops.teach.write import longest_bytes, wanted_rows, write_rows
@@ -69,17 +69,14 @@ def foretell_judging(
         pools: of the endpoints that answer.
         here: how many teachers answer that run here.
     """
-    longest, draws = "x" * task.max_answer_tokens, list[Mapping[str, str]]()
+    draws = list[Mapping[str, str]]()
     for pool in pools:
-        draws += pool.texts(find(pool.keys), longest)
-    draws += [{row["id"]: longest for row in rows}] * here
-    # Of each voter another text of that length: else those that nobody knows would be one.
-    apart = [
-        {id: f"{voter:x>{len(text)}}" if text is longest else text for id, text in said.items()}
-        for voter, said in enumerate(draws)
-    ]
+        names = range(len(draws), len(draws) + pool.teacher.n)
+        draws += pool.texts(find(pool.keys), [f"{n:x>{longest(pool.teacher, task)}}" for n in names])
+    for n in range(here):
+        draws.append(dict.fromkeys([row["id"] for row in rows], f"{n:y>{task.max_answer_tokens}}"))
     judge = remote.teacher
-    open_, _ = cases(task, rows, apart, system=judge.system, seed=seed)
+    open_, _ = cases(task, rows, draws, system=judge.system, seed=seed)
     asker = ForecastAsker(remote, Sampled(judge.temperature, judge.top_p), find)
     decide(asker, open_, {})
     return Forecast(judge, len(rows), asker.most.requests, asker.most, is_paid(judge, asker.most))

@@ -196,7 +196,10 @@ def _remote(settings: Asked) -> Remote:
     from slmops.teach.asking import Remote
 
     assert settings.endpoint  # noqa: S101
-    return Remote(settings.endpoint.teacher, settings.endpoint.privacy)
+    teacher = settings.endpoint.teacher
+    # Solutions are learned, as answers are; of texts and talks nobody is to see what was thought.
+    reasoning = teacher.reasoning if isinstance(settings, ReasonSettings) else "strip"
+    return Remote(teacher, settings.endpoint.privacy, reasoning)
 
 
 def _beside(data: Path, settings: EndpointAsking, expected: Foretold) -> list[str]:

@@ -96,7 +96,7 @@ def _here(recipe: Recipe, n: int, teacher: TransformersTeacher, pool: str) -> li
 
 def _answers(recipe: Recipe, n: int) -> str:
     """The node of the answers of the teacher of number `n`."""
-    return "teach" if len(recipe.teachers) == 1 else f"teach:{n}"  # one that judges makes one set of answers, too
+    return "teach" if len(recipe.teachers) == 1 else f"teach:{n}"
 
 
 def _route(recipe: Recipe, combine: Combine, n: int) -> Node:
