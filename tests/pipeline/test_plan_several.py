@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from slmops.bundle import write_bundle
 from slmops.data.read import read_jsonl
 from slmops.endpoints import retry
 from slmops.errors import BadInput, BudgetReached
@@ -22,6 +23,7 @@ from slmops.recipe import Recipe
 from slmops.teach.answers import load_answers
 from slmops.teach.paying import cost_in
 from tests.endpoints.teacher_server import Act, TeacherServer
+from tests.tiny_task import SCHEMA, TASK
 
 RECIPE = """
 name: several
@@ -305,3 +307,53 @@ def test_answers_are_in_the_tokens_of_the_student(project, tiny):
     (end,) = student.end_ids
     tokens = {tuple(answer.tokens) for answer in load_answers(made.artifacts["teach"].path)}
     assert tokens == {(*student.encode("thanks"), end)}
+
+
+@pytest.fixture
+def bundle(project, tiny, tiny_onnx) -> Path:
+    """A bundle that answers with tickets, and rows of its task."""
+    out = project.folder / "support"
+    about = {"name": "support", "version": "1.0.0", "engine": "onnxruntime-genai", "lineage": {}}
+    write_bundle(out, **about, model_folder=tiny_onnx, task=TASK.describe(), evidence={"models": {}})
+    (project.folder / "schema.json").write_text(json.dumps(SCHEMA))
+    for side in ("train", "test"):
+        rows = [{"input": f"{side} text {i}", "output": {"intent": ("other", "refund")[i % 2]}} for i in range(ROWS)]
+        (project.folder / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (project.folder / "pool.jsonl").write_text("".join(json.dumps({"input": text}) + "\n" for text in tiny.pairs))
+    return out
+
+
+TICKETS = "task={kind: extraction, schema: schema.json, max_answer_tokens: 48}"
+
+
+def test_a_bundle_teaches_by_its_own_engine(project, bundle, tiny):
+    recipe = project.load([{"kind": "bundle", "path": str(bundle)}], TICKETS, "teach.batch=2")
+    assert [term.kind for term in recipe.train.objective] == ["text"]
+    assert recipe.shareable()["teachers"][0]["path"] == "support"
+    assert forecast(recipe, home=project.home) is None
+    made = project.run(recipe)
+    assert texts(made) == dict(tiny.pairs)
+    (end,) = tiny.tokenizer.end_ids
+    answers = load_answers(made.artifacts["teach"].path)
+    assert all(answer.tokens.tolist() == [*tiny.tokenizer.encode(answer.text), end] for answer in answers)
+    assert {answer.top_ids.shape[1] for answer in answers} == {0}
+
+
+def test_a_bundle_votes_beside_an_endpoint(project, bundle, tiny):
+    other = '{"intent":"other"}'
+    with TeacherServer(says(other)) as server:
+        teachers = [endpoint("far", server.url), {"kind": "bundle", "path": str(bundle)}]
+        made = project.run(project.load(teachers, TICKETS, "teach.combine={weights: {bundle: 2}}"))
+    assert texts(made) == dict(tiny.pairs)
+    assert made.artifacts["teach"].metrics["rows_of_2"] == sum(text != other for text in tiny.pairs.values())
+    assert made.artifacts["teach"].metrics["requests"] == len(tiny.pairs)
+
+
+def test_a_bundle_of_another_task_or_none_is_refused(project, bundle):
+    with pytest.raises(BadInput, match=r"is no bundle|manifest"):
+        nodes_for(project.load([{"kind": "bundle", "path": str(project.folder)}]))
+    narrow = json.loads(json.dumps(SCHEMA))
+    narrow["properties"]["intent"]["enum"].append("praise")
+    (project.folder / "schema.json").write_text(json.dumps(narrow))
+    with pytest.raises(BadInput, match="the bundle support has another task: its `schema` is not that of the recipe"):
+        project.run(project.load([{"kind": "bundle", "path": str(bundle)}], TICKETS))

@@ -18,6 +18,7 @@ from slmops.recipe.task import ExtractionTask, TaskSettings
 from slmops.recipe.teaching import Budget, TeachSettings
 from slmops.recipe.training import (
     Asking,
+    BundleTeacher,
     EndpointTeacher,
     StudentSettings,
     Teacher,
@@ -62,7 +63,7 @@ class Recipe(Settings):
     teachers: list[Teacher] = Field(
         min_length=1,
         description="Who the student learns from. It is cut from the first, which is the teacher of every table; where "
-        "one is behind an endpoint, the student is `student.model` and learns the words of all.",
+        "one is behind an endpoint or a bundle, the student is `student.model` and learns the words of all.",
     )
     teach: TeachSettings = Field(default_factory=TeachSettings, description="How the pool is answered.")
     student: StudentSettings = Field(default_factory=StudentSettings, description="What the student is made of.")
@@ -81,12 +82,12 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _words_alone(cls, given: Any) -> Any:
-        """An endpoint gives words alone, so that is what is learned from one where nothing else is asked for."""
+        """Endpoints and bundles give words alone: what is learned from one where nothing else is asked for."""
         teachers = given.get("teachers") if isinstance(given, Mapping) else None
         named = [one for one in teachers if isinstance(one, Mapping)] if isinstance(teachers, list) else []
         train, judge = given.get("train", {}) if named else None, _named_judge(given)
-        bought = any(one.get("kind") == "endpoint" and one.get("name") != judge for one in named)
-        if not (bought and isinstance(train, Mapping)):
+        words = any(one.get("kind") in ("endpoint", "bundle") and one.get("name") != judge for one in named)
+        if not (words and isinstance(train, Mapping)):
             return given
         return {**given, "train": {"objective": {"kind": "text"}, **train}}
 
@@ -120,6 +121,8 @@ class Recipe(Settings):
             return self
         if sum(draws_of(teacher) for _, teacher in self.answering) == 1:
             raise ValueError("`teach.combine.how: judged` has nothing to judge: one teacher answers, and its `n` is 1")
+        if isinstance(judge, BundleTeacher):
+            raise ValueError(f"`{judge.name}` is a bundle, which answers its own task and judges nothing")
         if draws_of(judge) > 1:
             raise ValueError(f"`{judge.name}` judges each row once: leave its `n` at 1")
         if isinstance(judge, TransformersTeacher) and judge.fit and "fit" in judge.model_fields_set:
@@ -198,20 +201,32 @@ class Recipe(Settings):
             )
         if not self.words_alone:
             return self
-        first = next(teacher.name for _, teacher in self.answering if not isinstance(teacher, TransformersTeacher))
+        first = next(teacher for _, teacher in self.answering if not isinstance(teacher, TransformersTeacher))
         if self.student.model is None:
+            what = "behind an endpoint" if isinstance(first, EndpointTeacher) else "a bundle"
             raise ValueError(
-                f"`student.model` is missing: the teacher `{first}` is behind an endpoint, so there is nothing to cut "
-                "a student from; name the model that is to learn"
+                f"`student.model` is missing: the teacher `{first.name}` is {what}, so there is nothing to cut a "
+                "student from; name the model that is to learn"
             )
-        here = len(bought) < len(self.teachers)
+        kinds = {type(teacher) for teacher in self.teachers}
         for name, field in Asking.model_fields.items():
             if getattr(self.teach, name) == field.default:
                 continue
-            if not here:
-                raise ValueError(f"`teach.{name}` is for a teacher that runs here, and `{first}` does not")
-            if name == "top_logits":
-                raise ValueError(f"`teach.top_logits`: no probabilities are kept, since `{first}` gives words alone")
+            if name == "top_logits" and kinds != {EndpointTeacher}:
+                raise ValueError(f"`teach.{name}`: no probabilities are kept, since `{first.name}` gives words alone")
+            if TransformersTeacher not in kinds and not (name == "batch" and BundleTeacher in kinds):
+                where = "runs here" if kinds == {EndpointTeacher} else "is exported here"
+                raise ValueError(f"`teach.{name}` is for a teacher that {where}, and `{first.name}` does not")
+        return self
+
+    @model_validator(mode="after")
+    def _written_by_who_can(self) -> Recipe:
+        asked = [name for name in ("write", "converse", "reason") if getattr(self.teach, name)]
+        if asked and isinstance(self.teacher, BundleTeacher):
+            raise ValueError(
+                f"`teach.{asked[0]}` is the first teacher's work, and `{self.teacher.name}` is a bundle, which only "
+                "answers its task: put another teacher first"
+            )
         return self
 
     @model_validator(mode="after")
@@ -230,7 +245,7 @@ class Recipe(Settings):
         return self
 
     @property
-    def teacher(self) -> TransformersTeacher | EndpointTeacher:
+    def teacher(self) -> Teacher:
         """The first: the student is cut from it, and tables compare with it."""
         return self.teachers[0]
 
@@ -240,13 +255,13 @@ class Recipe(Settings):
         return [teacher for teacher in self.teachers if isinstance(teacher, EndpointTeacher)]
 
     @property
-    def judge(self) -> TransformersTeacher | EndpointTeacher | None:
+    def judge(self) -> Teacher | None:
         """The teacher that judges the others' answers."""
         name = self.teach.combine.judge if self.teach.combine else None
         return next((teacher for teacher in self.teachers if teacher.name == name), None)
 
     @property
-    def answering(self) -> list[tuple[int, TransformersTeacher | EndpointTeacher]]:
+    def answering(self) -> list[tuple[int, Teacher]]:
         """The teachers that answer, each with its number in the recipe, from 1."""
         return [(n, teacher) for n, teacher in enumerate(self.teachers, 1) if teacher is not self.judge]
 
@@ -272,8 +287,10 @@ class Recipe(Settings):
         if (heal := recipe["student"]["heal"]) and heal["text"]:
             heal["text"] = [Path(path).name for path in heal["text"]]
         for model in (*recipe["teachers"], recipe["student"], *filter(None, [recipe["evaluate"]["judge"]])):
-            if model["model"] and Path(model["model"]).is_absolute():
+            if model.get("model") and Path(model["model"]).is_absolute():
                 model["model"] = Path(model["model"]).name
+            if model.get("path"):
+                model["path"] = Path(model["path"]).name
         return recipe
 
     def resolved(self) -> dict[str, Any]:

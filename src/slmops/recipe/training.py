@@ -18,7 +18,7 @@ from slmops.recipe.objective import (
     return_to_the_uncut_model,
     term_names,
 )
-from slmops.recipe.settings import File, Settings, Share, local_model
+from slmops.recipe.settings import File, Folder, Settings, Share, local_model
 
 
 class StopEarly(Settings):
@@ -149,17 +149,28 @@ class EndpointTeacher(Settings):
         return self
 
 
+class BundleTeacher(Settings):
+    """A bundle, which answers its own task by its own engine. It gives words alone, so the student has a
+    `student.model`.
+    """
+
+    name: str = Field("bundle", description="What messages and reports call it.")
+    kind: Literal["bundle"] = Field(description="Runs here, as it would where it ships.")
+    path: Folder = Field(description="Folder of the bundle; its task must be that of the recipe.")
+
+
 def _with_kind(teacher: Any) -> Any:
     """A teacher that does not say its kind runs here."""
     return {"kind": "transformers", **teacher} if isinstance(teacher, Mapping) else teacher
 
 
 Teacher = Annotated[
-    Annotated[TransformersTeacher | EndpointTeacher, Field(discriminator="kind")], BeforeValidator(_with_kind)
+    Annotated[TransformersTeacher | EndpointTeacher | BundleTeacher, Field(discriminator="kind")],
+    BeforeValidator(_with_kind),
 ]
 
 
-def draws_of(teacher: TransformersTeacher | EndpointTeacher) -> int:
+def draws_of(teacher: Teacher) -> int:
     """How many answers it gives to a row; of one that runs here, the most likely one."""
     return teacher.n if isinstance(teacher, EndpointTeacher) else 1
 

@@ -39,10 +39,8 @@ class Teach:
         from slmops.engines import load_engine
         from slmops.models.tokenizer import Tokenizer
         from slmops.tasks import task_of
-        from slmops.tasks.base import ParseFailure
         from slmops.teach.answers import save_answers
-        from slmops.teach.endpoint import written_for_another
-        from slmops.teach.label import agreement, label_pool
+        from slmops.teach.label import agreement, formed, label_pool
 
         task = task_of(inputs["data"])
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
@@ -67,21 +65,7 @@ class Teach:
             _check_agreement(agrees, settings, context.progress)
             figures["agreement"] = agrees
         answers += ask(rows[AGREEMENT_ROWS:], work=context.work / "rest")
-        kept, dropped = [], []
-        for row, answer in zip(rows, answers, strict=True):
-            parsed = task.parse(answer.text)
-            if isinstance(parsed, ParseFailure):
-                dropped.append({"id": answer.id, "text": answer.text, "reason": parsed.reason})
-            elif reason := written_for_another(row, answer.text, task):
-                dropped.append({"id": answer.id, "text": answer.text, "reason": reason})
-            else:
-                kept.append(answer)
-        if not kept:
-            raise SlmopsError(
-                f"none of the teacher's {len(answers)} answers has the form of the task; "
-                f"the first: {answers[0].text!r}",
-                hint="fit the teacher longer (its `fit.epochs`)",
-            )
+        kept, dropped = formed(rows, answers, task, mend="fit the teacher longer (its `fit.epochs`)")
         save_answers(context.out, kept)
         write_jsonl(context.out / "dropped.jsonl", dropped)
         tokens = sum(len(answer.tokens) for answer in answers)

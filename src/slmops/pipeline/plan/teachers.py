@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from slmops.bundle.manifest import read_manifest
+from slmops.bundle.stage import OpenBundle
 from slmops.compress.stage import Convert
+from slmops.engines import check_installed
 from slmops.pipeline.plan.names import (
     KEPT,
     base_node,
@@ -26,24 +29,20 @@ from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
-from slmops.recipe.training import Asking, EndpointTeacher, Optimisation, TransformersTeacher
+from slmops.recipe.training import Asking, BundleTeacher, EndpointTeacher, Optimisation, Teacher, TransformersTeacher
 from slmops.teach.paying import Asked, LocalAsking
 from slmops.teach.stage import CheckTeachers, CheckTeachersSettings, Join, Mix, MixSettings, Route, RouteSettings, Teach
 from slmops.teach.stage_curate import CurateAnswers, CurateSettings
 from slmops.teach.stage_endpoint import TeachByEndpoint
 from slmops.teach.stage_judge import ChooseBest
-from slmops.teach.stage_words import Retell
+from slmops.teach.stage_words import BundleAsking, Retell, TeachByBundle
 from slmops.train.objectives.make import needs_of
 from slmops.train.stage import Fit, FitSettings
 
 
 def teacher_nodes(recipe: Recipe) -> list[Node]:
     """Every teacher as it is, fitted to the labelled rows, exported, and the answers of all to the pool."""
-    nodes = [
-        fetched_node(nth_node("base", n), teacher.model, teacher.chat_template)
-        for n, teacher in enumerate(recipe.teachers, 1)
-        if isinstance(teacher, TransformersTeacher)
-    ]
+    nodes = [node for n, teacher in enumerate(recipe.teachers, 1) for node in _as_it_is(n, teacher)]
     if len(recipe.answering) > 1 and not recipe.words_alone:
         stored = [name for term, name in named_terms(objective_of(recipe)) if needs_of(term) & KEPT]
         check = CheckTeachersSettings(names=[teacher.name for _, teacher in recipe.answering], stored=stored)
@@ -53,6 +52,17 @@ def teacher_nodes(recipe: Recipe) -> list[Node]:
     for n, _ in recipe.answering:
         nodes += _teacher(recipe, n)
     return [*nodes, *_together(recipe), curate_node(recipe)]
+
+
+def _as_it_is(n: int, teacher: Teacher) -> list[Node]:
+    """The teacher of number `n` as it comes; none of one behind an endpoint."""
+    node = nth_node("base", n)
+    match teacher:
+        case TransformersTeacher():
+            return [fetched_node(node, teacher.model, teacher.chat_template)]
+        case BundleTeacher():
+            return [Node(node, OpenBundle, Settings(), {"data": "data"}, sources={"bundle": teacher.path})]
+    return []
 
 
 def curate_node(recipe: Recipe) -> Node:
@@ -72,6 +82,12 @@ def _teacher(recipe: Recipe, n: int) -> list[Node]:
     if isinstance(teacher, EndpointTeacher):
         asked = {"data": pool, "model": base_node(recipe)} | ({"whole": rows_node(recipe)} if combine else {})
         return [*nodes, Node(_answers(recipe, n), TeachByEndpoint, endpoint_asking(recipe, teacher), inputs=asked)]
+    if isinstance(teacher, BundleTeacher):
+        engine = read_manifest(teacher.path, verify=False).engine
+        check_installed(engine)
+        answered = {"data": pool, "bundle": nth_node("base", n), "model": base_node(recipe)}
+        told = BundleAsking(engine=engine, batch=recipe.teach.batch)
+        return [*nodes, Node(_answers(recipe, n), TeachByBundle, told, inputs=answered)]
     return [*nodes, *_here(recipe, n, teacher, pool)]
 
 
@@ -127,7 +143,7 @@ def _together(recipe: Recipe) -> list[Node]:
     return [Node("teach", Mix, mix, inputs=inputs)]
 
 
-def _judged(recipe: Recipe, judge: TransformersTeacher | EndpointTeacher, inputs: dict[str, str]) -> list[Node]:
+def _judged(recipe: Recipe, judge: Teacher, inputs: dict[str, str]) -> list[Node]:
     """The best of the answers by the judge, with its export before that where it runs here."""
     if isinstance(judge, EndpointTeacher):
         return [Node("teach", ChooseBest, Asked(endpoint=endpoint_asking(recipe, judge)), inputs=inputs)]
