@@ -76,11 +76,13 @@ class Ledger:
 
         A judge's question is one: it is not known before the answers are, and counts wherever these do.
         """
+        self._db.commit()
         with self._db:
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR IGNORE INTO follows VALUES (?, ?)", pairs)
 
     def _want(self, keys: Iterable[str]) -> None:
+        self._db.commit()  # the last failure of a purchase may not be kept yet
         self._db.execute("DELETE FROM wanted")
         with self._db:
             self._db.execute("BEGIN")

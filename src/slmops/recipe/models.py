@@ -86,7 +86,8 @@ class Recipe(Settings):
         teachers = given.get("teachers") if isinstance(given, Mapping) else None
         named = [one for one in teachers if isinstance(one, Mapping)] if isinstance(teachers, list) else []
         train, judge = given.get("train", {}) if named else None, _named_judge(given)
-        words = any(one.get("kind") in ("endpoint", "bundle") and one.get("name") != judge for one in named)
+        answering = [one for one in named if judge is None or one.get("name") != judge]
+        words = any(one.get("kind") in ("endpoint", "bundle") for one in answering)
         if not (words and isinstance(train, Mapping)):
             return given
         return {**given, "train": {"objective": {"kind": "text"}, **train}}

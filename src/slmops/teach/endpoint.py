@@ -255,7 +255,7 @@ def unusable(record: Mapping[str, Any], task: Task, redaction: Redaction, limit:
     if record["finish"] == "content_filter":
         return "the endpoint's filter stopped it"
     if record["finish"] == UNFINISHED:
-        return f"it ends inside its thinking: {limit} tokens were too few (teachers.N.thinking_tokens)"
+        return f"it ends inside its thinking: {limit} tokens were too few; see teachers.N.thinking_tokens"
     if not record["text"].strip():
         return "the answer is empty"
     restored = redaction.restore(record["text"])

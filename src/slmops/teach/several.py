@@ -52,9 +52,10 @@ def written(
 
     save_answers(out, texts)
     write_jsonl(out / "dropped.jsonl", dropped)
-    costs = [cost_in(inputs[f"answers_{n}"]) for n in numbers_of(inputs, "answers_")]
+    numbers = numbers_of(inputs, "answers_")
+    costs = [cost_in(inputs[f"answers_{n}"]) for n in numbers]
     cost = keep_sum([one for one in (*costs, beside) if one], out)
-    counts = {f"rows_of_{teacher + 1}": rows for teacher, rows in sorted(Counter(teachers).items())}
+    counts = {f"rows_of_{numbers[teacher]}": rows for teacher, rows in sorted(Counter(teachers).items())}
     return {"rows": len(texts), "dropped": len(dropped), **counts, **cost}
 
 

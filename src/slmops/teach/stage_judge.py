@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slmops.pipeline.stage import Context
-from slmops.teach.paying import Asked, EndpointAsking, asked_before, cost_of, opened
+from slmops.teach.paying import Asked, EndpointAsking, LocalAsking, asked_before, cost_of, opened
 
 if TYPE_CHECKING:
-    from slmops.tasks import Row, Task
-    from slmops.teach.asking import Asker, Remote
-    from slmops.teach.judging import Case
+    from slmops.tasks import Task
+    from slmops.teach.asking import Asker
+    from slmops.teach.judging import Case, Judged
 
 LIBRARIES = ("onnxruntime-genai", "onnxruntime", "torch", "transformers", "tokenizers")
 
@@ -36,7 +35,7 @@ class ChooseBest:
         from slmops.teach.answers import by_id
         from slmops.teach.curate import NOT_JUDGED
         from slmops.teach.draws import voters
-        from slmops.teach.judging import cases, decide
+        from slmops.teach.judging import cases
         from slmops.teach.several import in_one_vocabulary, numbers_of, tokenizers_of, written
 
         task, pool = task_of(inputs["data"]), read_jsonl(inputs["data"] / "pool.jsonl")
@@ -46,10 +45,9 @@ class ChooseBest:
         texts = [{id: answer.text for id, answer in answers.items()} for answers in draws]
         system = settings.endpoint.teacher.system if settings.endpoint else None
         open_, agreed = cases(task, pool, texts, system=system, seed=context.seed)
-        cost: dict[str, Any] = {}
-        with _asker(inputs, settings, task, pool, open_, context, cost) as asker:
-            judged = decide(asker, open_, agreed)
-        chosen = [(asked[i].teacher, draws[i][id]) for id, i in _in_order(pool, judged.chosen)]
+        judged, cost = _judged(inputs, settings, task, open_, agreed, context)
+        places = [(row["id"], judged.chosen[row["id"]]) for row in pool if row["id"] in judged.chosen]
+        chosen = [(asked[i].teacher, draws[i][id]) for id, i in places]
         found, _ = in_one_vocabulary(chosen, tokenizers_of(inputs))
         lost = [{**row, "counted": NOT_JUDGED} for row in judged.unreadable]
         known = {row["id"] for row in lost} | judged.chosen.keys()
@@ -58,52 +56,57 @@ class ChooseBest:
         return {**figures, "judged": judged.asked, "unreadable": len(judged.unreadable)}
 
 
-def _in_order(pool: Sequence[Row], chosen: Mapping[str, int]) -> Iterator[tuple[str, int]]:
-    return ((row["id"], chosen[row["id"]]) for row in pool if row["id"] in chosen)
-
-
-@contextmanager
-def _asker(
+def _judged(
     inputs: Mapping[str, Path],
     settings: Asked,
     task: Task,
-    pool: Sequence[Row],
     open_: Sequence[Case],
+    agreed: Mapping[str, int],
     context: Context,
-    cost: dict[str, Any],
-) -> Iterator[Asker]:
-    """The judge, for the length of a block; behind it `cost` says what an endpoint took."""
-    from slmops.teach.asking import EndpointAsker, LocalAsker, Remote, Sampled
-    from slmops.teach.endpoint import keys_of
+) -> tuple[Judged, dict[str, Any] | None]:
+    """What the judge says, and what an endpoint took for it."""
+    from slmops.teach.judging import decide
 
-    endpoint = settings.endpoint
-    if endpoint is None:
-        from slmops.engines import load_engine
-        from slmops.models.tokenizer import Tokenizer
-
-        assert settings.local  # noqa: S101 - one of the two
-        model = inputs["judge"] / "model"
-        engine, tokenizer = load_engine(settings.local.engine, model, gpu=True), Tokenizer.load(model)
-        work, batch = context.work / "replies", settings.local.batch
-        yield LocalAsker(engine, tokenizer, Sampled(), context.seed, batch, work, context.progress)
-        return
-    teacher, remote = endpoint.teacher, Remote(endpoint.teacher, endpoint.privacy)
-    draws = Sampled(teacher.temperature, teacher.top_p)
-    with opened(context, endpoint.budget) as ledger:
-        ledger.follow(_following(endpoint, task, pool, open_, remote, draws))
-        beside = [*keys_of(endpoint.others, task, pool, endpoint.privacy), *asked_before(inputs["data"])]
-        asker = EndpointAsker(remote, draws, ledger, context.kept or context.work, beside, context.progress)
-        yield asker
-        cost |= cost_of(ledger.cost(asker.keys), priced=teacher.price is not None)
+    if settings.endpoint:
+        return _bought(settings.endpoint, inputs["data"], task, open_, agreed, context)
+    assert settings.local  # noqa: S101 - one of the two
+    return decide(_local(inputs["judge"] / "model", settings.local, context), open_, agreed), None
 
 
-def _following(
-    endpoint: EndpointAsking, task: Task, pool: Sequence[Row], open_: Sequence[Case], remote: Remote, draws: Any
-) -> Iterator[tuple[str, str]]:
-    """On which answers of other endpoints the judge's questions follow."""
+def _local(model: Path, asking: LocalAsking, context: Context) -> Asker:
+    """A judge that runs here; it writes what it finds most likely."""
+    from slmops.engines import load_engine
+    from slmops.models.tokenizer import Tokenizer
+    from slmops.teach.asking import LocalAsker, Sampled
+
+    engine, tokenizer = load_engine(asking.engine, model, gpu=True), Tokenizer.load(model)
+    work = context.work / "replies"
+    return LocalAsker(engine, tokenizer, Sampled(), context.seed, asking.batch, work, context.progress)
+
+
+def _bought(
+    asking: EndpointAsking,
+    data: Path,
+    task: Task,
+    open_: Sequence[Case],
+    agreed: Mapping[str, int],
+    context: Context,
+) -> tuple[Judged, dict[str, Any]]:
+    """What a judge behind an endpoint says, and what that cost."""
+    from slmops.data.read import read_jsonl
+    from slmops.teach.asking import EndpointAsker, Remote, Sampled
     from slmops.teach.endpoint import Pool
+    from slmops.teach.judging import decide
 
-    asked = {case.id: remote.leaving(draws, case.request).key for case in open_}
-    for teacher in endpoint.others:
-        of_rows = Pool(teacher, task, pool, endpoint.privacy).draws
-        yield from ((keys[0], asked[row["id"]]) for row, keys in zip(pool, of_rows, strict=True) if row["id"] in asked)
+    pool, teacher = read_jsonl(data / "pool.jsonl"), asking.teacher
+    remote, drawn = Remote(teacher, asking.privacy), Sampled(teacher.temperature, teacher.top_p)
+    pools = [Pool(other, task, pool, asking.privacy) for other in asking.others]
+    asked = {case.id: remote.leaving(drawn, case.request).key for case in open_}
+    # A question of the judge follows on the answers to its row, so it counts wherever these do.
+    of_rows = [(row["id"], keys[0]) for one in pools for row, keys in zip(one.rows, one.draws, strict=True)]
+    beside = [*(key for one in pools for key in one.keys), *asked_before(data)]
+    with opened(context, asking.budget) as ledger:
+        ledger.follow((key, asked[id]) for id, key in of_rows if id in asked)
+        asker = EndpointAsker(remote, drawn, ledger, context.kept or context.work, beside, context.progress)
+        judged = decide(asker, open_, agreed)
+        return judged, cost_of(ledger.cost(asker.keys), priced=teacher.price is not None)
