@@ -26,6 +26,7 @@ class Act:
     Attributes:
         how: `answer`s; sends a `status`; `reset`s the connection before, or `lost` after it has charged; `hang`s after
             it has charged; sends `half` a body, or `garbage`.
+        reasoning: what was thought, kept apart from the text.
         headers: of a status.
     """
 
@@ -35,6 +36,7 @@ class Act:
     finish: str = "stop"
     tokens: int = WORDS
     usage: bool = True
+    reasoning: str = ""
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -143,6 +145,7 @@ class TeacherServer:
         self.charged += PROMPT_TOKENS * READ + act.tokens * WRITTEN
         self.charged_requests += 1
         message = {"role": "assistant", "content": text.upper() if act.text is None else act.text}
+        message |= {"reasoning_content": act.reasoning} if act.reasoning else {}
         answer: dict[str, Any] = {"choices": [{"index": 0, "message": message, "finish_reason": act.finish}]}
         if act.usage:
             answer["usage"] = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": act.tokens}

@@ -687,7 +687,7 @@ def test_what_is_learned_of_the_answers_is_decided_behind_the_teachers(project):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("teach.curate.agreement=0.8", "is for several teachers that answer every row"),
+        ("teach.curate.agreement=0.8", "is for several answers to every row, which vote"),
         ("teach.curate.near_duplicates=0.9", "teach.curate.near_duplicates: answers of this task are no free text"),
         ("teach.curate={rebalance: downsample, max_imbalance: null}", "needs `max_imbalance`"),
     ],

@@ -148,7 +148,7 @@ def test_a_forecast_bounds_what_is_asked_and_knows_what_was_bought(project, tmp_
     with TeacherServer(writes) as server:
         recipe = project(kind, part, *of_endpoint(server.url))
         home = tmp_path / ".slmops"
-        before = forecast(recipe, home=home)
+        (before,) = forecast(recipe, home=home).each
         assert not home.exists(), "a forecast writes nothing"
         nodes = [one for one in nodes_for(recipe) if one.id in ("data", node)]
         made = run_graph(nodes, name="x", resolved_recipe={}, seed=recipe.seed, home=home)
@@ -156,7 +156,7 @@ def test_a_forecast_bounds_what_is_asked_and_knows_what_was_bought(project, tmp_
         assert 0 < figures["requests"] == server.asked.total() <= before.writing
         # What is held back for a request is what it costs at most.
         assert figures["usd"] <= before.most.usd
-        after = forecast(recipe, home=home)
+        (after,) = forecast(recipe, home=home).each
     assert after.writing == 0
     assert after.rows == after.questions == 20 + {"write": 6, "converse": 3, "reason": 0}[node]
     assert after.most.tokens < before.most.tokens
@@ -168,9 +168,8 @@ def test_a_forecast_bounds_what_is_asked_and_knows_what_was_bought(project, tmp_
 
 def test_a_forecast_takes_unknown_rows_for_as_long_as_they_may_be(project, tmp_path):
     recipe = project("classification", WRITE, *of_endpoint())
-    told, plain = forecast(recipe, home=tmp_path / "h"), forecast(
-        project("classification", *of_endpoint()), home=tmp_path / "h"
-    )  # fmt: skip
+    (told,) = forecast(recipe, home=tmp_path / "h").each
+    (plain,) = forecast(project("classification", *of_endpoint()), home=tmp_path / "h").each
     assert (told.writing, told.questions) == (6, plain.questions + 6)
     assert recipe.teach.write
     longest = longest_bytes(recipe.teach.write, [{"input": "train text 19"}])

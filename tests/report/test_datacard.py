@@ -12,7 +12,7 @@ def test_it_tells_sizes_classes_cost_reasons_and_samples(story):
         "learned 1,578 rows",
         "answers 31,337 tokens, 31.0 characters in the middle",
         "bought 212,000 tokens in 1,600 requests, 1.25 USD",
-        "agreement 81.0\u00a0% of the answers are those of all teachers".replace("\u00a0", " "),
+        "agreement 81.0\u00a0% of the answers had every vote".replace("\u00a0", " "),
         "the largest has 1.50 times the rows of the smallest",
         "unparseable pool teach 22",
         "p9: Where is it?",

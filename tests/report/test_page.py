@@ -164,7 +164,7 @@ def test_it_tells_the_story_of_the_run(story):
         "healed: in 20 min 34 s it learned on 200,064 tokens of text without answers",
         "from 2.03 to 1.10 nats per token, its perplexity from 88.1 to 30.9, where that of the uncut model is 17.2.",
         "contaminated",
-        "All teachers agree on 81.0 % of the answers",
+        "81.0 % of the answers had every vote",
         "The largest class has 1.50 times the rows of the smallest",
         "212,000 tokens in 1,600 requests, 1.25 USD",
         "31.0 characters; nine of ten have 18.0 to 77.0",

@@ -107,6 +107,13 @@ def test_what_cannot_be_learned_from_is_dropped_with_the_reason(room, act, reaso
     assert len(load_answers(room.folder / "out")) == 13
 
 
+def test_what_fails_last_is_counted_too(room):
+    texts = [f"order {i}" for i in range(4)]
+    with TeacherServer(lambda n, _t: Act("status", status=400) if n == 4 else Act(text=ANSWER)) as server:
+        figures = room(server.url, texts, concurrency=1)
+    assert (figures["rows"], figures["dropped"], figures["requests"]) == (3, 1, 4)
+
+
 def test_a_changed_pool_or_budget_buys_only_what_is_new(room):
     with TeacherServer(right) as server:
         room(server.url, ["a", "b", "c"])

@@ -26,12 +26,11 @@ from slmops.recipe.training import EndpointTeacher
 from slmops.recipe.writing import Converse, Reason, Write
 from slmops.tasks import Classification, Conversation, Maths, ParseFailure, Task
 from slmops.tasks.conversation import turns
-from slmops.teach.paying import EndpointAsking
+from slmops.teach.paying import EndpointAsking, LocalAsking
 from slmops.teach.stage_endpoint import TeachByEndpoint
 from slmops.teach.stage_write import (
     ConverseRows,
     ConverseSettings,
-    LocalAsking,
     ReasonRows,
     ReasonSettings,
     WriteRows,

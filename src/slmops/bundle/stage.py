@@ -91,8 +91,8 @@ def _check_same_task(theirs: Mapping[str, Any], ours: Mapping[str, Any], name: s
     for key in sorted((theirs.keys() | ours.keys()) - {"max_answer_tokens"}):
         if theirs.get(key) != ours.get(key):
             raise BadInput(
-                f"the released bundle {name} has another task: its `{key}` is not that of the recipe",
-                hint="take evaluate.released out: figures of two tasks cannot be compared",
+                f"the bundle {name} has another task: its `{key}` is not that of the recipe",
+                hint="take it out (evaluate.released, or the teacher with its path): it answers other questions",
             )
 
 

@@ -15,7 +15,7 @@ from slmops.pipeline.home import HOME
 
 if TYPE_CHECKING:
     from slmops.pipeline.run import Planned, RunResult
-    from slmops.teach.endpoint import Forecast
+    from slmops.teach.endpoint import Forecasts
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe file.")]
 
@@ -94,7 +94,7 @@ def _check_copies(paths: Iterable[Path], dry_run: bool) -> None:
             raise BadInput(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is missing'}")
 
 
-def _confirm(told: Forecast) -> None:
+def _confirm(told: Forecasts) -> None:
     """Go on only if somebody says so.
 
     Raises:
@@ -115,7 +115,7 @@ def _failed(gates: Sequence[str]) -> str:
     return "\n".join([f"{len(gates)} gates do not pass", *(f"  {gate}" for gate in gates)])
 
 
-def _print_plan(recipe: dict[str, Any], stages: list[Planned], told: Forecast | None, as_json: bool) -> None:
+def _print_plan(recipe: dict[str, Any], stages: list[Planned], told: Forecasts | None, as_json: bool) -> None:
     if as_json:
         steps = [{"node": s.node, "stage": s.stage, "key": s.key, "cached": s.cached} for s in stages]
         buys = {"buys": told.describe()} if told else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from slmops.endpoints.client import Client, Endpoint, Failure, Nonsense, Reply
@@ -39,11 +39,13 @@ class Question:
     Attributes:
         messages: as they leave.
         usable: where what can be used depends on the question, in place of what is the same for all.
+        sampling: members of its request beside those of every other.
     """
 
     key: str
     messages: Sequence[Mapping[str, str]]
     usable: Usable | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Manner:
 def record_of(reply: Reply) -> dict[str, Any]:
     """What is kept of a completion."""
     counts = {"prompt_tokens": reply.prompt_tokens, "tokens": reply.completion_tokens, "cached": reply.cached_tokens}
-    return {"text": reply.text, "finish": reply.finish, **counts}
+    thought = {"reasoning": reply.reasoning} if reply.reasoning else {}
+    return {"text": reply.text, "finish": reply.finish, **counts, **thought}
 
 
 def buy(
@@ -193,6 +196,7 @@ class _Buying:
                     question.messages,
                     idempotency_key=self.ledger.idempotency_key(question.key),
                     **self.manner.sampling,
+                    **question.sampling,
                 )
             except Failure as failure:
                 cost = most if failure.charged else Cost(requests=1)

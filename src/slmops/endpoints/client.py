@@ -74,6 +74,7 @@ class Reply:
         prompt_tokens, completion_tokens: None where the server does not count.
         cached_tokens: of the prompt, read from the server's cache.
         latency_s: from the request to the last byte of the answer.
+        reasoning: what the model thought before, where the server keeps it apart.
     """
 
     text: str
@@ -82,6 +83,7 @@ class Reply:
     completion_tokens: int | None
     cached_tokens: int
     latency_s: float
+    reasoning: str = ""
 
 
 class Failure(Exception):
@@ -244,6 +246,8 @@ class Client:
             answer = json.loads(content)
             choice = answer["choices"][0]
             text = choice["message"].get("content")
+            # As DeepSeek and vLLM call it, and as OpenRouter and later vLLM do.
+            thought = choice["message"].get("reasoning_content") or choice["message"].get("reasoning")
         except (ValueError, LookupError, TypeError, AttributeError):
             said = self.endpoint.clean(content.decode("utf-8", "replace"))
             raise Nonsense(f"no choices in {said[:80]!r}") from None
@@ -259,6 +263,7 @@ class Client:
             _count(usage, "completion_tokens"),
             _count(_member(usage, "prompt_tokens_details"), "cached_tokens") or 0,
             latency_s,
+            thought if isinstance(thought, str) else "",
         )
 
 

@@ -27,8 +27,12 @@ CREATE TABLE IF NOT EXISTS charges (
     pico INTEGER NOT NULL, tokens INTEGER NOT NULL, spoiled INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS charges_by_key ON charges (key);
+CREATE TABLE IF NOT EXISTS follows (question TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (question, key));
 CREATE TEMP TABLE wanted (key TEXT PRIMARY KEY);
 """
+
+
+_OF_WANTED = "FROM charges JOIN wanted USING (key)"
 
 
 class Ledger:
@@ -53,18 +57,40 @@ class Ledger:
         self._db.executescript(_CHARGES)
 
     def count(self, keys: Iterable[str]) -> None:
-        """Take the questions whose costs count against the budget."""
+        """Take the questions whose costs count against the budget, and with them those that followed on them."""
+        self._want(keys)
+        self._db.execute(
+            "INSERT OR IGNORE INTO wanted SELECT follows.key FROM follows JOIN wanted ON wanted.key = question"
+        )
+        self.spent = self._cost_of_wanted()
+        spoiled = f"SELECT key, SUM(spoiled) {_OF_WANTED} GROUP BY key HAVING SUM(spoiled) > 0"
+        self._spoiled = dict(self._db.execute(spoiled))
+
+    def cost(self, keys: Iterable[str]) -> Cost:
+        """What all requests for these questions alone have cost; what is counted stays as it is."""
+        self._want(keys)
+        return self._cost_of_wanted()
+
+    def follow(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Write down, for good, which questions follow on the answers to which: on `question` follows `key`.
+
+        A judge's question is one: it is not known before the answers are, and counts wherever these do.
+        """
+        self._db.commit()
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT OR IGNORE INTO follows VALUES (?, ?)", pairs)
+
+    def _want(self, keys: Iterable[str]) -> None:
+        self._db.commit()  # the last failure of a purchase may not be kept yet
         self._db.execute("DELETE FROM wanted")
         with self._db:
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((key,) for key in keys))
-        of_wanted = "FROM charges JOIN wanted USING (key)"
-        pico, tokens, requests = self._db.execute(
-            f"SELECT COALESCE(SUM(pico), 0), COALESCE(SUM(tokens), 0), COUNT(*) {of_wanted}"
-        ).fetchone()
-        self.spent = Cost(pico, tokens, requests)
-        spoiled = f"SELECT key, SUM(spoiled) {of_wanted} GROUP BY key HAVING SUM(spoiled) > 0"
-        self._spoiled = dict(self._db.execute(spoiled))
+
+    def _cost_of_wanted(self) -> Cost:
+        sums = f"SELECT COALESCE(SUM(pico), 0), COALESCE(SUM(tokens), 0), COUNT(*) {_OF_WANTED}"
+        return Cost(*self._db.execute(sums).fetchone())
 
     def fits(self, most: Cost) -> bool:
         """Whether the budget allows a request that costs so much at most."""

@@ -29,7 +29,7 @@ from slmops.progress import Progress, Silent
 from slmops.recipe.models import Recipe
 
 if TYPE_CHECKING:
-    from slmops.teach.endpoint import Forecast
+    from slmops.teach.endpoint import Forecasts
 
 LOG_EVERY_SECONDS = 60.0
 
@@ -90,7 +90,7 @@ def plan(recipe: Recipe, *, home: Path = HOME) -> list[Planned]:
     return plan_graph(nodes_for(recipe), seed=recipe.seed, home=home)
 
 
-def forecast(recipe: Recipe, *, home: Path = HOME) -> Forecast | None:
+def forecast(recipe: Recipe, *, home: Path = HOME) -> Forecasts | None:
     """What `run` would ask a teacher behind an endpoint, and what that costs at most; None where it asks nothing.
 
     Raises:

@@ -16,7 +16,16 @@ from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import FolderName, Settings
 from slmops.recipe.task import ExtractionTask, TaskSettings
 from slmops.recipe.teaching import Budget, TeachSettings
-from slmops.recipe.training import Asking, EndpointTeacher, StudentSettings, Teacher, TrainSettings, TransformersTeacher
+from slmops.recipe.training import (
+    Asking,
+    BundleTeacher,
+    EndpointTeacher,
+    StudentSettings,
+    Teacher,
+    TrainSettings,
+    TransformersTeacher,
+    draws_of,
+)
 
 
 class BundleSettings(Settings):
@@ -34,6 +43,13 @@ _PATHS = (
 """Where a recipe names files."""
 
 
+def _named_judge(given: Mapping[str, Any]) -> Any:
+    """`teach.combine.judge` of a recipe that has not been looked at yet."""
+    for name in ("teach", "combine", "judge"):
+        given = given.get(name, {}) if isinstance(given, Mapping) else {}
+    return given or None
+
+
 class Recipe(Settings):
     """One file from data to a shipped model with its evidence."""
 
@@ -46,8 +62,8 @@ class Recipe(Settings):
     )
     teachers: list[Teacher] = Field(
         min_length=1,
-        description="Who the student learns from. It is cut from the first, which is the teacher of every table; one "
-        "behind an endpoint teaches alone, and the student is then `student.model`.",
+        description="Who the student learns from. It is cut from the first, which is the teacher of every table; where "
+        "one is behind an endpoint or a bundle, the student is `student.model` and learns the words of all.",
     )
     teach: TeachSettings = Field(default_factory=TeachSettings, description="How the pool is answered.")
     student: StudentSettings = Field(default_factory=StudentSettings, description="What the student is made of.")
@@ -66,11 +82,13 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _words_alone(cls, given: Any) -> Any:
-        """An endpoint gives words alone, so that is what is learned from one where nothing else is asked for."""
+        """Endpoints and bundles give words alone: what is learned from one where nothing else is asked for."""
         teachers = given.get("teachers") if isinstance(given, Mapping) else None
-        first = teachers[0] if isinstance(teachers, list) and teachers else None
-        train = given.get("train", {}) if first else None
-        if not (isinstance(first, Mapping) and first.get("kind") == "endpoint" and isinstance(train, Mapping)):
+        named = [one for one in teachers if isinstance(one, Mapping)] if isinstance(teachers, list) else []
+        train, judge = given.get("train", {}) if named else None, _named_judge(given)
+        answering = [one for one in named if judge is None or one.get("name") != judge]
+        words = any(one.get("kind") in ("endpoint", "bundle") for one in answering)
+        if not (words and isinstance(train, Mapping)):
             return given
         return {**given, "train": {"objective": {"kind": "text"}, **train}}
 
@@ -92,10 +110,6 @@ class Recipe(Settings):
         names = [teacher.name for teacher in teachers]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two are called `{twice[0]}`; give each a `name` of its own")
-        if len(teachers) > 1 and (remote := [t.name for t in teachers if isinstance(t, EndpointTeacher)]):
-            raise ValueError(
-                f"`{remote[0]}` is behind an endpoint and teaches alone; there are {len(teachers)} teachers"
-            )
         return teachers
 
     @field_validator("teach")
@@ -104,10 +118,29 @@ class Recipe(Settings):
         # Where the teachers themselves are wrong, that is what is told.
         if teach.combine and "teachers" in info.data:
             teach.combine.check([teacher.name for teacher in info.data["teachers"]])
-        routed = teach.combine is not None and teach.combine.how == "routed"
-        if teach.curate.agreement is not None and (routed or len(info.data.get("teachers", (1, 2))) == 1):
-            raise ValueError("`curate.agreement` is for several teachers that answer every row, each its own way")
+        weighted = teach.combine is None or teach.combine.how == "weighted"
+        voters = sum(map(draws_of, info.data.get("teachers", ())))
+        if teach.curate.agreement is not None and (not weighted or voters == 1):
+            raise ValueError(
+                "`curate.agreement` is for several answers to every row, which vote: of several teachers, or of one "
+                "with `n` above 1"
+            )
         return teach
+
+    @model_validator(mode="after")
+    def _something_to_judge(self) -> Recipe:
+        judge = self.judge
+        if judge is None:
+            return self
+        if sum(draws_of(teacher) for _, teacher in self.answering) == 1:
+            raise ValueError("`teach.combine.how: judged` has nothing to judge: one teacher answers, and its `n` is 1")
+        if isinstance(judge, BundleTeacher):
+            raise ValueError(f"`{judge.name}` is a bundle, which answers its own task and judges nothing")
+        if draws_of(judge) > 1:
+            raise ValueError(f"`{judge.name}` judges each row once: leave its `n` at 1")
+        if isinstance(judge, TransformersTeacher) and judge.fit and "fit" in judge.model_fields_set:
+            raise ValueError(f"`{judge.name}` judges as it is: its `fit` would teach it to answer; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _one_grid(self) -> Recipe:
@@ -157,31 +190,63 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _learnable_from_an_endpoint(self) -> Recipe:
-        budget, teacher = self.teach.budget, self.teacher
-        if not isinstance(teacher, EndpointTeacher):
-            if budget != Budget():
+    def _thinking_that_can_be_learned(self) -> Recipe:
+        for teacher in self.endpoints:
+            if teacher.reasoning == "strip":
+                continue
+            if teacher is self.judge:
+                raise ValueError(f"`{teacher.name}` judges, so nothing that it thinks is learned: `reasoning: strip`")
+            if self.task.kind in ("extraction", "classification", "nli"):
                 raise ValueError(
-                    "`teach.budget` is for a teacher of `kind: endpoint`; one that runs here costs time alone"
+                    f"`{teacher.name}` has `reasoning: keep`, and an answer of {self.task.kind} is closed: no thinking "
+                    "can stand in it; set it to strip"
                 )
-            return self
-        if self.student.model is None:
+        return self
+
+    @model_validator(mode="after")
+    def _learnable_from_an_endpoint(self) -> Recipe:
+        budget, bought = self.teach.budget, self.endpoints
+        if not bought and budget != Budget():
+            raise ValueError("`teach.budget` is for a teacher of `kind: endpoint`; one that runs here costs time alone")
+        if budget.usd is not None and (free := [teacher.name for teacher in bought if teacher.price is None]):
             raise ValueError(
-                f"`student.model` is missing: the teacher `{teacher.name}` is behind an endpoint, so there is nothing "
-                "to cut a student from; name the model that is to learn"
+                f"`teach.budget.usd` needs the `price` of the teacher `{free[0]}`: `{{input_usd: …, output_usd: …}}`"
             )
-        if budget.usd is not None and teacher.price is None:
-            raise ValueError("`teach.budget.usd` needs the teacher's `price`: `{input_usd: …, output_usd: …}`")
+        if not self.words_alone:
+            return self
+        first = next(teacher for _, teacher in self.answering if not isinstance(teacher, TransformersTeacher))
+        if self.student.model is None:
+            what = "behind an endpoint" if isinstance(first, EndpointTeacher) else "a bundle"
+            raise ValueError(
+                f"`student.model` is missing: the teacher `{first.name}` is {what}, so there is nothing to cut a "
+                "student from; name the model that is to learn"
+            )
+        kinds = {type(teacher) for teacher in self.teachers}
         for name, field in Asking.model_fields.items():
-            if getattr(self.teach, name) != field.default:
-                raise ValueError(f"`teach.{name}` is for a teacher that runs here, and `{teacher.name}` does not")
+            if getattr(self.teach, name) == field.default:
+                continue
+            if name == "top_logits" and kinds != {EndpointTeacher}:
+                raise ValueError(f"`teach.{name}`: no probabilities are kept, since `{first.name}` gives words alone")
+            if TransformersTeacher not in kinds and not (name == "batch" and BundleTeacher in kinds):
+                where = "runs here" if kinds == {EndpointTeacher} else "is exported here"
+                raise ValueError(f"`teach.{name}` is for a teacher that {where}, and `{first.name}` does not")
+        return self
+
+    @model_validator(mode="after")
+    def _written_by_who_can(self) -> Recipe:
+        asked = [name for name in ("write", "converse", "reason") if getattr(self.teach, name)]
+        if asked and isinstance(self.teacher, BundleTeacher):
+            raise ValueError(
+                f"`teach.{asked[0]}` is the first teacher's work, and `{self.teacher.name}` is a bundle, which only "
+                "answers its task: put another teacher first"
+            )
         return self
 
     @model_validator(mode="after")
     def _nothing_leaves(self) -> Recipe:
         if self.privacy.egress == "anywhere":
             return self
-        asked = {f"the teacher `{t.name}`": t.base_url for t in self.teachers if isinstance(t, EndpointTeacher)}
+        asked = {f"the teacher `{teacher.name}`": teacher.base_url for teacher in self.endpoints}
         if self.evaluate.judge and self.evaluate.judge.base_url:
             asked["`evaluate.judge`"] = self.evaluate.judge.base_url
         for who, where in asked.items():
@@ -193,9 +258,36 @@ class Recipe(Settings):
         return self
 
     @property
-    def teacher(self) -> TransformersTeacher | EndpointTeacher:
+    def teacher(self) -> Teacher:
         """The first: the student is cut from it, and tables compare with it."""
         return self.teachers[0]
+
+    @property
+    def endpoints(self) -> list[EndpointTeacher]:
+        """The teachers that are behind an endpoint, one that judges included."""
+        return [teacher for teacher in self.teachers if isinstance(teacher, EndpointTeacher)]
+
+    @property
+    def judge(self) -> Teacher | None:
+        """The teacher that judges the others' answers."""
+        name = self.teach.combine.judge if self.teach.combine else None
+        return next((teacher for teacher in self.teachers if teacher.name == name), None)
+
+    @property
+    def answering(self) -> list[tuple[int, Teacher]]:
+        """The teachers that answer, each with its number in the recipe, from 1."""
+        return [(n, teacher) for n, teacher in enumerate(self.teachers, 1) if teacher is not self.judge]
+
+    @property
+    def votes(self) -> bool:
+        """Whether several answers to every row vote for the one that is learned."""
+        weighted = self.teach.combine is None or self.teach.combine.how == "weighted"
+        return weighted and sum(draws_of(teacher) for teacher in self.teachers) > 1
+
+    @property
+    def words_alone(self) -> bool:
+        """Whether the student learns words without probabilities: not every teacher that answers gives more."""
+        return any(not isinstance(teacher, TransformersTeacher) for _, teacher in self.answering)
 
     def shareable(self) -> dict[str, Any]:
         """`resolved()` with every path cut down to its name: what may travel with a bundle or a report.
@@ -208,8 +300,10 @@ class Recipe(Settings):
         if (heal := recipe["student"]["heal"]) and heal["text"]:
             heal["text"] = [Path(path).name for path in heal["text"]]
         for model in (*recipe["teachers"], recipe["student"], *filter(None, [recipe["evaluate"]["judge"]])):
-            if model["model"] and Path(model["model"]).is_absolute():
+            if model.get("model") and Path(model["model"]).is_absolute():
                 model["model"] = Path(model["model"]).name
+            if model.get("path"):
+                model["path"] = Path(model["path"]).name
         return recipe
 
     def resolved(self) -> dict[str, Any]:

@@ -20,10 +20,11 @@ LABEL = "label"
 class Combine(Settings):
     """How several teachers make one answer to each row of the pool."""
 
-    how: Literal["weighted", "routed"] = Field(
+    how: Literal["weighted", "routed", "judged"] = Field(
         "weighted",
         description="weighted: every teacher answers every row, the answer with the most weight behind it is learned, "
-        "and probabilities are mixed; routed: each row is answered by one teacher.",
+        "and probabilities are mixed; routed: each row is answered by one teacher; judged: every teacher but `judge` "
+        "answers every row, and the one that `judge` finds best is learned.",
     )
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
@@ -37,15 +38,20 @@ class Combine(Settings):
     )
     routes: dict[str, str] = Field(default_factory=dict, description="routed: the teacher's name for each value.")
     otherwise: str | None = Field(None, description="routed: the teacher of all other rows; null refuses such rows.")
+    judge: str | None = Field(
+        None, description="judged: the name of the teacher that judges and does not answer; not the first one."
+    )
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Combine:
-        if self.how == "weighted":
-            if odd := [name for name in ("by", "routes", "otherwise") if getattr(self, name)]:
-                raise ValueError(f"`{odd[0]}` is for `how: routed`")
+        own = {"weighted": ("weights",), "routed": ("by", "routes", "otherwise"), "judged": ("judge",)}
+        for how, names in own.items():
+            if how != self.how and (odd := [name for name in names if getattr(self, name)]):
+                raise ValueError(f"`{odd[0]}` is for `how: {how}`")
+        if self.how == "judged" and self.judge is None:
+            raise ValueError("`how: judged` needs `judge`, the name of the teacher that judges")
+        if self.how != "routed":
             return self
-        if self.weights:
-            raise ValueError("`weights` is for `how: weighted`; a routed row has one teacher")
         if not self.by or not self.routes:
             raise ValueError("`how: routed` needs `by`, the field that decides, and `routes`, a teacher for each value")
         if self.by == LABEL and self.otherwise is None:
@@ -65,7 +71,9 @@ class Combine(Settings):
                 near = get_close_matches(name, teachers, n=1)
                 known = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(teachers)}"
                 raise ValueError(f"combine.{place}: there is no teacher `{name}`; {known}")
-        if self.how == "weighted":
+        if self.judge == teachers[0]:
+            raise ValueError(f"combine.judge: `{self.judge}` is the first teacher, which answers; name another one")
+        if self.how != "routed":
             return
         routed = {name for _, name in self._named()} | ({teachers[0]} if self.by == LABEL else set())
         if idle := [name for name in teachers if name not in routed]:
@@ -77,6 +85,8 @@ class Combine(Settings):
         yield from ((f"routes.{value}", name) for value, name in self.routes.items())
         if self.otherwise is not None:
             yield "otherwise", self.otherwise
+        if self.judge is not None:
+            yield "judge", self.judge
 
 
 class Budget(Settings):

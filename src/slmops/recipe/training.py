@@ -18,7 +18,7 @@ from slmops.recipe.objective import (
     return_to_the_uncut_model,
     term_names,
 )
-from slmops.recipe.settings import File, Settings, Share, local_model
+from slmops.recipe.settings import File, Folder, Settings, Share, local_model
 
 
 class StopEarly(Settings):
@@ -101,8 +101,29 @@ class EndpointTeacher(Settings):
     )
     temperature: float = Field(0.0, ge=0, le=2, description="Of its sampling; 0 takes the most likely words.")
     top_p: float | None = Field(None, gt=0, le=1, description="Of its sampling; null leaves it to the endpoint.")
+    n: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Answers that are drawn to a row; learned is the one that most of them give. Above 1 it needs a "
+        "`temperature` above 0.",
+    )
+    seed: int | None = Field(
+        None, ge=0, description="Sent with the first draw, one more with each further; null leaves it to the endpoint."
+    )
+    reasoning: Literal["strip", "keep"] = Field(
+        "strip",
+        description="Of what it thinks aloud in `<think>` marks, or an endpoint keeps apart: strip learns what stands "
+        "behind it; keep learns it too (tasks with free text).",
+    )
+    thinking_tokens: int = Field(
+        0,
+        ge=0,
+        description="Tokens that it may think with, beside those of an answer; with `keep` they are the answer's.",
+    )
     limit_answers_by: Literal["max_tokens", "max_completion_tokens"] = Field(
-        "max_tokens", description="The member of a request that carries `task.max_answer_tokens`."
+        "max_tokens",
+        description="The member of a request that carries `task.max_answer_tokens`, with `thinking_tokens`.",
     )
     concurrency: int = Field(
         16, ge=1, le=1024, description="Requests at a time, at most; fewer while the endpoint answers 429."
@@ -112,6 +133,31 @@ class EndpointTeacher(Settings):
     )
     timeout_s: float = Field(120, gt=0, description="Of one request.")
 
+    @model_validator(mode="after")
+    def _draws_that_differ(self) -> EndpointTeacher:
+        if self.n > 1 and not self.temperature:
+            raise ValueError(f"`n: {self.n}` draws one answer again and again at `temperature: 0`; set it above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _thinks_within_the_answer(self) -> EndpointTeacher:
+        if self.reasoning == "keep" and self.thinking_tokens:
+            raise ValueError(
+                "`thinking_tokens` are for `reasoning: strip`: what is kept is part of the answer, so raise "
+                "`task.max_answer_tokens`"
+            )
+        return self
+
+
+class BundleTeacher(Settings):
+    """A bundle, which answers its own task by its own engine. It gives words alone, so the student has a
+    `student.model`.
+    """
+
+    name: str = Field("bundle", description="What messages and reports call it.")
+    kind: Literal["bundle"] = Field(description="Runs here, as it would where it ships.")
+    path: Folder = Field(description="Folder of the bundle; its task must be that of the recipe.")
+
 
 def _with_kind(teacher: Any) -> Any:
     """A teacher that does not say its kind runs here."""
@@ -119,8 +165,14 @@ def _with_kind(teacher: Any) -> Any:
 
 
 Teacher = Annotated[
-    Annotated[TransformersTeacher | EndpointTeacher, Field(discriminator="kind")], BeforeValidator(_with_kind)
+    Annotated[TransformersTeacher | EndpointTeacher | BundleTeacher, Field(discriminator="kind")],
+    BeforeValidator(_with_kind),
 ]
+
+
+def draws_of(teacher: Teacher) -> int:
+    """How many answers it gives to a row; of one that runs here, the most likely one."""
+    return teacher.n if isinstance(teacher, EndpointTeacher) else 1
 
 
 class Asking(Settings):

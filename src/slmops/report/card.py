@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from slmops.report.costs import measured
+from slmops.report.teachers import answering
 from slmops.report.verdict import judge, reference_of
 from slmops.report.words import figure_name, full, healing, in_order, percent, shown, visible, written_by_teacher
 
@@ -82,7 +83,7 @@ def metadata(name: str, evidence: Mapping[str, Any], subject: str, recipe: Mappi
 def _bases(recipe: Mapping[str, Any]) -> list[str]:
     """The models whose weights the student began as: its own, or its teachers'."""
     own = recipe.get("student", {}).get("model")
-    return [str(own)] if own else [str(teacher.get("model", "")) for teacher in recipe.get("teachers", ())]
+    return [str(own)] if own else [str(teacher.get("model", "")) for teacher in answering(recipe)]
 
 
 def _purpose(evidence: Mapping[str, Any]) -> Iterator[str]:
@@ -147,7 +148,7 @@ def _made(
         yield f"Rows: {counts}. Texts that also stand in the test rows were taken out of the others."
         yield from written_by_teacher(data)
     if recipe:
-        teachers = ", ".join(f"`{_plain(str(t['model']))}`" for t in recipe["teachers"])
+        teachers = ", ".join(f"`{_plain(str(t.get('model') or t['path']))}`" for t in answering(recipe))
         own = recipe.get("student", {}).get("model")
         into = f" into `{_plain(str(own))}`" if own else ""
         yield f"Distilled from {teachers}{into} by slmops; seed {recipe['seed']}."

@@ -25,7 +25,7 @@ def _figures(card: Mapping[str, Any]) -> Iterator[str]:
         usd = "price unknown" if cost["usd"] is None else f"{three(cost['usd'])} USD"
         yield f"{'bought':<12} {cost['bought_tokens']:>8,} tokens in {cost['requests']:,} requests, {usd}"
     if card["agreement"]:
-        yield f"{'agreement':<12} {percent(card['agreement']['unanimous']):>8} of the answers are those of all teachers"
+        yield f"{'agreement':<12} {percent(card['agreement']['unanimous']):>8} of the answers had every vote"
 
 
 def _classes(card: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from slmops.console import size
 from slmops.report import comparison, confidence, failures, forest, lines, plane
 from slmops.report.pairs import against_all
 from slmops.report.story import Story
+from slmops.report.teachers import taught_by
 from slmops.report.verdict import held, reference_of, resolution_points, why
 from slmops.report.words import (
     change,
@@ -204,7 +205,7 @@ def _made(story: Story) -> dict[str, Any]:
         "learned_balance": learned_balance((story.curated or {}).get("labels", {})),
         "balance": _balance((story.data or {}).get("labels", {})),
         "carved": story.carved,
-        "taught_by": _taught_by(story.recipe),
+        "taught_by": taught_by(story.recipe),
         "healed": healing(story.healed) if story.healed else None,
         "manifest": story.manifest,
         "lineage": lineage,
@@ -213,14 +214,6 @@ def _made(story: Story) -> dict[str, Any]:
         "command": story.command,
         "recipe_text": _yaml(story.recipe),
     }
-
-
-def _taught_by(recipe: Mapping[str, Any] | None) -> str:
-    """Inside a sentence; several teachers by name."""
-    names = [teacher["name"] for teacher in (recipe or {}).get("teachers", ())]
-    if len(names) < 2:
-        return "the teacher"
-    return f"{len(names)} teachers ({', '.join(names)}); the teacher of every table is {names[0]}"
 
 
 def _balance(labels: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int, int, float]]:

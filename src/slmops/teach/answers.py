@@ -66,5 +66,10 @@ def load_answers(folder: Path) -> list[Answer]:
     ]
 
 
+def by_id(folder: Path) -> dict[str, Answer]:
+    """As `load_answers`, by the row's id."""
+    return {answer.id: answer for answer in load_answers(folder)}
+
+
 def _joined(parts: Sequence[npt.NDArray[np.generic]], dtype: type[np.generic]) -> npt.NDArray[np.generic]:
     return np.concatenate(parts).astype(dtype) if parts else np.zeros((0,), dtype=dtype)

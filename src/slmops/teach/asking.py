@@ -20,8 +20,8 @@ from slmops.privacy.redaction import Redaction, redactor_for, unchanged
 from slmops.progress import Progress, Silent
 from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.training import EndpointTeacher
-from slmops.recipe.writing import Draws
 from slmops.tasks import Message
+from slmops.teach.thinking import UNFINISHED, Reasoning, spoken
 
 if TYPE_CHECKING:
     from slmops.endpoints.ledger import Ledger
@@ -56,6 +56,24 @@ class Said:
 
     text: str
     whole: bool
+
+
+class Drawn(Protocol):
+    """How a teacher's words are drawn; with a `top_p` of None as the teacher does."""
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def top_p(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """See `Drawn`; the most likely words unless told."""
+
+    temperature: float = 0.0
+    top_p: float | None = None
 
 
 Useless = Callable[[Said], str | None]
@@ -103,7 +121,7 @@ class LocalAsker:
 
     engine: Engine
     tokenizer: Tokenizer
-    draws: Draws
+    draws: Drawn
     seed: int
     batch: int
     work: Path
@@ -145,7 +163,8 @@ class LocalAsker:
             yield from (order[start : start + self.batch] for start in range(0, len(order), self.batch))
 
     def _write(self, prompts: Sequence[Sequence[int]], like: Request) -> list[Said]:
-        draws = {"temperature": self.draws.temperature, "top_p": self.draws.top_p}
+        top_p = 1.0 if self.draws.top_p is None else self.draws.top_p
+        draws = {"temperature": self.draws.temperature, "top_p": top_p}
         # Another draw is another seed: within one call, an engine tells equal prompts apart, and no further.
         sampling = Sampling(like.max_tokens, seed=self.seed + like.draw, **draws)
         name = key(
@@ -165,8 +184,9 @@ class LocalAsker:
         return [Said(text, whole) for text, whole in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def _sampling(teacher: EndpointTeacher, draws: Draws, max_tokens: int) -> dict[str, Any]:
-    return {teacher.limit_answers_by: max_tokens, "temperature": draws.temperature, "top_p": draws.top_p}
+def _sampling(teacher: EndpointTeacher, draws: Drawn, max_tokens: int) -> dict[str, Any]:
+    told = {teacher.limit_answers_by: max_tokens, "temperature": draws.temperature}
+    return told if draws.top_p is None else {**told, "top_p": draws.top_p}
 
 
 @dataclass(frozen=True)
@@ -175,29 +195,36 @@ class Leaving:
 
     Attributes:
         key: a digest of all that shapes the reply, as `slmops.teach.endpoint.Pool.key` is of an answer, and its draw.
+        max_tokens: of the reply, what it may think with included.
+        seeded: what the request has for its draw.
+        reasoning: whether what the teacher thinks aloud is part of what it says.
     """
 
     key: str
     messages: Sequence[Message]
     max_tokens: int
     redaction: Redaction
+    seeded: Mapping[str, int]
+    reasoning: Reasoning
 
     def said(self, record: Mapping[str, Any]) -> Said | None:
         """What the teacher said, in the words of the request; None where it speaks of what nobody told it."""
-        restored = self.redaction.restore(record["text"])
+        told = spoken(record, self.reasoning)
+        restored = self.redaction.restore(told["text"])
         if restored.invented:
             return None
-        return Said(restored.text, record["finish"] not in ("length", "content_filter"))
+        return Said(restored.text, told["finish"] not in ("length", "content_filter", UNFINISHED))
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A teacher behind an endpoint, and what is taken out of all that it is asked."""
+    """A teacher behind an endpoint, what is taken out of all that it is asked, and whether its thinking is learned."""
 
     teacher: EndpointTeacher
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
+    reasoning: Reasoning = "strip"
 
-    def leaving(self, draws: Draws, request: Request) -> Leaving:
+    def leaving(self, draws: Drawn, request: Request) -> Leaving:
         """A request to it.
 
         Raises:
@@ -206,15 +233,16 @@ class Remote:
         teacher = self.teacher
         finder, texts = redactor_for(teacher.base_url, self.privacy), [one["content"] for one in request.messages]
         redaction = finder.redact(texts) if finder else unchanged(texts)
-        messages = redaction.messages(request.messages)
+        messages, limit = redaction.messages(request.messages), request.max_tokens + teacher.thinking_tokens
+        seeded = {} if teacher.seed is None else {"seed": teacher.seed + request.draw}
         one = key(
             host=Endpoint(teacher.base_url, teacher.model).host,
             model=teacher.model,
             messages=messages,
-            sampling=_sampling(teacher, draws, request.max_tokens),
+            sampling={**_sampling(teacher, draws, limit), **seeded},
             draw=request.draw,
         )
-        return Leaving(one, messages, request.max_tokens, redaction)
+        return Leaving(one, messages, limit, redaction, seeded, self.reasoning)
 
 
 _INVENTED = "it has a placeholder that stands for nothing"
@@ -231,7 +259,7 @@ class EndpointAsker:
     """
 
     remote: Remote
-    draws: Draws
+    draws: Drawn
     ledger: Ledger
     kept: Path
     beside: Sequence[str] = ()
@@ -278,7 +306,7 @@ class EndpointAsker:
                 reply = one.said(record)
                 return useless(reply) if reply else _INVENTED
 
-            return Question(one.key, one.messages, unusable)
+            return Question(one.key, one.messages, unusable, one.seeded)
 
         with self.progress.task(title, len(open_), "requests") as bar:
             buy(
@@ -308,7 +336,7 @@ class ForecastAsker:
     """
 
     remote: Remote
-    draws: Draws
+    draws: Drawn
     find: Callable[[Iterable[str]], Mapping[str, Mapping[str, Any]]]
     longest: bool = False
     most: Cost = field(default_factory=Cost)

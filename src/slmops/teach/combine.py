@@ -12,7 +12,7 @@ import numpy as np
 from slmops.engines.base import Engine, Top
 from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.progress import Progress, Silent
-from slmops.tasks.base import Task
+from slmops.tasks.base import ParseFailure, Task
 from slmops.teach.answers import Answer
 
 _LEAST = np.finfo(np.float64).tiny
@@ -38,19 +38,30 @@ def elect(answers: Sequence[Answer | None], weights: Sequence[float], task: Task
     Returns:
         None where no teacher has an answer.
     """
-    groups: list[tuple[Any, list[int]]] = []
-    for teacher, answer in enumerate(answers):
-        if answer is not None:
-            read = task.parse(answer.text)
-            alike = [teachers for other, teachers in groups if other == read]
-            if alike:
-                alike[0].append(teacher)
-            else:
-                groups.append((read, [teacher]))
+    groups = alike([answer.text if answer else None for answer in answers], task)
     if not groups:
         return None
-    _, teachers = max(groups, key=lambda group: math.fsum(weights[teacher] for teacher in group[1]))
+    teachers = max(groups, key=lambda group: math.fsum(weights[teacher] for teacher in group))
     return max(teachers, key=lambda teacher: weights[teacher])
+
+
+def alike(texts: Sequence[str | None], task: Task) -> list[list[int]]:
+    """The positions of texts that the task reads the same, in the order in which they first stand; without None.
+
+    Texts that it cannot read are the same when they are.
+    """
+    groups: list[tuple[Any, list[int]]] = []
+    for position, text in enumerate(texts):
+        if text is None:
+            continue
+        parsed = task.parse(text)
+        read = text if isinstance(parsed, ParseFailure) else parsed
+        same = [positions for other, positions in groups if other == read]
+        if same:
+            same[0].append(position)
+        else:
+            groups.append((read, [position]))
+    return [positions for _, positions in groups]
 
 
 def mixed(parts: Sequence[Top], weights: Sequence[float]) -> Top:

@@ -23,6 +23,7 @@ INCONSISTENT = "inconsistent"
 LENGTH = "length outlier"
 LANGUAGE = "language outlier"
 IMBALANCE = "class imbalance"
+NOT_JUDGED = "not judged"
 
 _ENOUGH = 20
 """Answers below which nothing is out of the ordinary."""
@@ -69,11 +70,11 @@ def unformed(text: str, task: Task) -> str:
 def agreements(
     answers: Sequence[Text], given: Sequence[Mapping[str, str]], weights: Sequence[float], task: Task
 ) -> list[float]:
-    """Of each answer the share of the teachers' weight that stands behind it: Σ_t λ_t [y_t = y], the self-consistency
-    of Wang et al. 2023 with teachers for samples. One without an answer stands behind none.
+    """Of each answer the share of the voters' weight that stands behind it: Σ_t λ_t [y_t = y], the self-consistency of
+    Wang et al. 2023 with teachers, and the draws of each, for samples. A voter without an answer stands behind none.
 
     Args:
-        given: the texts of each teacher, by row.
+        given: the texts of each voter, by row.
     """
     found = []
     for answer in answers:

@@ -9,8 +9,10 @@ from typing import Any
 from slmops.endpoints.money import Cost
 from slmops.recipe.writing import Converse, Draws, Reason, Write
 from slmops.tasks import Row, Task
-from slmops.teach.asking import ForecastAsker, Remote
+from slmops.teach.asking import ForecastAsker, Remote, Sampled
 from slmops.teach.converse import converse
+from slmops.teach.endpoint import Forecast, Pool, is_paid, longest
+from slmops.teach.judging import cases, decide
 from slmops.teach.solve import solve_rows
 from slmops.teach.write import longest_bytes, wanted_rows, write_rows
 
@@ -55,6 +57,29 @@ def foretell_solutions(remote: Remote, settings: Reason, task: Task, rows: Seque
     asker = ForecastAsker(remote, settings, find)
     solve_rows(asker, settings, task, rows)
     return Foretold(asker.most)
+
+
+def foretell_judging(
+    remote: Remote, pools: Sequence[Pool], here: int, task: Task, rows: Sequence[Row], find: Find, seed: int
+) -> Forecast:
+    """Of a judge: what it is asked on each row, whose answers all differ and are as long as they may be where nobody
+    knows them. A token of an answer counts as one that the judge reads.
+
+    Args:
+        pools: of the endpoints that answer.
+        here: how many teachers answer that run here.
+    """
+    draws = list[Mapping[str, str]]()
+    for pool in pools:
+        names = range(len(draws), len(draws) + pool.teacher.n)
+        draws += pool.texts(find(pool.keys), [f"{n:x>{longest(pool.teacher, task)}}" for n in names])
+    for n in range(here):
+        draws.append(dict.fromkeys([row["id"] for row in rows], f"{n:y>{task.max_answer_tokens}}"))
+    judge = remote.teacher
+    open_, _ = cases(task, rows, draws, system=judge.system, seed=seed)
+    asker = ForecastAsker(remote, Sampled(judge.temperature, judge.top_p), find)
+    decide(asker, open_, {})
+    return Forecast(judge, len(rows), asker.most.requests, asker.most, is_paid(judge, asker.most))
 
 
 def foretell(

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from slmops.engines.base import Engine, Sampling, Token
+from slmops.errors import SlmopsError
 from slmops.models.tokenizer import Tokenizer
 from slmops.progress import Progress, Silent
-from slmops.tasks.base import Row, Task
+from slmops.tasks.base import ParseFailure, Row, Task
 from slmops.teach.answers import Answer, load_answers, save_answers
+from slmops.teach.endpoint import written_for_another
 
 
 def label_pool(
@@ -58,6 +60,28 @@ def _answers(tokens: Sequence[Token], rows: Sequence[Row], tokenizer: Tokenizer,
         top_log_probs = np.stack([top[1] for top in tops]) if tops else np.zeros((len(ids), k), dtype=np.float32)
         answers.append(Answer(row["id"], row["input"], tokenizer.decode(ids.tolist()), ids, top_ids, top_log_probs))
     return answers
+
+
+def formed(rows: Sequence[Row], answers: Sequence[Answer], task: Task, *, mend: str) -> tuple[list[Answer], list[Row]]:
+    """The answers of the task's form to the rows, and the others with the reason.
+
+    Raises:
+        SlmopsError: there are none, and `mend` is what may help.
+    """
+    kept, dropped = [], []
+    for row, answer in zip(rows, answers, strict=True):
+        parsed = task.parse(answer.text)
+        failure = parsed.reason if isinstance(parsed, ParseFailure) else None
+        if reason := failure or written_for_another(row, answer.text, task):
+            dropped.append({"id": answer.id, "text": answer.text, "reason": reason})
+        else:
+            kept.append(answer)
+    if not kept:
+        raise SlmopsError(
+            f"none of the teacher's {len(answers)} answers has the form of the task; the first: {answers[0].text!r}",
+            hint=mend,
+        )
+    return kept, dropped
 
 
 def agreement(reference: Engine, answers: Sequence[Answer], tokenizer: Tokenizer, task: Task) -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,9 +18,13 @@ from slmops.recipe.training import EndpointTeacher
 
 if TYPE_CHECKING:
     from slmops.endpoints.ledger import Ledger
+    from slmops.endpoints.money import Cost
 
 LEDGER = "endpoints.db"
 """The file of answers and charges in `Context.kept`."""
+
+COST = "cost.json"
+"""In an artifact of answers: what an endpoint took for them."""
 
 ASKED = "asked.json"
 """In an artifact of rows: the keys of what a teacher was asked to write them."""
@@ -31,12 +35,15 @@ class EndpointAsking(Settings):
 
     unkeyed: ClassVar[Mapping[str, Any]] = {
         "budget": True,
+        "others": True,
         "privacy": {"egress"},
         "teacher": {"name", "key_env", "price", "concurrency", "retries", "timeout_s"},
     }
-    """Raising a budget does not make answers anew; neither does a new key or a slower pace."""
+    """Raising a budget does not make answers anew; neither does a new key, a slower pace, or another teacher beside."""
 
     teacher: EndpointTeacher
+    others: list[EndpointTeacher] = Field(default_factory=list, description="Who else answers for the same budget.")
+    wrote: bool = Field(True, description="Whether it also wrote what was written: the cost is told with its answers.")
     budget: Budget
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
 
@@ -51,6 +58,27 @@ class EndpointAsking(Settings):
 
         key_of(self.teacher.key_env, f"the teacher {self.teacher.name}")
         check_detector(self.teacher.base_url, self.privacy)
+
+
+class LocalAsking(Settings):
+    """How a model on this machine is asked."""
+
+    engine: Literal["onnxruntime-genai", "transformers"]
+    batch: int
+
+
+class Asked(Settings):
+    """Who is asked: one of the two."""
+
+    unkeyed: ClassVar[Mapping[str, Any]] = {"endpoint": EndpointAsking.unkeyed}
+
+    local: LocalAsking | None = None
+    endpoint: EndpointAsking | None = None
+
+    def check_surroundings(self) -> None:
+        """See `EndpointAsking.check_surroundings`."""
+        if self.endpoint:
+            self.endpoint.check_surroundings()
 
 
 @contextmanager
@@ -74,3 +102,30 @@ def asked_before(data: Path) -> list[str]:
     path = data / ASKED
     keys: list[str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     return keys
+
+
+def cost_of(spent: Cost, *, priced: bool) -> dict[str, Any]:
+    """What was bought, as plain JSON; `usd` is null where no price is known."""
+    return {"requests": spent.requests, "bought_tokens": spent.tokens, "usd": spent.usd if priced else None}
+
+
+def cost_in(folder: Path) -> dict[str, Any] | None:
+    """What endpoints took for the answers in an artifact; None of teachers that run here."""
+    path = folder / COST
+    told: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return told
+
+
+def keep_sum(told: Sequence[Mapping[str, Any]], out: Path) -> dict[str, float | str]:
+    """Write what several costs are together, and return it as figures; nothing where there are none.
+
+    Args:
+        told: as of `cost_of`.
+    """
+    if not told:
+        return {}
+    figures: dict[str, Any] = {name: sum(cost[name] for cost in told) for name in ("requests", "bought_tokens")}
+    usd = [cost["usd"] for cost in told]
+    whole = {**figures, "usd": None if None in usd else sum(usd)}
+    (out / COST).write_text(json.dumps(whole) + "\n", encoding="utf-8")
+    return {**figures, "usd": sum(one or 0.0 for one in usd)}

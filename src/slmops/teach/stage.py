@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,10 +14,10 @@ from slmops.progress import Progress
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Asking
 from slmops.teach.routing import Routes, by_field, by_label
+from slmops.teach.several import in_one_vocabulary, numbers_of, tokenizers_of, written
 
 if TYPE_CHECKING:
     from slmops.engines.base import Top
-    from slmops.models.tokenizer import Tokenizer
     from slmops.tasks import Row
     from slmops.teach.answers import Answer
 
@@ -40,10 +39,8 @@ class Teach:
         from slmops.engines import load_engine
         from slmops.models.tokenizer import Tokenizer
         from slmops.tasks import task_of
-        from slmops.tasks.base import ParseFailure
         from slmops.teach.answers import save_answers
-        from slmops.teach.endpoint import written_for_another
-        from slmops.teach.label import agreement, label_pool
+        from slmops.teach.label import agreement, formed, label_pool
 
         task = task_of(inputs["data"])
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
@@ -68,21 +65,7 @@ class Teach:
             _check_agreement(agrees, settings, context.progress)
             figures["agreement"] = agrees
         answers += ask(rows[AGREEMENT_ROWS:], work=context.work / "rest")
-        kept, dropped = [], []
-        for row, answer in zip(rows, answers, strict=True):
-            parsed = task.parse(answer.text)
-            if isinstance(parsed, ParseFailure):
-                dropped.append({"id": answer.id, "text": answer.text, "reason": parsed.reason})
-            elif reason := written_for_another(row, answer.text, task):
-                dropped.append({"id": answer.id, "text": answer.text, "reason": reason})
-            else:
-                kept.append(answer)
-        if not kept:
-            raise SlmopsError(
-                f"none of the teacher's {len(answers)} answers has the form of the task; "
-                f"the first: {answers[0].text!r}",
-                hint="fit the teacher longer (its `fit.epochs`)",
-            )
+        kept, dropped = formed(rows, answers, task, mend="fit the teacher longer (its `fit.epochs`)")
         save_answers(context.out, kept)
         write_jsonl(context.out / "dropped.jsonl", dropped)
         tokens = sum(len(answer.tokens) for answer in answers)
@@ -127,7 +110,7 @@ class CheckTeachers:
         from slmops.models.tokenizer import Tokenizer
         from slmops.teach.combine import share_vocabulary
 
-        first, *others = [Tokenizer.load(inputs[f"model_{n}"] / "model") for n in _numbers(inputs, "model_")]
+        first, *others = [Tokenizer.load(inputs[f"model_{n}"] / "model") for n in numbers_of(inputs, "model_")]
         own = [name for name, one in zip(settings.names[1:], others, strict=True) if not share_vocabulary(first, one)]
         if own and settings.stored:
             raise BadInput(
@@ -196,7 +179,7 @@ class Join:
         from slmops.data.read import read_jsonl
         from slmops.teach.answers import load_answers
 
-        numbers = _numbers(inputs, "answers_")
+        numbers = numbers_of(inputs, "answers_")
         owner = {row["id"]: n for n in numbers[1:] for row in read_jsonl(inputs[f"rows_{n}"] / "pool.jsonl")}
         given: dict[str, tuple[int, Answer]] = {}
         dropped: list[Row] = []
@@ -206,8 +189,8 @@ class Join:
             dropped += [row for row in read_jsonl(folder / "dropped.jsonl") if owner.get(row["id"], 1) == n]
         pool = read_jsonl(inputs["data"] / "pool.jsonl")
         chosen = [given[row["id"]] for row in pool if row["id"] in given]
-        texts, _ = _in_one_vocabulary(chosen, _tokenizers(inputs))
-        return _written(context.out, texts, dropped, [teacher for teacher, _ in chosen])
+        texts, _ = in_one_vocabulary(chosen, tokenizers_of(inputs))
+        return written(inputs, context.out, texts, dropped, [teacher for teacher, _ in chosen])
 
 
 class MixSettings(Settings):
@@ -223,7 +206,7 @@ class Mix:
     """`data`, and of each teacher N `answers_N` and `engine_N` → answers as of one.
 
     Of each row the text with most weight behind it, and where all have one vocabulary the mixture of their
-    probabilities at each of its tokens; see `slmops.teach.combine`.
+    probabilities at each of its tokens; see `slmops.teach.combine`. Each draw of a teacher has its share of the weight.
     """
 
     name: ClassVar[str] = "mix"
@@ -234,10 +217,11 @@ class Mix:
         from slmops.data.read import read_jsonl
         from slmops.engines import load_engine
         from slmops.tasks import task_of
-        from slmops.teach.answers import load_answers
+        from slmops.teach.answers import by_id
         from slmops.teach.combine import elect, opinions, together
+        from slmops.teach.draws import voters
 
-        task, tokenizers = task_of(inputs["data"]), _tokenizers(inputs)
+        task, tokenizers = task_of(inputs["data"]), tokenizers_of(inputs)
 
         def read(teacher: int, others: Sequence[Answer]) -> list[Top]:
             if not others:
@@ -252,53 +236,17 @@ class Mix:
                 progress=context.progress,
             )
 
-        given = [{a.id: a for a in load_answers(inputs[f"answers_{n}"])} for n in _numbers(inputs, "answers_")]
+        folders = [inputs[f"answers_{n}"] for n in numbers_of(inputs, "answers_")]
+        asked = voters(folders, settings.weights)
+        draws, weights = [by_id(voter.folder) for voter in asked], [voter.weight for voter in asked]
         pool = read_jsonl(inputs["data"] / "pool.jsonl")
-        elected = [elect([answers.get(row["id"]) for answers in given], settings.weights, task) for row in pool]
-        chosen = [(t, given[t][row["id"]]) for row, t in zip(pool, elected, strict=True) if t is not None]
-        texts, shared = _in_one_vocabulary(chosen, tokenizers)
+        elected = [elect([answers.get(row["id"]) for answers in draws], weights, task) for row in pool]
+        chosen = [
+            (asked[i].teacher, draws[i][row["id"]]) for row, i in zip(pool, elected, strict=True) if i is not None
+        ]
+        texts, shared = in_one_vocabulary(chosen, tokenizers)
         if shared and settings.top_logits:
-            texts = together(texts, given, settings.weights, read)
+            texts = together(texts, [by_id(folder) for folder in folders], settings.weights, read)
         answered = {text.id for text in texts}
         dropped = [row for row in read_jsonl(inputs["answers_1"] / "dropped.jsonl") if row["id"] not in answered]
-        return _written(context.out, texts, dropped, [teacher for teacher, _ in chosen])
-
-
-def _in_one_vocabulary(
-    chosen: Sequence[tuple[int, Answer]], tokenizers: Sequence[Tokenizer]
-) -> tuple[list[Answer], bool]:
-    """The answers in the first teacher's tokens, and whether these are everyone's.
-
-    Args:
-        chosen: the position of the teacher who wrote, and the answer.
-    """
-    from slmops.teach.combine import retold, share_vocabulary
-
-    first = tokenizers[0]
-    if all(share_vocabulary(first, other) for other in tokenizers[1:]):
-        return [answer for _, answer in chosen], True
-    return [retold(answer, tokenizers[teacher], first) for teacher, answer in chosen], False
-
-
-def _written(
-    out: Path, texts: Sequence[Answer], dropped: Sequence[Row], teachers: Sequence[int]
-) -> Mapping[str, float | str]:
-    """Write the artifact as `Teach` does; the figures say how many rows have the text of which teacher."""
-    from slmops.data.read import write_jsonl
-    from slmops.teach.answers import save_answers
-
-    save_answers(out, texts)
-    write_jsonl(out / "dropped.jsonl", dropped)
-    counts = {f"rows_of_{teacher + 1}": rows for teacher, rows in sorted(Counter(teachers).items())}
-    return {"rows": len(texts), "dropped": len(dropped), **counts}
-
-
-def _numbers(inputs: Mapping[str, Path], beginning: str) -> list[int]:
-    """The numbers of the teachers that have an input of this beginning."""
-    return sorted(int(name.removeprefix(beginning)) for name in inputs if name.startswith(beginning))
-
-
-def _tokenizers(inputs: Mapping[str, Path]) -> list[Tokenizer]:
-    from slmops.models.tokenizer import Tokenizer
-
-    return [Tokenizer.load(inputs[f"engine_{n}"] / "model") for n in _numbers(inputs, "engine_")]
+        return written(inputs, context.out, texts, dropped, [teacher for teacher, _ in chosen])

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from slmops.tasks import Row, Task
     from slmops.teach.answers import Answer
     from slmops.teach.curate import Found
+    from slmops.teach.draws import Voter
 
 SIDES = ("train", "validation", "pool", "test")
 
@@ -35,6 +36,8 @@ class CurateSettings(Curate):
 class CurateAnswers:
     """`data`, `answers` and perhaps each teacher's own (`answers_1`, …) → the answers to learn from, as of `Teach`.
 
+    Teachers' own are given where several answers to every row voted: of several teachers, or several draws of one.
+
     Writes besides those `dropped.jsonl`, every row that any stage so far has dropped, and `card.json`.
 
     Rows that are not in the pool of `data`, such as written ones, have been compared with no others: here they are.
@@ -49,19 +52,18 @@ class CurateAnswers:
         from slmops.tasks import task_of
         from slmops.teach.answers import load_answers, save_answers
         from slmops.teach.card import data_card
-        from slmops.teach.curate import agreements
+        from slmops.teach.draws import voters
+        from slmops.teach.paying import cost_in
 
         task, answers = task_of(inputs["data"]), load_answers(inputs["answers"])
         sides = {side: read_jsonl(inputs["data"] / f"{side}.jsonl") for side in SIDES}
-        given = [
-            {row["id"]: row["text"] for row in read_jsonl(inputs[f"answers_{n}"] / "answers.jsonl")}
-            for n in range(1, len(settings.weights) + 1)
-        ]
+        each = [inputs[f"answers_{n}"] for n in range(1, len(settings.weights) + 1)]
+        votes = _Votes(voters(each, settings.weights))
         dropped = [*read_jsonl(inputs["data"] / "dropped.jsonl"), *_unformed(inputs["answers"], sides["pool"], task)]
         curation = _Curation(answers, dropped)
         with context.progress.task("curate answers", None, ""):
             _screen(curation, sides, settings, task)
-            _check(curation, given, sides, settings, task, context.seed)
+            _check(curation, votes, sides, settings, task, context.seed)
         kept = curation.answers
         if not kept:
             counts = ", ".join(f"{count} {reason}" for reason, count in curation.counts.most_common())
@@ -77,8 +79,8 @@ class CurateAnswers:
             {side: len(rows) for side, rows in sides.items()},
             sides["train"],
             task,
-            agreement=agreements(kept, given, settings.weights, task) if given else None,
-            cost=_cost(inputs["answers"]),
+            agreement=votes.behind(kept, task) if each else None,
+            cost=cost_in(inputs["answers"]),
             seed=context.seed,
         )
         _warn(card["imbalance"], settings, context)
@@ -87,6 +89,24 @@ class CurateAnswers:
         (context.out / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         figures = {"rows": len(kept), "dropped": curation.counts.total()}
         return figures | ({} if card["imbalance"] is None else {"imbalance": card["imbalance"]})
+
+
+class _Votes:
+    """What each draw of each teacher said to each row."""
+
+    def __init__(self, asked: Sequence[Voter]) -> None:
+        from slmops.data.read import read_jsonl
+
+        self._weights = [voter.weight for voter in asked]
+        self._texts = [
+            {row["id"]: row["text"] for row in read_jsonl(voter.folder / "answers.jsonl")} for voter in asked
+        ]
+
+    def behind(self, answers: Sequence[Answer], task: Task) -> list[float]:
+        """See `agreements`."""
+        from slmops.teach.curate import agreements
+
+        return agreements(answers, self._texts, self._weights, task)
 
 
 class _Curation:
@@ -152,7 +172,7 @@ def _screen(curation: _Curation, sides: Mapping[str, list[Row]], settings: Curat
 
 def _check(
     curation: _Curation,
-    given: Sequence[Mapping[str, str]],
+    votes: _Votes,
     sides: Mapping[str, list[Row]],
     settings: CurateSettings,
     task: Task,
@@ -163,7 +183,7 @@ def _check(
     from slmops.teach import curate
 
     if settings.agreement is not None:
-        agreement = curate.agreements(curation.answers, given, settings.weights, task)
+        agreement = votes.behind(curation.answers, task)
         curation.drop(curate.INCONSISTENT, curate.inconsistent(agreement, settings.agreement))
     if curate.is_free_text(task):
         if settings.lengths is not None:
@@ -188,19 +208,13 @@ def _unformed(folder: Path, pool: Sequence[Row], task: Task) -> list[Row]:
         dropped_row(
             {"id": row["id"], "input": texts.get(row["id"], "")},
             "pool",
-            unformed(row["text"], task),
+            row.get("counted") or unformed(row["text"], task),
             row["reason"],
             stage="teach",
             text=row["text"],
         )
         for row in read_jsonl(folder / "dropped.jsonl")
     ]
-
-
-def _cost(folder: Path) -> Any:
-    """What an endpoint took for the answers; None of a teacher that runs here."""
-    path = folder / "cost.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _warn(imbalance: float | None, settings: CurateSettings, context: Context) -> None:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
-from slmops.teach.paying import EndpointAsking, asked_before, opened
+from slmops.teach.paying import COST, EndpointAsking, asked_before, cost_of, opened
 
 if TYPE_CHECKING:
     from slmops.endpoints.ledger import Ledger
-    from slmops.endpoints.money import Cost
     from slmops.progress import Progress
     from slmops.teach.endpoint import Pool
 
@@ -22,12 +21,16 @@ if TYPE_CHECKING:
 class TeachByEndpoint:
     """`data` and `model` (which learns, and in whose tokens answers are told) → the pool's answers, as of `Teach`.
 
+    Of a row's `n` draws the answer is the one that most of them give; all of them are in `draws/`.
+    `whole` has the whole pool, where `data` has the rows of this teacher alone; of those that teach beside it, what
+    they were asked of that counts against the one budget. `cost.json` says what its own answers cost.
+
     The teacher sees placeholders for what `privacy` takes out; answers have the values again, `dropped.jsonl` has not.
     What was bought is in the home's ledger, by what was asked of whom: another pool or recipe does not buy it again.
     """
 
     name: ClassVar[str] = "teach-endpoint"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("phonenumbers", "python-stdnum", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: EndpointAsking, context: Context) -> Mapping[str, float | str]:
@@ -35,30 +38,29 @@ class TeachByEndpoint:
         from slmops.models.tokenizer import Tokenizer
         from slmops.tasks import task_of
         from slmops.teach.answers import save_answers
-        from slmops.teach.endpoint import Pool, parted
+        from slmops.teach.draws import save_draws
+        from slmops.teach.endpoint import Pool, keys_of, parted
 
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
         if not rows:
             raise BadInput("the pool has no rows for the teacher to answer", hint="give texts of its own as data.pool")
         pool = Pool(settings.teacher, task_of(inputs["data"]), rows, settings.privacy)
-        kept = context.kept or context.work
+        kept, whole = context.kept or context.work, inputs.get("whole", inputs["data"])
+        beside = keys_of(settings.others, pool.task, read_jsonl(whole / "pool.jsonl"), settings.privacy)
+        written = asked_before(whole)
         with opened(context, settings.budget) as ledger:
-            records, set_aside = _bought(pool, asked_before(inputs["data"]), ledger, kept, context.progress)
-            spent = ledger.spent
-        answers, dropped = parted(pool, records, set_aside, Tokenizer.load(inputs["model"] / "model"))
-        save_answers(context.out, answers)
-        write_jsonl(context.out / "dropped.jsonl", dropped)
+            records, set_aside = _bought(pool, [*beside, *written], ledger, kept, context.progress)
+            spent = ledger.cost([*pool.keys, *(written if settings.wrote else ())])
+        found = parted(pool, records, set_aside, Tokenizer.load(inputs["model"] / "model"))
+        save_answers(context.out, found.answers)
+        save_draws(context.out, found.draws)
+        write_jsonl(context.out / "dropped.jsonl", found.dropped)
         told = cost_of(spent, priced=settings.teacher.price is not None)
-        (context.out / "cost.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
-        tokens = sum(len(answer.tokens) for answer in answers)
-        figures = {"rows": len(answers), "dropped": len(dropped), "answer_tokens": tokens}
+        (context.out / COST).write_text(json.dumps(told) + "\n", encoding="utf-8")
+        tokens = sum(len(answer.tokens) for answer in found.answers)
+        figures = {"rows": len(found.answers), "dropped": len(found.dropped), "answer_tokens": tokens}
         figures["redacted"] = sum(redaction.counts.total() for redaction in pool.redactions)
         return {**figures, "usd": spent.usd, "bought_tokens": spent.tokens, "requests": spent.requests}
-
-
-def cost_of(spent: Cost, *, priced: bool) -> dict[str, Any]:
-    """What was bought, as plain JSON; `usd` is null where no price is known."""
-    return {"requests": spent.requests, "bought_tokens": spent.tokens, "usd": spent.usd if priced else None}
 
 
 def _bought(
@@ -95,7 +97,7 @@ def _bought(
         return known, {}
     gate = gate_for(teacher.base_url, teacher.model, f"teacher {teacher.name}", pool.privacy, kept)
     endpoint = Endpoint(teacher.base_url, teacher.model, key_of(teacher.key_env, f"the teacher {teacher.name}"))
-    with progress.task("teacher answers the pool", told.questions, "rows") as bar:
+    with progress.task("teacher answers the pool", told.questions, "rows" if teacher.n == 1 else "answers") as bar:
         set_aside = buy(
             endpoint,
             pool.questions(known),

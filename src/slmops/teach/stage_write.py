@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from slmops.pipeline.stage import Context
-from slmops.recipe.settings import Settings
 from slmops.recipe.writing import Converse, Draws, Reason, Write
-from slmops.teach.paying import ASKED, EndpointAsking, asked_before, opened
+from slmops.teach.paying import ASKED, Asked, EndpointAsking, asked_before, opened
 
 if TYPE_CHECKING:
     from slmops.endpoints.money import Cost
@@ -31,27 +30,6 @@ FILES = (*(f"{side}.jsonl" for side in SIDES), "dropped.jsonl", "task.json", "da
 """Of an artifact of rows."""
 
 LIBRARIES = ("onnxruntime-genai", "onnxruntime", "torch", "transformers", "tokenizers")
-
-
-class LocalAsking(Settings):
-    """How a model on this machine is asked."""
-
-    engine: Literal["onnxruntime-genai", "transformers"]
-    batch: int
-
-
-class Asked(Settings):
-    """Who is asked: one of the two."""
-
-    unkeyed: ClassVar[Mapping[str, Any]] = {"endpoint": EndpointAsking.unkeyed}
-
-    local: LocalAsking | None = None
-    endpoint: EndpointAsking | None = None
-
-    def check_surroundings(self) -> None:
-        """See `EndpointAsking.check_surroundings`."""
-        if self.endpoint:
-            self.endpoint.check_surroundings()
 
 
 class WriteSettings(Asked):
@@ -218,17 +196,20 @@ def _remote(settings: Asked) -> Remote:
     from slmops.teach.asking import Remote
 
     assert settings.endpoint  # noqa: S101
-    return Remote(settings.endpoint.teacher, settings.endpoint.privacy)
+    teacher = settings.endpoint.teacher
+    # Solutions are learned, as answers are; of texts and talks nobody is to see what was thought.
+    reasoning = teacher.reasoning if isinstance(settings, ReasonSettings) else "strip"
+    return Remote(teacher, settings.endpoint.privacy, reasoning)
 
 
 def _beside(data: Path, settings: EndpointAsking, expected: Foretold) -> list[str]:
     """The keys of what counts against the budget besides: what was written before, and answers known to rows."""
     from slmops.data.read import read_jsonl
     from slmops.tasks import task_of
-    from slmops.teach.endpoint import Pool
+    from slmops.teach.endpoint import keys_of
 
-    rows = [*read_jsonl(data / "pool.jsonl"), *expected.rows, *expected.unknown]
-    return [*Pool(settings.teacher, task_of(data), rows, settings.privacy).keys, *asked_before(data)]
+    rows, teachers = [*read_jsonl(data / "pool.jsonl"), *expected.rows, *expected.unknown], settings.others
+    return [*keys_of([settings.teacher, *teachers], task_of(data), rows, settings.privacy), *asked_before(data)]
 
 
 def _sides(data: Path) -> dict[str, list[Row]]:

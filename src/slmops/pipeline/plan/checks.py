@@ -11,7 +11,6 @@ from slmops.evaluate.evidence import JUDGED
 from slmops.evaluate.gates import COMPARED_FIGURES
 from slmops.pipeline.plan.names import (
     KEPT,
-    endpoint_of,
     named_terms,
     objective_of,
     part_of,
@@ -76,7 +75,7 @@ def _check_objective(recipe: Recipe) -> None:
     objective = objective_of(recipe)
     for term, name in named_terms(objective):
         needs = needs_of(term)
-        if needs & (KEPT | OF_TEACHER | SPANS) and endpoint_of(recipe):
+        if needs & (KEPT | OF_TEACHER | SPANS) and recipe.words_alone:
             raise BadInput(
                 f"train.objective: {name} needs more of the teacher than its words, and an endpoint gives no more",
                 hint="set train.objective: {kind: text}, or leave it out",
@@ -86,9 +85,9 @@ def _check_objective(recipe: Recipe) -> None:
                 f"train.objective: {name} needs the teacher's probabilities, and teach.top_logits 0 keeps none",
                 hint="set `logits: online` for it, use the kind text, or set teach.top_logits above 0",
             )
-        if needs & OF_TEACHER and len(recipe.teachers) > 1:
+        if needs & OF_TEACHER and len(recipe.answering) > 1:
             raise BadInput(
-                f"train.objective: {name} runs the teacher beside the student, and there are {len(recipe.teachers)}",
+                f"train.objective: {name} runs the teacher beside the student, and there are {len(recipe.answering)}",
                 hint="several teachers are learned from by what they answered: the kind text, and divergences, span "
                 "and uld with `logits: stored`",
             )

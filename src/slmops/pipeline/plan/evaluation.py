@@ -21,12 +21,13 @@ from slmops.evaluate.stage import (
 )
 from slmops.evaluate.stage_parity import CheckParity, CheckParitySettings
 from slmops.models.source import local_path
-from slmops.pipeline.plan.names import endpoint_of, fetched_node, fitted_node, nth_node, shipped_node
+from slmops.pipeline.plan.names import fetched_node, nth_node, shipped_node, teacher_of
 from slmops.pipeline.stage import Node
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.evaluate import Running
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
+from slmops.recipe.training import TransformersTeacher
 from slmops.report.stage import Report, ReportSettings
 from slmops.tasks import figure_names
 from slmops.tasks.custom import load_metrics
@@ -35,7 +36,7 @@ from slmops.tasks.custom import load_metrics
 def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
     """Each model measured on the test rows, and all of them compared."""
     settings = recipe.evaluate
-    fitted = fitted_node(recipe)
+    fitted = teacher_of(recipe)
     score = ScoreSettings(latency_requests=settings.latency_requests, threads=settings.threads)
     roles: Mapping[str, tuple[str, ScoreSettings]] = {
         "teacher": (fitted, score),
@@ -45,7 +46,7 @@ def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
         "shipped": ("shipped", score),
     }
     nodes = [Node("score:floor", Floor, Settings(), inputs={"data": "data"})]
-    if endpoint_of(recipe):
+    if recipe.words_alone:
         roles = {role: roles[role] for role in ("baseline", "student", "shipped")}
     else:
         nodes.insert(0, shipped_node("teacher:same", _format_of_teacher(recipe), fitted))
@@ -69,7 +70,7 @@ def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
         gates=settings.all_gates(),
         metrics=settings.metrics,
         running=Running(**{name: getattr(settings, name) for name in Running.model_fields}),
-        teacher_price=None if endpoint_of(recipe) else recipe.teacher.price,
+        teacher_price=recipe.teacher.price if isinstance(recipe.teacher, TransformersTeacher) else None,
     )
     evaluate = Node("evaluate", Compare, compare, inputs={"data": "data", **scored, **beside}, sources=sources)
     return [*nodes, *suite, *judge, evaluate]

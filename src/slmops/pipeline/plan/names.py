@@ -17,6 +17,7 @@ from slmops.recipe.objective import Objective, Term, TextTerm, term_names
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
 from slmops.recipe.training import EndpointTeacher, TransformersTeacher
+from slmops.teach.paying import EndpointAsking
 from slmops.teach.routing import Routes
 from slmops.train.objectives.base import STORED, STORED_SPANS
 from slmops.train.objectives.make import custom_terms
@@ -34,21 +35,25 @@ def nth_node(node: str, n: int) -> str:
     return node if n == 1 else f"{node}:{n}"
 
 
-def endpoint_of(recipe: Recipe) -> EndpointTeacher | None:
-    """The teacher, where it is behind an endpoint."""
-    return recipe.teacher if isinstance(recipe.teacher, EndpointTeacher) else None
+def teacher_of(recipe: Recipe) -> str:
+    """The node of the model in whose tokens the answers are: the first teacher's or, of words alone, the student's."""
+    return base_node(recipe) if recipe.words_alone else fitted_node(recipe, 1)
 
 
-def local_teachers(recipe: Recipe) -> list[TransformersTeacher]:
-    """The teachers that run here: all of them or, of one behind an endpoint, none."""
-    return [teacher for teacher in recipe.teachers if isinstance(teacher, TransformersTeacher)]
+def fitted_node(recipe: Recipe, n: int) -> str:
+    """The node of the model that answers for the teacher of number `n`, which runs here. Who judges is as it is."""
+    teacher = recipe.teachers[n - 1]
+    fitted = isinstance(teacher, TransformersTeacher) and teacher.fit and teacher is not recipe.judge
+    return nth_node("teacher" if fitted else "base", n)
 
 
-def fitted_node(recipe: Recipe, n: int = 1) -> str:
-    """The node whose model answers for the teacher of number `n`; of an endpoint, in whose tokens its answers are."""
-    if endpoint_of(recipe):
-        return base_node(recipe)
-    return nth_node("teacher" if local_teachers(recipe)[n - 1].fit else "base", n)
+def endpoint_asking(recipe: Recipe, teacher: EndpointTeacher) -> EndpointAsking:
+    """How one of the teachers is asked that are behind endpoints, beside the others, with which it has one budget."""
+    answering = [other for _, other in recipe.answering if isinstance(other, EndpointTeacher)]
+    others = [other for other in answering if other is not teacher]
+    wrote = teacher is recipe.teacher
+    budget, privacy = recipe.teach.budget, recipe.privacy
+    return EndpointAsking(teacher=teacher, others=others, budget=budget, privacy=privacy, wrote=wrote)
 
 
 def writer_node(recipe: Recipe, n: int) -> str:
@@ -82,8 +87,8 @@ def labelled_node(recipe: Recipe) -> str:
 
 
 def has_other_tokens(recipe: Recipe) -> bool:
-    """Whether the student's tokens may be others than those that the answers are in; an endpoint's are in its own."""
-    return recipe.student.model is not None and endpoint_of(recipe) is None
+    """Whether the student's tokens may be others than those that the answers are in; words alone are in its own."""
+    return recipe.student.model is not None and not recipe.words_alone
 
 
 def objective_of(recipe: Recipe) -> Objective:

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any
 
 from slmops.data.stage import pool_rows
-from slmops.pipeline.plan.names import endpoint_of
 from slmops.privacy.placeholders import written
 from slmops.privacy.redaction import redactor, unchanged
 from slmops.recipe.models import Recipe
@@ -50,7 +49,7 @@ def preview(recipe: Recipe, most: int) -> list[Shown]:
 
 def destinations(recipe: Recipe) -> list[tuple[str, str, bool]]:
     """Whom texts of a run go to: who it is, its address, and whether that counts as this machine."""
-    teacher, judge = endpoint_of(recipe), recipe.evaluate.judge
-    asked = [(f"teacher {teacher.name}", teacher.base_url)] if teacher else []
+    judge = recipe.evaluate.judge
+    asked = [(f"teacher {teacher.name}", teacher.base_url) for teacher in recipe.endpoints]
     asked += [("judge", judge.base_url)] if judge and judge.base_url else []
     return [(who, where, recipe.privacy.is_local(where)) for who, where in asked]

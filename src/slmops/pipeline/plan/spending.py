@@ -12,49 +12,78 @@ from slmops.data.stage import PrepareData, pool_rows, prepare_data_node
 from slmops.endpoints.ledger import Ledger
 from slmops.endpoints.money import Cost
 from slmops.pipeline.keys import address
-from slmops.pipeline.plan.names import endpoint_of
+from slmops.pipeline.plan.names import routed_combination, routes_of
 from slmops.pipeline.stage import Context
 from slmops.pipeline.store import Store
 from slmops.recipe.models import Recipe
 from slmops.recipe.task import ClassificationTask, NliTask
-from slmops.recipe.teaching import Budget
+from slmops.recipe.teaching import LABEL, Budget
 from slmops.recipe.training import EndpointTeacher
-from slmops.tasks import Task, make_task, task_of
+from slmops.tasks import Row, Task, make_task, task_of
 from slmops.teach.asking import Remote
-from slmops.teach.endpoint import Forecast, Pool, forecast
-from slmops.teach.foretold import Find, foretell
+from slmops.teach.endpoint import Forecasts, Pool, forecast
+from slmops.teach.foretold import Find, foretell, foretell_judging
 from slmops.teach.paying import LEDGER
+from slmops.teach.routing import by_field
 from slmops.teach.stage_write import SIDES
 
 
-def forecast_of(recipe: Recipe, home: Path) -> Forecast | None:
-    """What the teacher would be asked at most: the rows of the pool before the run screens them, without those that
-    it has answered; None for a teacher that runs here.
+def forecast_of(recipe: Recipe, home: Path) -> Forecasts | None:
+    """What the teachers would be asked at most: the rows of the pool before the run screens them, without those that
+    they have answered; None where all run here.
 
-    Where it writes more than answers, the rows are prepared for that, as what it is shown follows from them.
+    Where the first writes more than answers, the rows are prepared for that, as what it is shown follows from them.
+    Where rows are routed by what the first answers, each of the others is taken to answer all.
 
     Raises:
         BadInput: the rows or the task's schema cannot be read, or see `PrepareData` where it writes.
     """
-    teacher, path = endpoint_of(recipe), Store(home).kept / LEDGER
-    if teacher is None:
+    path = Store(home).kept / LEDGER
+    if not recipe.endpoints:
         return None
     if not path.exists():
-        return _forecast(recipe, teacher, home, lambda _keys: {})
+        return _forecasts(recipe, home, lambda _keys: {})
     with closing(Ledger(path, Budget())) as ledger:
-        return _forecast(recipe, teacher, home, ledger.answers.find)
+        return _forecasts(recipe, home, ledger.answers.find)
 
 
-def _forecast(recipe: Recipe, teacher: EndpointTeacher, home: Path, find: Find) -> Forecast:
+def _forecasts(recipe: Recipe, home: Path, find: Find) -> Forecasts:
+    task, beside, rows = _rows(recipe, home, find)
+    pools = {
+        n: Pool(teacher, task, _rows_of(recipe, n, rows), recipe.privacy)
+        for n, teacher in recipe.answering
+        if isinstance(teacher, EndpointTeacher)
+    }
+    told = [forecast(pool, find(pool.keys), beside if n == 1 else None) for n, pool in pools.items()]
+    if isinstance(recipe.judge, EndpointTeacher):
+        judge, here = Remote(recipe.judge, recipe.privacy), len(recipe.answering) - len(pools)
+        told.append(foretell_judging(judge, [*pools.values()], here, task, rows, find, recipe.seed))
+    return Forecasts(told)
+
+
+def _rows(recipe: Recipe, home: Path, find: Find) -> tuple[Task, Cost, list[Row]]:
+    """The task as it asks, what the first teacher is to write before and costs at most, and the pool as it may be."""
     written = [part for part in (recipe.teach.write, recipe.teach.converse, recipe.teach.reason) if part]
-    if written:
-        with _prepared(recipe, home) as data:
-            task, sides = task_of(data), {side: read_jsonl(data / f"{side}.jsonl") for side in SIDES}
-        beside, rows = foretell(Remote(teacher, recipe.privacy), written, task, sides, find, recipe.seed)
-    else:
-        task, beside, rows = _task(recipe), Cost(), list(pool_rows(recipe))
-    pool = Pool(teacher, task, rows, recipe.privacy)
-    return forecast(pool, find(pool.keys), beside)
+    if not written:
+        return _task(recipe), Cost(), list(pool_rows(recipe))
+    with _prepared(recipe, home) as data:
+        task, sides = task_of(data), {side: read_jsonl(data / f"{side}.jsonl") for side in SIDES}
+    if isinstance(recipe.teacher, EndpointTeacher):
+        return task, *foretell(Remote(recipe.teacher, recipe.privacy), written, task, sides, find, recipe.seed)
+    # What a teacher writes that runs here costs nothing; its rows may be as long as anyone's.
+    anyone = Remote(recipe.endpoints[0], recipe.privacy)
+    _, rows = foretell(anyone, written, task, sides, lambda _keys: {}, recipe.seed)
+    return task, Cost(), rows
+
+
+def _rows_of(recipe: Recipe, n: int, rows: list[Row]) -> list[Row]:
+    """The rows that the teacher of number `n` answers, as far as that is known before the run."""
+    combine, pool = routed_combination(recipe), recipe.data.pool
+    if combine is None or combine.by == LABEL or pool is None:
+        return rows
+    routes = routes_of(recipe, combine)
+    teachers = by_field(pool, routes, input=recipe.data.input, kind=recipe.task.kind)
+    return [row for row in rows if teachers.get(row["id"]) == n]
 
 
 @contextmanager

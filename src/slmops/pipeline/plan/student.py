@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from slmops.pipeline.plan.names import (
     base_node,
     fetched_node,
-    fitted_node,
     has_other_tokens,
     objective_of,
     own_terms,
     part_of,
     rows_node,
     shipped_node,
+    teacher_of,
 )
 from slmops.pipeline.stage import Node
 from slmops.recipe.compress import CompressSettings
@@ -56,7 +56,7 @@ def student_base(recipe: Recipe) -> list[Node]:
 
 def student_nodes(recipe: Recipe) -> list[Node]:
     """The carved and distilled student, the same student without a teacher, and what ships."""
-    train, fitted = recipe.train, fitted_node(recipe)
+    train, fitted = recipe.train, teacher_of(recipe)
     carve = recipe.student.cut
     head, objective = recipe.student.head, objective_of(recipe)
     distil = DistilSettings(

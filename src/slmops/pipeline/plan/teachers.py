@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from slmops.bundle.manifest import read_manifest
+from slmops.bundle.stage import OpenBundle
 from slmops.compress.stage import Convert
+from slmops.engines import check_installed
 from slmops.pipeline.plan.names import (
     KEPT,
     base_node,
-    endpoint_of,
+    endpoint_asking,
     export_of,
     fetched_node,
     fitted_node,
     labelled_node,
-    local_teachers,
     named_terms,
     nth_node,
     objective_of,
@@ -27,63 +29,90 @@ from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
-from slmops.recipe.training import Asking, Optimisation
-from slmops.teach.paying import EndpointAsking
+from slmops.recipe.training import Asking, BundleTeacher, EndpointTeacher, Optimisation, Teacher, TransformersTeacher
+from slmops.teach.paying import Asked, LocalAsking
 from slmops.teach.stage import CheckTeachers, CheckTeachersSettings, Join, Mix, MixSettings, Route, RouteSettings, Teach
 from slmops.teach.stage_curate import CurateAnswers, CurateSettings
 from slmops.teach.stage_endpoint import TeachByEndpoint
+from slmops.teach.stage_judge import ChooseBest
+from slmops.teach.stage_words import BundleAsking, Retell, TeachByBundle
 from slmops.train.objectives.make import needs_of
 from slmops.train.stage import Fit, FitSettings
 
 
 def teacher_nodes(recipe: Recipe) -> list[Node]:
     """Every teacher as it is, fitted to the labelled rows, exported, and the answers of all to the pool."""
-    if endpoint := endpoint_of(recipe):
-        asked = EndpointAsking(teacher=endpoint, budget=recipe.teach.budget, privacy=recipe.privacy)
-        inputs = {"data": rows_node(recipe), "model": base_node(recipe)}
-        answers = Node("teach", TeachByEndpoint, asked, inputs=inputs)
-        return [*student_base(recipe), *writing_nodes(recipe), answers, curate_node(recipe)]
-    numbers = range(1, len(recipe.teachers) + 1)
-    nodes = [
-        fetched_node(nth_node("base", n), teacher.model, teacher.chat_template)
-        for n, teacher in enumerate(local_teachers(recipe), 1)
-    ]
-    if len(recipe.teachers) > 1:
+    nodes = [node for n, teacher in enumerate(recipe.teachers, 1) for node in _as_it_is(n, teacher)]
+    if len(recipe.answering) > 1 and not recipe.words_alone:
         stored = [name for term, name in named_terms(objective_of(recipe)) if needs_of(term) & KEPT]
-        check = CheckTeachersSettings(names=[teacher.name for teacher in recipe.teachers], stored=stored)
-        models = {f"model_{n}": nth_node("base", n) for n in numbers}
+        check = CheckTeachersSettings(names=[teacher.name for _, teacher in recipe.answering], stored=stored)
+        models = {f"model_{n}": nth_node("base", n) for n, _ in recipe.answering}
         nodes.append(Node("teachers:check", CheckTeachers, check, inputs=models))
     nodes += [*student_base(recipe), *writing_nodes(recipe)]
-    for n in numbers:
+    for n, _ in recipe.answering:
         nodes += _teacher(recipe, n)
     return [*nodes, *_together(recipe), curate_node(recipe)]
 
 
+def _as_it_is(n: int, teacher: Teacher) -> list[Node]:
+    """The teacher of number `n` as it comes; none of one behind an endpoint."""
+    node = nth_node("base", n)
+    match teacher:
+        case TransformersTeacher():
+            return [fetched_node(node, teacher.model, teacher.chat_template)]
+        case BundleTeacher():
+            return [Node(node, OpenBundle, Settings(), {"data": "data"}, sources={"bundle": teacher.path})]
+    return []
+
+
 def curate_node(recipe: Recipe) -> Node:
-    """What of the answers is learned from; where several teachers answer every row, how many say the same."""
-    weights = _weights(recipe) if len(recipe.teachers) > 1 and not routed_combination(recipe) else []
+    """What of the answers is learned from; where several answers to every row voted, how many say the same."""
+    weights = _weights(recipe) if recipe.votes else []
     settings = CurateSettings(**recipe.teach.curate.model_dump(), screen=recipe.data.screen, weights=weights)
-    each = {f"answers_{n}": f"teach:{n}" for n in range(1, len(weights) + 1)}
+    each = {f"answers_{n}": _answers(recipe, n) for n in range(1, len(weights) + 1)}
     return Node("curate", CurateAnswers, settings, inputs={"data": "data", "answers": "teach", **each})
 
 
 def _teacher(recipe: Recipe, n: int) -> list[Node]:
-    """The teacher of number `n` fitted, exported, and its answers to its rows of the pool."""
-    pool, nodes = rows_node(recipe), list[Node]()
+    """The teacher of number `n` and its answers to its rows of the pool."""
+    pool, nodes, teacher = rows_node(recipe), list[Node](), recipe.teachers[n - 1]
     if (combine := routed_combination(recipe)) and (n > 1 or combine.by != LABEL):
         pool = f"route:{n}"
         nodes.append(_route(recipe, combine, n))
-    fit, fitted = local_teachers(recipe)[n - 1].fit, fitted_node(recipe, n)
-    if fit:
-        settings = FitSettings(optimisation=part_of(Optimisation, fit))
+    if isinstance(teacher, EndpointTeacher):
+        asked = {"data": pool, "model": base_node(recipe)} | ({"whole": rows_node(recipe)} if combine else {})
+        return [*nodes, Node(_answers(recipe, n), TeachByEndpoint, endpoint_asking(recipe, teacher), inputs=asked)]
+    if isinstance(teacher, BundleTeacher):
+        engine = read_manifest(teacher.path, verify=False).engine
+        check_installed(engine)
+        answered = {"data": pool, "bundle": nth_node("base", n), "model": base_node(recipe)}
+        told = BundleAsking(engine=engine, batch=recipe.teach.batch)
+        return [*nodes, Node(_answers(recipe, n), TeachByBundle, told, inputs=answered)]
+    return [*nodes, *_here(recipe, n, teacher, pool)]
+
+
+def _here(recipe: Recipe, n: int, teacher: TransformersTeacher, pool: str) -> list[Node]:
+    """The teacher of number `n` fitted, exported, and its answers; of words alone they are told in other tokens."""
+    fitted, answers, nodes = fitted_node(recipe, n), _answers(recipe, n), list[Node]()
+    if teacher.fit:
+        settings = FitSettings(optimisation=part_of(Optimisation, teacher.fit))
         nodes.append(Node(fitted, Fit, settings, inputs={"model": nth_node("base", n), "data": labelled_node(recipe)}))
-    asking, answers = part_of(Asking, recipe.teach), {"data": pool, "model": fitted}
-    if (writer := writer_node(recipe, n)) != fitted:
+    asking, inputs, writer = part_of(Asking, recipe.teach), {"data": pool, "model": fitted}, writer_node(recipe, n)
+    if writer != fitted:
         exported = export_of(recipe)
         asking = asking.model_copy(update={"precision": exported.precision})
         nodes.append(Node(writer, Convert, exported, inputs={"model": fitted}))
-        answers["engine"] = writer
-    return [*nodes, Node("teach" if len(recipe.teachers) == 1 else f"teach:{n}", Teach, asking, inputs=answers)]
+        inputs["engine"] = writer
+    if not recipe.words_alone:
+        return [*nodes, Node(answers, Teach, asking, inputs=inputs)]
+    own, asking = f"{answers}:own", asking.model_copy(update={"top_logits": 0})
+    told = {"answers": own, "writer": writer, "model": base_node(recipe)}
+    return [*nodes, Node(own, Teach, asking, inputs=inputs), Node(answers, Retell, Settings(), inputs=told)]
+
+
+def _answers(recipe: Recipe, n: int) -> str:
+    """The node of the answers of the teacher of number `n`."""
+    return "teach" if len(recipe.teachers) == 1 else f"teach:{n}"
 
 
 def _route(recipe: Recipe, combine: Combine, n: int) -> Node:
@@ -100,18 +129,33 @@ def _together(recipe: Recipe) -> list[Node]:
     if len(recipe.teachers) == 1:
         return []
     inputs = {"data": rows_node(recipe)}
-    for n in range(1, len(recipe.teachers) + 1):
-        inputs |= {f"answers_{n}": f"teach:{n}", f"engine_{n}": writer_node(recipe, n)}
+    for n, _ in recipe.answering:
+        engine = base_node(recipe) if recipe.words_alone else writer_node(recipe, n)
+        inputs |= {f"answers_{n}": _answers(recipe, n), f"engine_{n}": engine}
         if n > 1 and routed_combination(recipe):
             inputs[f"rows_{n}"] = f"route:{n}"
     if routed_combination(recipe):
         return [Node("teach", Join, Settings(), inputs=inputs)]
-    asked = recipe.teach
-    mix = MixSettings(weights=_weights(recipe), engine=asked.engine, batch=asked.batch, top_logits=asked.top_logits)
+    if recipe.judge:
+        return _judged(recipe, recipe.judge, inputs)
+    asked, top_logits = recipe.teach, 0 if recipe.words_alone else recipe.teach.top_logits
+    mix = MixSettings(weights=_weights(recipe), engine=asked.engine, batch=asked.batch, top_logits=top_logits)
     return [Node("teach", Mix, mix, inputs=inputs)]
 
 
+def _judged(recipe: Recipe, judge: Teacher, inputs: dict[str, str]) -> list[Node]:
+    """The best of the answers by the judge, with its export before that where it runs here."""
+    if isinstance(judge, EndpointTeacher):
+        return [Node("teach", ChooseBest, Asked(endpoint=endpoint_asking(recipe, judge)), inputs=inputs)]
+    n = recipe.teachers.index(judge) + 1
+    writer, nodes = writer_node(recipe, n), list[Node]()
+    if writer != fitted_node(recipe, n):
+        nodes.append(Node(writer, Convert, export_of(recipe), inputs={"model": fitted_node(recipe, n)}))
+    here = Asked(local=LocalAsking(engine=recipe.teach.engine, batch=recipe.teach.batch))
+    return [*nodes, Node("teach", ChooseBest, here, inputs={**inputs, "judge": writer})]
+
+
 def _weights(recipe: Recipe) -> list[float]:
-    """What each teacher counts, in the order of the recipe."""
+    """What each teacher counts, in the order of the recipe; all of them answer."""
     given = recipe.teach.combine.weights if recipe.teach.combine else {}
     return [given.get(teacher.name, 1.0) for teacher in recipe.teachers]

@@ -8,15 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from slmops.compress.stage import Convert
-from slmops.pipeline.plan.names import endpoint_of, export_of
+from slmops.pipeline.plan.names import endpoint_asking, export_of
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
-from slmops.teach.paying import EndpointAsking
+from slmops.recipe.training import EndpointTeacher
+from slmops.teach.paying import Asked, LocalAsking
 from slmops.teach.stage_write import (
-    Asked,
     ConverseRows,
     ConverseSettings,
-    LocalAsking,
     ReasonRows,
     ReasonSettings,
     WriteRows,
@@ -46,14 +45,14 @@ def writing_nodes(recipe: Recipe) -> list[Node]:
 
 
 def _asked(recipe: Recipe) -> dict[str, Any]:
-    if endpoint := endpoint_of(recipe):
-        return {"endpoint": EndpointAsking(teacher=endpoint, budget=recipe.teach.budget, privacy=recipe.privacy)}
+    if isinstance(recipe.teacher, EndpointTeacher):
+        return {"endpoint": endpoint_asking(recipe, recipe.teacher)}
     return {"local": LocalAsking(engine=recipe.teach.engine, batch=recipe.teach.batch)}
 
 
 def _model(recipe: Recipe) -> str | None:
     """The node of the model that writes: the first teacher before it is fitted, since that unlearns to write freely."""
-    if endpoint_of(recipe):
+    if isinstance(recipe.teacher, EndpointTeacher):
         return None
     if recipe.teach.engine == "transformers":
         return "base"
