@@ -122,7 +122,12 @@ async def _buy(
         for first in questions:
             await buying.work(iter([first]))
             break
-        await asyncio.gather(*(buying.work(questions) for _ in range(manner.concurrency)))
+        workers = []
+        for _ in range(manner.concurrency):
+            workers.append(asyncio.ensure_future(buying.work(questions)))
+            # All at once they would open their connections in lockstep, and the first request leave with the last.
+            await asyncio.sleep(0)
+        await asyncio.gather(*workers)
     if buying.problem:
         raise buying.problem
     return buying.set_aside
