@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,12 @@ def buy(
         SlmopsError: it does not answer any more, none of its answers can be used, or it charges more than was allowed.
             Nothing new is asked then; what was under way is waited for and kept.
     """
-    return asyncio.run(_buy(endpoint, iter(questions), manner, tariff, ledger, usable, bar, any_usable, gate))
+    # What is there already would be looked through for garbage again, with every request waiting meanwhile.
+    gc.freeze()
+    try:
+        return asyncio.run(_buy(endpoint, iter(questions), manner, tariff, ledger, usable, bar, any_usable, gate))
+    finally:
+        gc.unfreeze()
 
 
 async def _buy(
