@@ -58,6 +58,10 @@ class Ledger:
         with self._db:
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((key,) for key in keys))
+        self.recount()
+
+    def recount(self) -> None:
+        """Sum up anew what the questions that were taken have cost: somebody else has written charges."""
         of_wanted = "FROM charges JOIN wanted USING (key)"
         pico, tokens, requests = self._db.execute(
             f"SELECT COALESCE(SUM(pico), 0), COALESCE(SUM(tokens), 0), COUNT(*) {of_wanted}"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slmops.endpoints.answers import key
-from slmops.endpoints.buying import Manner, Question, buy, none_usable
+from slmops.endpoints.buying import Manner, Question, none_usable
 from slmops.endpoints.client import Endpoint, key_of
-from slmops.endpoints.money import Cost, Tariff
+from slmops.endpoints.money import Cost
 from slmops.engines.base import Engine, Sampling
 from slmops.errors import BadInput
 from slmops.privacy.audit import gate_for
@@ -22,6 +22,7 @@ from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.training import EndpointTeacher
 from slmops.recipe.writing import Draws
 from slmops.tasks import Message
+from slmops.teach.paying import buyer_of, tariff_of
 
 if TYPE_CHECKING:
     from slmops.endpoints.ledger import Ledger
@@ -281,11 +282,11 @@ class EndpointAsker:
             return Question(one.key, one.messages, unusable)
 
         with self.progress.task(title, len(open_), "requests") as bar:
-            buy(
+            buyer_of(teacher)(
                 endpoint,
                 map(question, open_),
                 manner,
-                Tariff.of(teacher.price),
+                tariff_of(teacher),
                 self.ledger,
                 lambda _: None,  # each question says for itself
                 bar,
@@ -316,7 +317,7 @@ class ForecastAsker:
 
     def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:  # noqa: ARG002
         """See `Asker.ask`."""
-        tariff = Tariff.of(self.remote.teacher.price)
+        tariff = tariff_of(self.remote.teacher)
         leaving = [self.remote.leaving(self.draws, request) for request in requests]
         known = self.find([one.key for one in leaving])
         replies: list[Said | None] = []

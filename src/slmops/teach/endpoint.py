@@ -12,13 +12,14 @@ import numpy as np
 from slmops.endpoints.answers import key
 from slmops.endpoints.buying import Manner, Question, none_usable
 from slmops.endpoints.client import Endpoint
-from slmops.endpoints.money import Cost, Tariff
+from slmops.endpoints.money import Cost
 from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.privacy.redaction import Redaction, redactor_for, unchanged
 from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.training import EndpointTeacher
 from slmops.tasks import Message, ParseFailure, Row, Task
 from slmops.teach.answers import Answer
+from slmops.teach.paying import tariff_of
 
 
 def manner_of(teacher: EndpointTeacher, task: Task) -> Manner:
@@ -135,7 +136,7 @@ def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None) -> Fo
     Args:
         beside: what is to be asked before that, at most.
     """
-    teacher, tariff, questions = pool.teacher, Tariff.of(pool.teacher.price), 0
+    teacher, tariff, questions = pool.teacher, tariff_of(pool.teacher), 0
     most = beside = beside or Cost()
     for question in pool.questions(known):
         most += tariff.most(question.messages, pool.task.max_answer_tokens)
