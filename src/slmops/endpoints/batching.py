@@ -27,7 +27,7 @@ from slmops.endpoints.buying import (
 from slmops.endpoints.client import Client, Endpoint, Failure, Reply
 from slmops.endpoints.ledger import Ledger
 from slmops.endpoints.money import Cost, Tariff
-from slmops.endpoints.outcomes import answers, outcomes
+from slmops.endpoints.outcomes import Outcome, answers, outcomes
 from slmops.endpoints.retry import pause_s
 from slmops.errors import BadInput, Interrupted, SlmopsError
 from slmops.privacy.audit import Gate
@@ -255,7 +255,7 @@ class _Asking:
                 hint="the same command hands in what is missing",
             )
 
-    def _take(self, batch: Batch, found: Mapping[str, Reply | Failure]) -> None:
+    def _take(self, batch: Batch, found: Mapping[str, Outcome]) -> None:
         """Write down what a batch brought, and decide what becomes of each of its questions.
 
         Raises:
@@ -274,7 +274,7 @@ class _Asking:
         if not self.any_usable and len(self._unusable) >= self.manner.unusable:
             raise none_usable(self._unusable, self.manner.mend)
 
-    def _end(self, of_it: Reply | Failure) -> End:
+    def _end(self, of_it: Outcome) -> End:
         if isinstance(of_it, Reply):
             return End(self.tariff.of_reply(of_it), record_of(of_it))
         return End(None if of_it.charged else Cost(requests=1))
