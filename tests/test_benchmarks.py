@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -283,3 +284,27 @@ def test_training_on_a_gpu_is_not_measured_without_one() -> None:
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode
     assert done.stderr.strip() == "there is no GPU here: make bench-train measures on the processor"
+
+
+def test_the_rate_of_asking_is_that_of_a_real_server_and_stands_beside_the_rivals(benchmark) -> None:
+    teach = benchmark("teach")
+    ours = [teach.rate(rows=16, latency_ms=1, concurrency=4)]
+    assert (ours[0]["rows"], len(ours[0]["quarters_s"])) == (16, 4)
+    theirs = [{"rows": 8, "rows_per_s": ours[0]["rows_per_s"] / 4, "cpu_ms_per_row": 3.0}] * 3
+    figures = teach.figures_of(ours, theirs, ideal=2 * ours[0]["rows_per_s"])
+    assert (figures["rate_over_ideal"], figures["rate_over_distilabel"]) == (0.5, pytest.approx(4))
+    assert figures["cpu_ms_per_row"] > 0 < figures["server_cpu_ms_per_row"]
+    alone = teach.figures_of(ours, [], ideal=1000.0)
+    assert "rate_over_distilabel" in benchmark("_contract").missed(alone, teach.GOALS)
+    assert "distilabel==" in teach.LOCK.read_text(encoding="utf-8")
+
+
+def test_a_rate_of_which_rows_were_asked_twice_does_not_count(benchmark) -> None:
+    teach = benchmark("teach")
+    with teach.server(0) as port:
+        ask = json.dumps({"messages": [{"content": "a"}]}).encode()
+        for _ in range(2):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/chat/completions", ask) as answer:
+                assert b"refund" in answer.read()
+        with pytest.raises(SystemExit, match="1 of 2 rows were asked, 2 times at most"):
+            teach.measured({"seconds": 1.0, "cpu_s": 1.0}, 2, port)

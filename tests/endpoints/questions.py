@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from slmops.endpoints.batching import buy_batches
 from slmops.endpoints.buying import Manner, Question, buy
 from slmops.endpoints.client import Endpoint
 from slmops.endpoints.ledger import Ledger
 from slmops.endpoints.money import Tariff
-from slmops.progress import Silent
+from slmops.privacy.audit import Gate
+from slmops.progress import Silent, Task
 from slmops.recipe.evaluate import Price
 from slmops.recipe.teaching import Budget
+from slmops.recipe.training import Batching
 
 PRICE = Price(input_usd=2.0, output_usd=10.0)
 MAX_TOKENS = 8
@@ -30,6 +34,9 @@ def ask(
     usable: Callable[[Any], str | None] = lambda record: None if record["text"] else "the answer is empty",
     key: str | None = None,
     unusable: int = 20,
+    batch: Batching | None = None,
+    gate: Gate | None = None,
+    bar: Task | None = None,
     **wanted: Any,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The records of all questions that have one, and what was set aside."""
@@ -39,15 +46,17 @@ def ask(
         keys = [question.key for question in asked]
         ledger.count(keys)
         known = ledger.answers.find(keys)
-        with Silent().task("", None, "") as bar:
-            aside = buy(
+        with Silent().task("", None, "") as silent:
+            asking = partial(buy_batches, how=batch) if batch else buy
+            aside = asking(
                 Endpoint(url, "toy", key),
                 [question for question in asked if question.key not in known],
                 Manner({"max_tokens": MAX_TOKENS}, MAX_TOKENS, unusable=unusable, **manner),
-                Tariff.of(PRICE),
+                Tariff.of(PRICE, batch.discount if batch else 0.0),
                 ledger,
                 usable,
-                bar,
+                bar or silent,
+                gate=gate,
             )
         return ledger.answers.find(keys), aside
     finally:

@@ -87,7 +87,7 @@ class TeacherServer:
         async def main() -> None:
             self._stop = asyncio.Event()
             app = web.Application()
-            app.router.add_post("/v1/chat/completions", self._complete)
+            self._add_routes(app)
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -99,6 +99,9 @@ class TeacherServer:
 
         self._loop.run_until_complete(main())
         self._loop.close()
+
+    def _add_routes(self, app: web.Application) -> None:
+        app.router.add_post("/v1/chat/completions", self._complete)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())

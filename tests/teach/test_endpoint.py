@@ -17,10 +17,12 @@ from slmops.pipeline.keys import address
 from slmops.pipeline.stage import Context, Node
 from slmops.recipe.evaluate import Price
 from slmops.recipe.teaching import Budget
-from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.training import Batching, EndpointTeacher
 from slmops.teach.answers import load_answers
+from slmops.teach.endpoint import Pool, forecast
 from slmops.teach.paying import EndpointAsking
 from slmops.teach.stage_endpoint import TeachByEndpoint
+from tests.endpoints.batch_server import BatchServer
 from tests.endpoints.teacher_server import Act, TeacherServer
 from tests.tiny_task import TASK
 
@@ -122,6 +124,19 @@ def test_a_changed_pool_or_budget_buys_only_what_is_new(room):
     assert figures["usd"] == pytest.approx(3 * 110e-6), "the costs of these rows, whoever paid for them"
 
 
+def test_a_teacher_is_asked_in_batches_at_their_price(room):
+    how = Batching(poll_seconds=0.005, discount=0.25)
+    with BatchServer(right) as server:
+        figures = room(server.url, batch=how, budget=Budget(usd=1.0))
+        assert (len(server.batches), server.requests) == (1, [])
+    assert (figures["rows"], figures["requests"]) == (4, 3)
+    assert figures["usd"] == pytest.approx(3 * 110e-6 * 0.75)
+    teachers = (asking(server.url, **one).teacher for one in ({}, {"batch": how}))
+    most = [forecast(Pool(teacher, TASK, [{"input": "a"}]), ()).most.pico for teacher in teachers]
+    assert most[1] == most[0] * 3 // 4
+    assert {answer.text for answer in load_answers(room.folder / "out")} == {ANSWER}
+
+
 def test_two_runs_at_once_buy_nothing_twice(room):
     texts = [f"order {i}" for i in range(12)]
     other = Room(room.folder / "other", room.tokenizer, kept=room.kept)
@@ -172,4 +187,5 @@ def test_what_is_spent_and_how_does_not_make_answers_anew():
         return address([Node("teach", TeachByEndpoint, asking("http://a/v1", budget, **changed))], 7)[0].key
 
     assert key() == key(budget=Budget(usd=9.0)) == key(key_env="OTHER", concurrency=64, price=None, name="x")
+    assert key() == key(batch=Batching())
     assert len({key(), key(model="other"), key(temperature=0.5), key(system="Be brief."), key(top_p=0.9)}) == 5

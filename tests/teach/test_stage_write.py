@@ -22,7 +22,7 @@ from slmops.pipeline.keys import address
 from slmops.pipeline.stage import Context, Node
 from slmops.recipe.evaluate import Price
 from slmops.recipe.teaching import Budget
-from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.training import Batching, EndpointTeacher
 from slmops.recipe.writing import Converse, Reason, Write
 from slmops.tasks import Classification, Conversation, Maths, ParseFailure, Task
 from slmops.tasks.conversation import turns
@@ -36,6 +36,7 @@ from slmops.teach.stage_write import (
     WriteRows,
     WriteSettings,
 )
+from tests.endpoints.batch_server import BatchServer
 from tests.endpoints.teacher_server import PROMPT_TOKENS, READ, WORDS, WRITTEN, Act, TeacherServer
 
 SORT = Classification(("refund", "thanks"), None, 8)
@@ -127,6 +128,15 @@ def test_new_rows_stand_behind_the_pool_and_nothing_else_changes(home):
     assert all("secret" not in text and "validation" not in text for text in asked), "training rows alone are shown"
     assert {body["temperature"] for body in server.requests} == {0.9}
     assert any("ask toy: 12 requests at most" in line for line in home.said), "three a round, four rounds"
+
+
+def test_texts_are_asked_for_in_batches_where_answers_are(home):
+    with BatchServer(writes) as server:
+        endpoint = asking(server.url, batch=Batching(poll_seconds=0.005))
+        figures = home.run(WriteRows, WriteSettings(write=Write(rows=5, texts=2), endpoint=endpoint))
+    assert (figures["written"], figures["requests"], server.requests) == (5, 3, [])
+    assert figures["usd"] == pytest.approx(3 * CHARGE / 2 / 1e12)
+    assert len(server.batches) == 1
 
 
 def test_labels_get_the_rows_that_they_lack(home):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from slmops.endpoints.batches import check_none_open
 from slmops.endpoints.client import Client, Endpoint, Failure, Nonsense, Reply
 from slmops.endpoints.ledger import Ledger
 from slmops.endpoints.money import Cost, Tariff
@@ -16,6 +18,7 @@ from slmops.endpoints.retry import pause_s
 from slmops.errors import BadInput, BudgetReached, SlmopsError
 from slmops.privacy.audit import Gate
 from slmops.progress import Task
+from slmops.recipe.teaching import Budget
 
 _DEAD = 3
 """Questions given up in a row, while nothing was answered, after which an endpoint is taken for dead."""
@@ -104,9 +107,15 @@ def buy(
         BudgetReached: the budget allows no other request.
         BadInput: the endpoint refuses the key or the model.
         SlmopsError: it does not answer any more, none of its answers can be used, or it charges more than was allowed.
-            Nothing new is asked then; what was under way is waited for and kept.
+            Nothing new is asked then; what was under way is waited for and kept. Or a question is in an open batch.
     """
-    return asyncio.run(_buy(endpoint, iter(questions), manner, tariff, ledger, usable, bar, any_usable, gate))
+    check_none_open(ledger)
+    # What is there already would be looked through for garbage again, with every request waiting meanwhile.
+    gc.freeze()
+    try:
+        return asyncio.run(_buy(endpoint, iter(questions), manner, tariff, ledger, usable, bar, any_usable, gate))
+    finally:
+        gc.unfreeze()
 
 
 async def _buy(
@@ -125,7 +134,12 @@ async def _buy(
         for first in questions:
             await buying.work(iter([first]))
             break
-        await asyncio.gather(*(buying.work(questions) for _ in range(manner.concurrency)))
+        workers = []
+        for _ in range(manner.concurrency):
+            workers.append(asyncio.ensure_future(buying.work(questions)))
+            # All at once they would open their connections in lockstep, and the first request leave with the last.
+            await asyncio.sleep(0)
+        await asyncio.gather(*workers)
     if buying.problem:
         raise buying.problem
     return buying.set_aside
@@ -152,8 +166,6 @@ class _Buying:
         self._turns = Turns(Pace(manner.concurrency))
         self._answered = self._given_up = 0
         self._unusable: list[str] = []
-        minutes = ledger.budget.minutes
-        self._end = None if minutes is None else ledger.opened + 60 * minutes
 
     async def work(self, questions: Iterator[Question]) -> None:
         """Ask one question after the other until there are none, or something stops all."""
@@ -224,18 +236,11 @@ class _Buying:
         while True:
             if self.problem:
                 raise self.problem
-            if self._end is not None and time.monotonic() > self._end:
-                raise BudgetReached(
-                    f"teach.budget.minutes {self.ledger.budget.minutes:g} are over",
-                    hint="the same command goes on: every answer so far is kept and not bought again",
-                )
+            check_time(self.ledger)
             if self.ledger.fits(most):
                 return
             if not self.ledger.under_way:
-                raise BudgetReached(
-                    f"the budget has no room for another request: teach.budget.{self.ledger.told()}",
-                    hint="raise it and give the same command: every answer so far is kept and not bought again",
-                )
+                raise no_room(self.ledger)
             self._settled.clear()
             await self._settled.wait()
 
@@ -246,13 +251,7 @@ class _Buying:
         self._answered += 1
         self._given_up = 0
         self.bar.advance(1, usd=self.ledger.spent.usd)
-        budget = self.ledger.budget
-        if (budget.usd and cost.pico > most.pico) or (budget.tokens and cost.tokens > most.tokens):
-            raise SlmopsError(
-                f"{self.client.endpoint.host} counts {cost.tokens} tokens for a request that may have {most.tokens}: "
-                "no budget can be kept with it",
-                hint="see whether it heeds teachers.N.limit_answers_by, or take teach.budget out",
-            )
+        check_cost(self.ledger.budget, cost, most, self.client.endpoint.host)
         if not self.any_usable:
             reason = (question.usable or self.usable)(record)
             self.any_usable = reason is None
@@ -297,6 +296,40 @@ class _Buying:
 
     def _said(self, failure: Failure) -> str:
         return f"{self.client.endpoint.model} at {self.client.endpoint.host} {failure}"
+
+
+def check_time(ledger: Ledger) -> None:
+    """Raises:
+    BudgetReached: the minutes of the budget are over.
+    """
+    minutes = ledger.budget.minutes
+    if minutes is not None and time.monotonic() > ledger.opened + 60 * minutes:
+        raise BudgetReached(
+            f"teach.budget.minutes {minutes:g} are over",
+            hint="the same command goes on: every answer so far is kept and not bought again",
+        )
+
+
+def no_room(ledger: Ledger) -> BudgetReached:
+    """Nothing is under way, and nothing else may be asked."""
+    return BudgetReached(
+        f"the budget has no room for another request: teach.budget.{ledger.told()}",
+        hint="raise it and give the same command: every answer so far is kept and not bought again",
+    )
+
+
+def check_cost(budget: Budget, cost: Cost, most: Cost, host: str) -> None:
+    """Stop at a server that counts more for a request than was reserved for it.
+
+    Raises:
+        SlmopsError: it does, and there is a budget that it would break.
+    """
+    if (budget.usd and cost.pico > most.pico) or (budget.tokens and cost.tokens > most.tokens):
+        raise SlmopsError(
+            f"{host} counts {cost.tokens} tokens for a request that may have {most.tokens}: "
+            "no budget can be kept with it",
+            hint="see whether it heeds teachers.N.limit_answers_by, or take teach.budget out",
+        )
 
 
 def none_usable(examples: Sequence[str], mend: str = MEND) -> SlmopsError:

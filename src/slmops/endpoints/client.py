@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,7 +23,7 @@ from slmops.privacy.audit import Gate, check_gate
 from slmops.recipe.privacy import is_loopback
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse
+    from aiohttp import ClientResponse, FormData
 
 _MOST_BYTES = 16 * 2**20
 """Of one answer: no server can fill the memory."""
@@ -166,7 +167,7 @@ class Client:
         from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
         # A local server that wants no key still wants a header.
-        headers = {"Authorization": f"Bearer {self.endpoint.key or 'none'}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self.endpoint.key or 'none'}"}
         self._session = ClientSession(
             connector=TCPConnector(limit=self._connections),
             timeout=ClientTimeout(total=self._timeout_s),
@@ -193,30 +194,81 @@ class Client:
             Failure: no completion came.
             SlmopsError: the request cannot be written down at the gate; it was not sent.
         """
-        import aiohttp
-
         body = json.dumps({"model": self.endpoint.model, "messages": list(messages), **sampling}).encode()
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         if self.gate:
             self.gate.leaving(body, messages)
         begun = time.perf_counter()
+        content = await self.send("POST", "/chat/completions", body, headers=headers)
+        return self._read(content, time.perf_counter() - begun)
+
+    async def send(
+        self, method: str, path: str, body: bytes | FormData | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """Ask for anything, once; the content of the answer.
+
+        Args:
+            path: behind the base address.
+            body: JSON, or a form; the time limit is then not of the whole request but of each pause in it.
+
+        Raises:
+            Failure: no answer came, or one that says no.
+        """
+        async with self._answer(method, path, body, headers or {}, pauses=not isinstance(body, bytes)) as response:
+            return await _content(response)
+
+    async def lines(self, path: str) -> AsyncIterator[bytes]:
+        """The lines of a file at the endpoint, as they come; the last one may be a part of one.
+
+        Raises:
+            Failure: it does not come, or breaks off.
+        """
+        async with self._answer("GET", path, None, {}, pauses=True) as response:
+            begun = b""
+            async for chunk in response.content.iter_any():
+                *whole, begun = (begun + chunk).split(b"\n")
+                for line in whole:
+                    yield line
+                if len(begun) > _MOST_BYTES:
+                    raise Nonsense(f"a line of more than {_MOST_BYTES} bytes")
+            yield begun
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, path: str, body: bytes | FormData | None, headers: Mapping[str, str], *, pauses: bool
+    ) -> AsyncIterator[ClientResponse]:
+        """What comes back, its content still to be read.
+
+        Args:
+            pauses: the time limit is of each of them alone: a large file takes as long as it takes.
+
+        Raises:
+            Failure: see `send`.
+        """
+        import aiohttp
+
+        pause = aiohttp.ClientTimeout(None, sock_connect=self._timeout_s, sock_read=self._timeout_s)
+        limit: Any = {"timeout": pause} if pauses else {}
+        form = {"Content-Type": "application/json"} if isinstance(body, bytes) else {}
         try:
             # A redirect would carry the key to wherever it leads.
-            async with self._session.post(
-                f"{self.endpoint.base_url.rstrip('/')}/chat/completions",
+            async with self._session.request(
+                method,
+                f"{self.endpoint.base_url.rstrip('/')}{path}",
                 data=body,
-                headers=headers,
+                headers={**form, **headers},
                 proxy=self._proxy,
                 allow_redirects=False,
+                **limit,
             ) as response:
-                content = await _content(response)
-                if response.status != 200:
-                    raise self._refused(response, content)
+                if response.status not in (200, 201):
+                    wait_s = _seconds(response.headers.get("Retry-After"))
+                    raise self.refused(response.status, _message(await _content(response)), wait_s)
+                yield response
         except aiohttp.ClientConnectorError as error:
             raise self._silent(error, charged=False) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._silent(error, charged=True) from None
-        return self._read(content, time.perf_counter() - begun)
 
     def _silent(self, error: Exception, *, charged: bool) -> Failure:
         said = self.endpoint.clean(error)
@@ -226,17 +278,17 @@ class Client:
             hint="see whether the server runs and the address is right",
         )
 
-    def _refused(self, response: ClientResponse, content: bytes) -> Failure:
-        status = response.status
+    def refused(self, status: int, said: str, wait_s: float | None = None) -> Failure:
+        """A status that says no, and whose fault it is."""
         passing, of_the_request = status in _PASSING or status >= 500, status in _OF_THE_REQUEST
         hint = "wait until the server is well" if passing else "see to the address, the model and the key"
         return Failure(
-            f"answers {status}: {self.endpoint.clean(_message(content))}",
+            f"answers {status}: {self.endpoint.clean(said)}",
             status=status,
             retryable=passing,
             of_the_request=of_the_request,
             charged=status in _MAY_HIDE_AN_ANSWER,
-            wait_s=_seconds(response.headers.get("Retry-After")),
+            wait_s=wait_s,
             hint=hint,
         )
 
@@ -244,13 +296,26 @@ class Client:
         """The completion in a body. Servers send what they like, with status 200 too."""
         try:
             answer = json.loads(content)
+        except ValueError:
+            answer = content.decode("utf-8", "replace")
+        return self.reply(answer, latency_s)
+
+    def reply(self, answer: Any, latency_s: float = 0.0) -> Reply:
+        """The completion in an answer, as plain JSON.
+
+        Args:
+            latency_s: 0 where nobody waited for it.
+
+        Raises:
+            Nonsense: there is none in it.
+        """
+        try:
             choice = answer["choices"][0]
             text = choice["message"].get("content")
             # As DeepSeek and vLLM call it, and as OpenRouter and later vLLM do.
             thought = choice["message"].get("reasoning_content") or choice["message"].get("reasoning")
-        except (ValueError, LookupError, TypeError, AttributeError):
-            said = self.endpoint.clean(content.decode("utf-8", "replace"))
-            raise Nonsense(f"no choices in {said[:80]!r}") from None
+        except (LookupError, TypeError, AttributeError):
+            raise Nonsense(f"no choices in {self.endpoint.clean(answer)[:80]!r}") from None
         # A refusal has no content: the model was asked, and wrote nothing that counts.
         if not isinstance(text, str | None):
             raise Nonsense(f"content is {text!r:.80}")

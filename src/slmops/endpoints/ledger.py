@@ -62,9 +62,7 @@ class Ledger:
         self._db.execute(
             "INSERT OR IGNORE INTO wanted SELECT follows.key FROM follows JOIN wanted ON wanted.key = question"
         )
-        self.spent = self._cost_of_wanted()
-        spoiled = f"SELECT key, SUM(spoiled) {_OF_WANTED} GROUP BY key HAVING SUM(spoiled) > 0"
-        self._spoiled = dict(self._db.execute(spoiled))
+        self.recount()
 
     def cost(self, keys: Iterable[str]) -> Cost:
         """What all requests for these questions alone have cost; what is counted stays as it is."""
@@ -87,6 +85,12 @@ class Ledger:
         with self._db:
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((key,) for key in keys))
+
+    def recount(self) -> None:
+        """Sum up anew what the questions that were taken have cost: somebody else has written charges."""
+        self.spent = self._cost_of_wanted()
+        spoiled = f"SELECT key, SUM(spoiled) {_OF_WANTED} GROUP BY key HAVING SUM(spoiled) > 0"
+        self._spoiled = dict(self._db.execute(spoiled))
 
     def _cost_of_wanted(self) -> Cost:
         sums = f"SELECT COALESCE(SUM(pico), 0), COALESCE(SUM(tokens), 0), COUNT(*) {_OF_WANTED}"

@@ -42,12 +42,16 @@ class Tariff:
     written: int
 
     @classmethod
-    def of(cls, price: Price | None) -> Tariff:
-        """Without a price nothing costs money; a money budget without one is refused before."""
+    def of(cls, price: Price | None, discount: float = 0.0) -> Tariff:
+        """Without a price nothing costs money; a money budget without one is refused before.
+
+        Args:
+            discount: share of the price that is taken off.
+        """
         if price is None:
             return cls(0, 0, 0)
         cached = price.input_usd if price.cached_input_usd is None else price.cached_input_usd
-        return cls(_per_token(price.input_usd), _per_token(cached), _per_token(price.output_usd))
+        return cls(*(_per_token(usd, discount) for usd in (price.input_usd, cached, price.output_usd)))
 
     def most(self, messages: Sequence[Mapping[str, str]], max_tokens: int) -> Cost:
         """What a request costs at most: no token is less than a byte of text, and the answer is as long as allowed."""
@@ -65,6 +69,6 @@ class Tariff:
         return Cost(read + written * self.written, reply.prompt_tokens + written, 1)
 
 
-def _per_token(usd_per_million: float) -> int:
+def _per_token(usd_per_million: float, discount: float) -> int:
     """Rounded up, so that no sum of ours is below the server's."""
-    return math.ceil(Decimal(str(usd_per_million)) * PICO / 10**6)
+    return math.ceil(Decimal(str(usd_per_million)) * (1 - Decimal(str(discount))) * PICO / 10**6)

@@ -83,6 +83,22 @@ class TransformersTeacher(Settings):
     )
 
 
+class Batching(Settings):
+    """Ask through files of requests, which the provider answers within a day or so, for less money."""
+
+    discount: float = Field(0.5, ge=0, lt=1, description="Share of `price` that is taken off.")
+    window: str = Field("24h", pattern=r"^[1-9]\d*[hd]$", description="`completion_window`: how long it may take.")
+    requests: int = Field(50_000, ge=1, le=50_000, description="In a file, at most.")
+    file_mb: float = Field(100.0, gt=0, le=200, description="Size of a file in MB, at most.")
+    pilot: int = Field(
+        20,
+        ge=1,
+        description="Requests of a first batch, alone: all others wait until one answer of it can be used. Passed over "
+        "when one is known already.",
+    )
+    poll_seconds: float = Field(30.0, gt=0, description="Time between two looks at what is under way.")
+
+
 class EndpointTeacher(Settings):
     """A model behind an OpenAI-compatible endpoint. It gives text alone, so the student has a `student.model`."""
 
@@ -132,6 +148,9 @@ class EndpointTeacher(Settings):
         5, ge=0, description="Further tries after 408, 409, 429, 5xx, broken connections and senseless answers."
     )
     timeout_s: float = Field(120, gt=0, description="Of one request.")
+    batch: Batching | None = Field(
+        None, description="Ask in batches, where the endpoint has `/files` and `/batches`; null asks one by one."
+    )
 
     @model_validator(mode="after")
     def _draws_that_differ(self) -> EndpointTeacher:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slmops.endpoints.answers import key
-from slmops.endpoints.buying import Manner, Question, buy, none_usable
+from slmops.endpoints.buying import Manner, Question, none_usable
 from slmops.endpoints.client import Endpoint, key_of
-from slmops.endpoints.money import Cost, Tariff
+from slmops.endpoints.money import Cost
 from slmops.engines.base import Engine, Sampling
 from slmops.errors import BadInput
 from slmops.privacy.audit import gate_for
@@ -21,6 +21,7 @@ from slmops.progress import Progress, Silent
 from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.training import EndpointTeacher
 from slmops.tasks import Message
+from slmops.teach.paying import buyer_of, tariff_of
 from slmops.teach.thinking import UNFINISHED, Reasoning, spoken
 
 if TYPE_CHECKING:
@@ -309,11 +310,11 @@ class EndpointAsker:
             return Question(one.key, one.messages, unusable, one.seeded)
 
         with self.progress.task(title, len(open_), "requests") as bar:
-            buy(
+            buyer_of(teacher)(
                 endpoint,
                 map(question, open_),
                 manner,
-                Tariff.of(teacher.price),
+                tariff_of(teacher),
                 self.ledger,
                 lambda _: None,  # each question says for itself
                 bar,
@@ -344,7 +345,7 @@ class ForecastAsker:
 
     def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:  # noqa: ARG002
         """See `Asker.ask`."""
-        tariff = Tariff.of(self.remote.teacher.price)
+        tariff = tariff_of(self.remote.teacher)
         leaving = [self.remote.leaving(self.draws, request) for request in requests]
         known = self.find([one.key for one in leaving])
         replies: list[Said | None] = []

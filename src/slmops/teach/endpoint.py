@@ -12,7 +12,7 @@ import numpy as np
 from slmops.endpoints.answers import key
 from slmops.endpoints.buying import Manner, Question, none_usable
 from slmops.endpoints.client import Endpoint
-from slmops.endpoints.money import Cost, Tariff
+from slmops.endpoints.money import Cost
 from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.privacy.redaction import Redaction, redactor_for, unchanged
 from slmops.recipe.privacy import PrivacySettings
@@ -20,6 +20,7 @@ from slmops.recipe.training import EndpointTeacher
 from slmops.tasks import Message, ParseFailure, Row, Task
 from slmops.teach.answers import Answer
 from slmops.teach.combine import elect
+from slmops.teach.paying import tariff_of
 from slmops.teach.thinking import UNFINISHED, spoken
 
 
@@ -228,7 +229,7 @@ def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None) -> Fo
     Args:
         beside: what is to be asked before that, at most.
     """
-    teacher, tariff, questions = pool.teacher, Tariff.of(pool.teacher.price), 0
+    teacher, tariff, questions = pool.teacher, tariff_of(pool.teacher), 0
     most = beside = beside or Cost()
     for question in pool.questions(known):
         most += tariff.most(question.messages, longest(teacher, pool.task))

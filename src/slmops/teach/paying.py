@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,7 +19,7 @@ from slmops.recipe.training import EndpointTeacher
 
 if TYPE_CHECKING:
     from slmops.endpoints.ledger import Ledger
-    from slmops.endpoints.money import Cost
+    from slmops.endpoints.money import Cost, Tariff
 
 LEDGER = "endpoints.db"
 """The file of answers and charges in `Context.kept`."""
@@ -37,7 +38,7 @@ class EndpointAsking(Settings):
         "budget": True,
         "others": True,
         "privacy": {"egress"},
-        "teacher": {"name", "key_env", "price", "concurrency", "retries", "timeout_s"},
+        "teacher": {"name", "key_env", "price", "concurrency", "retries", "timeout_s", "batch"},
     }
     """Raising a budget does not make answers anew; neither does a new key, a slower pace, or another teacher beside."""
 
@@ -79,6 +80,21 @@ class Asked(Settings):
         """See `EndpointAsking.check_surroundings`."""
         if self.endpoint:
             self.endpoint.check_surroundings()
+
+
+def buyer_of(teacher: EndpointTeacher) -> Callable[..., dict[str, str]]:
+    """`slmops.endpoints.buying.buy`, or for a teacher that is asked in batches what takes its place."""
+    from slmops.endpoints.batching import buy_batches
+    from slmops.endpoints.buying import buy
+
+    return buy if teacher.batch is None else partial(buy_batches, how=teacher.batch)
+
+
+def tariff_of(teacher: EndpointTeacher) -> Tariff:
+    """What its answers cost, asked as it is."""
+    from slmops.endpoints.money import Tariff
+
+    return Tariff.of(teacher.price, teacher.batch.discount if teacher.batch else 0.0)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
-from slmops.teach.paying import COST, EndpointAsking, asked_before, cost_of, opened
+from slmops.teach.paying import COST, EndpointAsking, asked_before, buyer_of, cost_of, opened, tariff_of
 
 if TYPE_CHECKING:
     from slmops.endpoints.ledger import Ledger
@@ -76,9 +76,8 @@ def _bought(
         BadInput: nothing may leave, and the teacher is not here.
         SlmopsError: see `buy`; or what is known already is enough to see that nothing can be used.
     """
-    from slmops.endpoints.buying import buy, none_usable
+    from slmops.endpoints.buying import none_usable
     from slmops.endpoints.client import Endpoint, key_of
-    from slmops.endpoints.money import Tariff
     from slmops.privacy.audit import gate_for
     from slmops.teach.endpoint import forecast, manner_of, said
 
@@ -98,11 +97,11 @@ def _bought(
     gate = gate_for(teacher.base_url, teacher.model, f"teacher {teacher.name}", pool.privacy, kept)
     endpoint = Endpoint(teacher.base_url, teacher.model, key_of(teacher.key_env, f"the teacher {teacher.name}"))
     with progress.task("teacher answers the pool", told.questions, "rows" if teacher.n == 1 else "answers") as bar:
-        set_aside = buy(
+        set_aside = buyer_of(teacher)(
             endpoint,
             pool.questions(known),
             manner,
-            Tariff.of(teacher.price),
+            tariff_of(teacher),
             ledger,
             lambda _: None,  # each question says for itself
             bar,
