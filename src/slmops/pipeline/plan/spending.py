@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from slmops.data.read import read_jsonl
-from slmops.data.stage import PrepareData, pool_rows, prepare_data_node
+from slmops.data.stage import pool_rows
 from slmops.endpoints.ledger import Ledger
 from slmops.endpoints.money import Cost
-from slmops.pipeline.keys import address
 from slmops.pipeline.plan.names import endpoint_of
-from slmops.pipeline.stage import Context
+from slmops.pipeline.plan.rows import prepared
 from slmops.pipeline.store import Store
 from slmops.recipe.models import Recipe
 from slmops.recipe.task import ClassificationTask, NliTask
@@ -48,28 +45,13 @@ def forecast_of(recipe: Recipe, home: Path) -> Forecast | None:
 def _forecast(recipe: Recipe, teacher: EndpointTeacher, home: Path, find: Find) -> Forecast:
     written = [part for part in (recipe.teach.write, recipe.teach.converse, recipe.teach.reason) if part]
     if written:
-        with _prepared(recipe, home) as data:
+        with prepared(recipe, home) as data:
             task, sides = task_of(data), {side: read_jsonl(data / f"{side}.jsonl") for side in SIDES}
         beside, rows = foretell(Remote(teacher, recipe.privacy), written, task, sides, find, recipe.seed)
     else:
         task, beside, rows = _task(recipe), Cost(), list(pool_rows(recipe))
     pool = Pool(teacher, task, rows, recipe.privacy)
     return forecast(pool, find(pool.keys), beside)
-
-
-@contextmanager
-def _prepared(recipe: Recipe, home: Path) -> Iterator[Path]:
-    """The artifact `data`, or the same files made for the length of a block."""
-    node = prepare_data_node(recipe)
-    (step,) = address([node], recipe.seed)
-    if artifact := Store(home).find(step.key):
-        yield artifact.path
-        return
-    with TemporaryDirectory() as folder:
-        out, work = Path(folder, "out"), Path(folder, "work")
-        out.mkdir()
-        PrepareData().run(node.sources, node.settings, Context(out=out, work=work, seed=recipe.seed))  # type: ignore[arg-type]
-        yield out
 
 
 def _task(recipe: Recipe) -> Task:
