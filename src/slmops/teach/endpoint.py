@@ -103,6 +103,7 @@ class Forecast:
         most: with every prompt as long as its bytes, and every answer as long as it may be.
         paid: whether that is money: at the price, or for all that is known.
         writing: requests beside, which are in `most`: for rows that are to be written, and for solutions.
+        user: who is asked some of these, playing the user in talks, where that is another one behind an endpoint.
     """
 
     teacher: EndpointTeacher
@@ -111,29 +112,43 @@ class Forecast:
     most: Cost
     paid: bool
     writing: int = 0
+    user: EndpointTeacher | None = None
+
+    @property
+    def priced(self) -> bool:
+        """Whether the price of all that is asked is known."""
+        return self.teacher.price is not None and (self.user is None or self.user.price is not None)
 
     def describe(self) -> dict[str, Any]:
-        """As plain JSON; `max_usd` is null where no price is known."""
-        usd = None if self.teacher.price is None else self.most.usd
-        asked = {"rows": self.rows, "questions": self.questions, "writing": self.writing}
+        """As plain JSON; `max_usd` is null where a price is not known, `user` where nobody else is asked."""
+        usd = self.most.usd if self.priced else None
+        user = f"{self.user.model} at {_host(self.user)}" if self.user else None
+        asked = {"rows": self.rows, "questions": self.questions, "writing": self.writing, "user": user}
         return {**asked, "max_tokens": self.most.tokens, "max_usd": usd}
 
     def __str__(self) -> str:
         teacher, most = self.teacher, self.most
-        host = Endpoint(teacher.base_url, teacher.model).host
-        money = "price unknown" if teacher.price is None else f"{most.usd:.2f} USD"
+        money = f"{most.usd:.2f} USD" if self.priced else "price unknown"
         beside = f"{self.writing:,} requests that write rows or solutions, " if self.writing else ""
+        user = f" and, as the user, {self.user.model} at {_host(self.user)}" if self.user else ""
         return (
-            f"{teacher.model} at {host}: {beside}{self.questions:,} of {self.rows:,} rows to ask, at most "
-            f"{most.tokens:,} tokens, {money}"
+            f"{teacher.model} at {_host(teacher)}{user}: {beside}{self.questions:,} of {self.rows:,} rows to ask, "
+            f"at most {most.tokens:,} tokens, {money}"
         )
 
 
-def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None) -> Forecast:
+def _host(teacher: EndpointTeacher) -> str:
+    return Endpoint(teacher.base_url, teacher.model).host
+
+
+def forecast(
+    pool: Pool, known: Iterable[str], beside: Cost | None = None, user: EndpointTeacher | None = None
+) -> Forecast:
     """What the questions whose keys are not known cost at most, by their lengths alone.
 
     Args:
         beside: what is to be asked before that, at most.
+        user: see `Forecast`.
     """
     teacher, tariff, questions = pool.teacher, Tariff.of(pool.teacher.price), 0
     most = beside = beside or Cost()
@@ -141,8 +156,9 @@ def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None) -> Fo
         most += tariff.most(question.messages, pool.task.max_answer_tokens)
         questions += 1
     # A server that wants no key and has no price is one's own.
-    paid = bool(most.requests) and (most.pico > 0 or (teacher.price is None and teacher.key_env is not None))
-    return Forecast(teacher, len(pool.rows), questions, most, paid, writing=beside.requests)
+    unpriced = any(one.price is None and one.key_env is not None for one in (teacher, user) if one)
+    paid = bool(most.requests) and (most.pico > 0 or unpriced)
+    return Forecast(teacher, len(pool.rows), questions, most, paid, beside.requests, user)
 
 
 def unusable(record: Mapping[str, Any], task: Task, redaction: Redaction) -> str | None:

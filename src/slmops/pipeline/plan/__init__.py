@@ -8,7 +8,7 @@ base ─ teacher ─ teacher:onnx ─ teach ─ curate ─ student:carved ─ st
 Of several teachers the others have nodes of their own, numbered from 2 (`teacher:2`), each answers as `teach:N`, and
 `teach` makes one set of answers of all.
 Where the teacher writes rows or solutions, `write`, `converse` and `reason` stand between `data` and `teach`, in this
-order, and whoever learns reads the last of them.
+order, and whoever learns reads the last of them. `user` is another model here that plays the user for `converse`.
 A student of another model is carved from `student:base`, and so is its baseline.
 `parity`, between bundle and report, holds the bundle against `student`.
 Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved. Where what is shipped

@@ -11,6 +11,7 @@ from slmops.pipeline.plan.names import endpoint_of
 from slmops.privacy.placeholders import written
 from slmops.privacy.redaction import redactor, unchanged
 from slmops.recipe.models import Recipe
+from slmops.recipe.training import EndpointTeacher
 
 
 @dataclass(frozen=True)
@@ -52,5 +53,7 @@ def destinations(recipe: Recipe) -> list[tuple[str, str, bool]]:
     """Whom texts of a run go to: who it is, its address, and whether that counts as this machine."""
     teacher, judge = endpoint_of(recipe), recipe.evaluate.judge
     asked = [(f"teacher {teacher.name}", teacher.base_url)] if teacher else []
+    user = recipe.user if isinstance(recipe.user, EndpointTeacher) else None
+    asked += [(f"user {user.name}", user.base_url)] if user else []
     asked += [("judge", judge.base_url)] if judge and judge.base_url else []
     return [(who, where, recipe.privacy.is_local(where)) for who, where in asked]

@@ -51,7 +51,9 @@ def _forecast(recipe: Recipe, teacher: EndpointTeacher, home: Path, find: Find) 
     else:
         task, beside, rows = _task(recipe), Cost(), list(pool_rows(recipe))
     pool = Pool(teacher, task, rows, recipe.privacy)
-    return forecast(pool, find(pool.keys), beside)
+    return forecast(
+        pool, find(pool.keys), beside, user=recipe.user if isinstance(recipe.user, EndpointTeacher) else None
+    )
 
 
 def _task(recipe: Recipe) -> Task:
