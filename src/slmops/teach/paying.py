@@ -40,6 +40,11 @@ class EndpointAsking(Settings):
     budget: Budget
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What reads the texts before they leave."""
+        return () if self.privacy.is_local(self.teacher.base_url) else self.privacy.libraries
+
     def check_surroundings(self) -> None:
         """Refuse an endpoint whose key the environment does not have, and a detector that is not installed.
 

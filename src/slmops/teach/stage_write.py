@@ -56,6 +56,12 @@ class Asked(Settings):
         """Whose replies are."""
         return [self.endpoint.teacher] if self.endpoint else []
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """See `EndpointAsking.libraries`."""
+        asked = [self.endpoint.model_copy(update={"teacher": one}) for one in self.bought] if self.endpoint else []
+        return tuple(dict.fromkeys(name for one in asked for name in one.libraries))
+
     def check_surroundings(self) -> None:
         """See `EndpointAsking.check_surroundings`."""
         if self.endpoint:
@@ -100,7 +106,7 @@ class WriteRows:
     """
 
     name: ClassVar[str] = "write"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: WriteSettings, context: Context) -> Mapping[str, float | str]:
@@ -125,7 +131,7 @@ class ConverseRows:
     """As `WriteRows`; the rows are talks that the teacher has with itself, or with `user`."""
 
     name: ClassVar[str] = "converse"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(
@@ -157,7 +163,7 @@ class ReasonRows:
     """
 
     name: ClassVar[str] = "reason"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: ReasonSettings, context: Context) -> Mapping[str, float | str]:
