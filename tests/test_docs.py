@@ -223,9 +223,13 @@ def test_what_the_guide_to_distilling_lets_a_teacher_write_is_valid(tmp_path: Pa
         (tmp_path / path).touch()
     plain = {"name": "a", "task": {"kind": "classification"}, "data": {"train": "train.jsonl", "test": "test.jsonl"}}
     for name in ("write", "converse", "reason"):
-        (text,) = distil_blocks("yaml", f"  {name}:")
+        text, *others = distil_blocks("yaml", f"  {name}:")
         given = {**plain, "teachers": [{"model": "wheel:none"}], **yaml.safe_load(text)}
         assert getattr(parse_recipe(given, folder=tmp_path).teach, name)
+        for other in others:
+            remote = {"kind": "endpoint", "base_url": "https://api.example.com/v1", "model": "chat"}
+            talks = {"task": {"kind": "conversation"}, "teachers": [remote], "student": {"model": "wheel:none"}}
+            assert parse_recipe({**plain, **talks, **yaml.safe_load(other)}, folder=tmp_path).user
 
 
 def test_the_term_of_the_guide_to_distilling_trains(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,13 @@ def test_show_as_json(slmops, project):
     assert told["rows"][0]["values"] == {"[CUSTOMER_1]": "C-77", "[EMAIL_1]": CANARIES["email"]}
 
 
+def test_show_names_whoever_plays_the_user(slmops, project):
+    guest = "{kind: endpoint, name: guest, base_url: 'https://guest.example/v1', model: g}"
+    talks = "teach.converse={rows: 1, personas: [a driver], user: " + guest + "}"
+    done = slmops("privacy", "show", "recipe.yaml", "--set", "task={kind: conversation}", "--set", talks)
+    assert done.stdout.splitlines()[-1] == "user guest at https://guest.example/v1: sees placeholders"
+
+
 def test_show_says_that_this_machine_sees_all(slmops, project):
     local = "teachers.0.base_url=http://localhost:8000/v1"
     assert "this machine, sees rows as they are" in slmops("privacy", "show", "recipe.yaml", "--set", local).stdout

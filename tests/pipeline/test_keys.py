@@ -41,6 +41,12 @@ class OtherLibraries(Stage):
     libraries = ("pydantic",)
 
 
+class UsesTyper(Free):
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("typer",)
+
+
 class Uninstalled(Stage):
     libraries = ("no-such-distribution",)
 
@@ -192,3 +198,12 @@ def test_an_input_and_a_source_cannot_share_a_name(tmp_path: Path) -> None:
     nodes = [Node("a", Stage, Free()), Node("b", Stage, Free(), inputs={"x": "a"}, sources={"x": tmp_path})]
     with pytest.raises(BadInput, match="both an input and a source called `x`"):
         in_order(nodes)
+
+
+def test_a_library_that_the_settings_ask_for_is_in_the_key():
+    plain, more = (
+        address([Node("a", OtherLibraries, settings)], 7)[0].provenance for settings in (Free(), UsesTyper())
+    )
+    assert set(plain.libraries) == {"pydantic"}
+    assert set(more.libraries) == {"pydantic", "typer"}
+    assert plain.key() != more.key()

@@ -180,3 +180,65 @@ def test_data_that_cannot_be_used_is_told_by_the_forecast(project, tmp_path):
     recipe = project("classification", "teach.write={per_label: {refnd: 3}}", *of_endpoint())
     with pytest.raises(BadInput, match=r"per_label\.refnd: no training row has this label"):
         forecast(recipe, home=Path(tmp_path / "h"))
+
+
+GUEST = (
+    "teach.converse.user={{kind: endpoint, name: guest, base_url: '{}', model: small, "
+    "price: {{input_usd: 1, output_usd: 2}}}}"
+)
+HERE = "teach.converse.user={name: guest, model: ./model}"
+
+
+def test_a_user_that_runs_here_is_a_node_and_one_behind_an_endpoint_is_none(project):
+    made = graph(project("conversation", TALK, HERE))
+    assert dict(made["converse"].inputs) == {"data": "data", "model": WRITER, "user": "user:onnx"}
+    assert dict(made["user:onnx"].inputs) == {"model": "user"}
+    made = graph(project("conversation", TALK, HERE, *of_endpoint()))
+    assert dict(made["converse"].inputs) == {"data": "data", "user": "user:onnx"}
+    made = graph(project("conversation", TALK, HERE, "teach.engine=transformers"))
+    assert dict(made["converse"].inputs) == {"data": "data", "model": "base", "user": "user"}
+    made = graph(project("conversation", TALK, GUEST.format("https://guest.example/v1"), *of_endpoint()))
+    assert dict(made["converse"].inputs) == {"data": "data"}
+    assert "user" not in made
+
+
+def test_what_a_user_here_is_called_is_in_no_key(project):
+    def key(*overrides: str) -> str:
+        recipe = project("conversation", TALK, HERE, *overrides)
+        return {step.node.id: step.key for step in address(nodes_for(recipe), recipe.seed)}["converse"]
+
+    assert key() == key("teach.converse.user.name=other")
+    assert key() != key("teach.converse.user.chat_template=chatml")
+
+
+def test_a_forecast_counts_both_and_names_both(project, tmp_path):
+    def asks(number: int, _text: str) -> Act:
+        return Act(text=f"asks {number}")
+
+    home = tmp_path / ".slmops"
+    with TeacherServer(writes) as big, TeacherServer(asks) as small:
+        recipe = project("conversation", TALK, GUEST.format(small.url), *of_endpoint(big.url))
+        before = forecast(recipe, home=home)
+        assert f"big at 127.0.0.1:{big.port} and, as the user, small at 127.0.0.1:{small.port}: 6 requests" in str(
+            before
+        )
+        assert before.describe()["user"] == f"small at 127.0.0.1:{small.port}"
+        nodes = [one for one in nodes_for(recipe) if one.id in ("data", "converse")]
+        made = run_graph(nodes, name="x", resolved_recipe={}, seed=recipe.seed, home=home)
+        figures = made.artifacts["converse"].metrics
+        assert figures["requests"] == big.asked.total() + small.asked.total() == before.writing == 6
+        assert figures["usd"] <= before.most.usd
+        after = forecast(recipe, home=home)
+    assert (after.writing, after.questions) == (0, 23)
+    unpriced = project(
+        "conversation", TALK, GUEST.format(small.url), *of_endpoint(big.url), "teach.converse.user.price=null"
+    )
+    assert "price unknown" in str(forecast(unpriced, home=home))
+
+
+def test_a_user_that_runs_here_costs_nothing_and_its_talks_are_as_long_as_they_may_be(project, tmp_path):
+    longer = "teach.converse={rows: 3, turns: 3, max_message_tokens: 8, personas: [a driver]}"
+    alone = forecast(project("conversation", longer, *of_endpoint()), home=tmp_path / "h")
+    told = forecast(project("conversation", longer, HERE, *of_endpoint()), home=tmp_path / "h")
+    assert (alone.writing, told.writing) == (12, 6), "of each turn the assistant's message alone is bought"
+    assert told.questions == alone.questions == 23

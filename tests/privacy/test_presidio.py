@@ -9,6 +9,12 @@ from slmops.privacy import presidio as room
 from slmops.privacy.presidio import check_detector
 from slmops.privacy.redaction import redactor
 from slmops.recipe.privacy import Presidio, PrivacySettings
+from slmops.recipe.teaching import Budget
+from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.writing import Write
+from slmops.report.stage import ReportSettings
+from slmops.teach.paying import EndpointAsking
+from slmops.teach.stage_write import WriteSettings
 
 REMOTE = "https://api.example.com/v1"
 
@@ -41,3 +47,19 @@ def test_presidio_finds_a_name_and_the_rules_the_rest(tmp_path):
     assert redaction.restore("[person_1]!").text == "Anna Berg!"
     with pytest.raises(BadInput, match="Presidio knows no NONSENSE"):
         redactor(PrivacySettings(detector="presidio", presidio=wanted.model_copy(update={"entities": ["NONSENSE"]})))
+
+
+def test_what_reads_the_texts_is_in_the_key_of_what_is_asked_and_of_nothing_else(tmp_path):
+    def of(detector: str, url: str, model: str = "en_core_web_sm") -> tuple[str, ...]:
+        presidio = Presidio(model=model) if detector == "presidio" else Presidio()
+        privacy = PrivacySettings(detector=detector, presidio=presidio)
+        teacher = EndpointTeacher(kind="endpoint", base_url=url, model="m")
+        asked = EndpointAsking(teacher=teacher, budget=Budget(), privacy=privacy)
+        write = WriteSettings(write=Write(rows=1), endpoint=asked)
+        assert write.libraries == asked.libraries
+        return asked.libraries
+
+    assert of("presidio", REMOTE) == ("presidio-analyzer", "spacy", "en_core_web_sm")
+    assert of("presidio", REMOTE, str(tmp_path)) == ("presidio-analyzer", "spacy")
+    assert of("rules", REMOTE) == of("presidio", "http://localhost/v1") == ()
+    assert ReportSettings(recipe={}, privacy=PrivacySettings(detector="presidio")).libraries

@@ -21,6 +21,7 @@ from slmops.errors import BadInput, BudgetReached, SlmopsError
 from slmops.pipeline.keys import address
 from slmops.pipeline.stage import Context, Node
 from slmops.recipe.evaluate import Price
+from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.teaching import Budget
 from slmops.recipe.training import Batching, EndpointTeacher
 from slmops.recipe.writing import Converse, Reason, Write
@@ -467,6 +468,80 @@ def test_a_talk_in_which_nothing_is_said_is_dropped_with_the_reason(tmp_path):
         home.run(ConverseRows, talking(cut.url, turns=2))
 
 
+def answers(number: int, _text: str) -> Act:
+    return Act(text=f"assistant says {number}")
+
+
+def another(url: str, **given: Any) -> EndpointTeacher:
+    price = Price(input_usd=4.0, output_usd=30.0)
+    return EndpointTeacher(
+        **{"kind": "endpoint", "name": "guest", "base_url": url, "model": "other", "price": price} | given
+    )
+
+
+def test_another_plays_the_user_and_one_budget_counts_both(tmp_path, monkeypatch):
+    monkeypatch.setenv("GUEST_KEY", "sk-of-the-guest")
+    home = Home(tmp_path, CHAT, TALKS)
+    with TeacherServer(answers) as assistant, TeacherServer(talks) as guest:
+        settings = talking(assistant.url, turns=3).model_copy(update={"user": another(guest.url, key_env="GUEST_KEY")})
+        figures = home.run(ConverseRows, settings)
+        assert not any("You play the user" in text for text in assistant.asked)
+        assert all("You play the user" in text for text in guest.asked)
+        assert {one["Authorization"] for one in guest.headers} == {"Bearer sk-of-the-guest"}
+        assert {one["Authorization"] for one in assistant.headers} == {"Bearer none"}
+        assert {body["model"] for body in guest.requests} == {"other"}
+        assert {body["max_tokens"] for body in guest.requests} == {128}
+        assert (assistant.asked.total(), guest.asked.total()) == (8, 8)
+        assert home.run(ConverseRows, settings) == figures, "nothing is bought twice"
+        assert figures["requests"] == 16
+    assert figures["usd"] == 8 * (CHARGE + PROMPT_TOKENS * 4e6 + WORDS * 30e6) / 1e12
+    assert any("ask toy and other: 16 requests at most" in line for line in home.said)
+    for row in home.rows("pool")[1:]:
+        own = [message["content"] for message in turns(row["input"]) or [] if message["role"] != "system"]
+        assert all(text.startswith("assistant says") for text in own[1::2])
+        assert all("asks" in text for text in own[2::2])
+    keys = json.loads((home.out / "asked.json").read_text())
+    assert len(set(keys)) == 16, "what `teach` counts against the budget as well"
+
+
+def test_a_budget_ends_the_talk_of_two(tmp_path):
+    home = Home(tmp_path, CHAT, TALKS)
+    with TeacherServer(answers) as assistant, TeacherServer(talks) as guest:
+        settings = talking(assistant.url, Budget(requests=10), turns=3).model_copy(update={"user": another(guest.url)})
+        with pytest.raises(BudgetReached, match=r"requests 10 \(10 spent\)"):
+            home.run(ConverseRows, settings)
+        assert assistant.asked.total() + guest.asked.total() == 10
+        more = settings.model_copy(update={"endpoint": asking(assistant.url, Budget(requests=16))})
+        assert home.run(ConverseRows, more)["written"] == 4
+        assert (assistant.asked.total(), guest.asked.total()) == (8, 8), "what was bought is not bought again"
+
+
+def test_the_user_too_sees_placeholders_and_is_written_down_by_its_name(tmp_path):
+    from slmops.privacy.audit import EGRESS, read_log
+
+    private = {**TALKS, "train": [("I am zora.quist@canary-mail.example", "which one?")]}
+    home = Home(tmp_path, CHAT, private)
+    with TeacherServer(answers) as assistant, TeacherServer(talks) as guest:
+        settings = talking(assistant.url, rows=1, turns=2).model_copy(update={"user": another(guest.url)})
+        endpoint = settings.endpoint.model_copy(update={"privacy": PrivacySettings(loopback="remote")})
+        home.run(ConverseRows, settings.model_copy(update={"endpoint": endpoint}))
+        assert not any("zora" in text for text in (*assistant.asked, *guest.asked))
+    assert "I am zora.quist@canary-mail.example" in home.rows()[0]["input"]
+    found, _ = read_log(home.kept / EGRESS)
+    assert [(line["who"], line["model"]) for line in found] == [("teacher endpoint", "toy"), ("user guest", "other")]
+
+
+def test_whoever_plays_the_user_is_in_the_key_and_what_it_costs_is_not(tmp_path):
+    def key(user: EndpointTeacher | None) -> str:
+        settings = talking("https://one.example/v1").model_copy(update={"user": user})
+        return address([Node("converse", ConverseRows, settings)], 7)[0].key
+
+    url = "https://two.example/v1"
+    same = {"key_env": "OTHER", "price": None, "concurrency": 1, "name": "somebody"}
+    assert key(another(url)) == key(another(url, **same))
+    assert len({key(None), key(another(url)), key(another(url, model="third"))}) == 3
+
+
 # A model on this machine.
 
 WRITE = Write(rows=2, texts=2, shots=1, max_tokens=40, temperature=0.1)
@@ -566,3 +641,23 @@ def test_a_model_here_solves_and_talks(tmp_path, writer):
     converse = Converse(rows=1, turns=2, personas=["a driver"], temperature=0.1)
     assert home.run(ConverseRows, ConverseSettings(converse=converse, local=LOCAL), writer)["written"] == 1
     assert [m["content"] for m in turns(home.rows()[0]["input"]) or []] == ["hello", "hi", "and now?"]
+
+
+def test_a_model_here_plays_the_user_to_one_behind_an_endpoint(tmp_path, writer):
+    home = Home(tmp_path, CHAT, TALK)
+    converse = Converse(rows=1, turns=2, personas=["a driver"], temperature=0.1)
+    inputs = {"user": writer["model"]}
+    with TeacherServer(lambda _n, _t: Act(text="hi")) as assistant:
+        settings = ConverseSettings(converse=converse, endpoint=asking(assistant.url), local=LOCAL)
+        figures = home.run(ConverseRows, settings, inputs)
+        assert home.run(ConverseRows, settings, inputs) == figures
+        assert (figures["requests"], assistant.asked.total()) == (1, 1), "what is said here costs nothing"
+    assert [m["content"] for m in turns(home.rows()[0]["input"]) or []] == ["hello", "hi", "and now?"]
+    assert any("ask toy: 1 requests at most" in line for line in home.said)
+
+
+def test_two_models_here_talk(tmp_path, writer):
+    home = Home(tmp_path, CHAT, TALK)
+    settings = ConverseSettings(converse=Converse(rows=1, turns=2, personas=["a driver"], temperature=0.1), local=LOCAL)
+    assert home.run(ConverseRows, settings, {**writer, "user": writer["model"]})["written"] == 1
+    assert {path.name for path in (home.folder / "work").iterdir()} == {"replies", "user"}

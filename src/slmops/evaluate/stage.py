@@ -133,6 +133,12 @@ class JudgeAnswersSettings(Settings):
     threads: int
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What reads the texts before they leave for a judge."""
+        where = self.judge.base_url
+        return () if where is None or self.privacy.is_local(where) else self.privacy.libraries
+
     def check_surroundings(self) -> None:
         """Refuse an endpoint whose key the environment does not have, and a detector that is not installed.
 
@@ -154,7 +160,7 @@ class JudgeAnswers:
     """
 
     name: ClassVar[str] = "judge"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = (
         *("numpy", "torch", "transformers", "onnxruntime-genai", "onnxruntime", "tokenizers"),
         *("phonenumbers", "python-stdnum"),

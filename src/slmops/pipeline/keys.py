@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from slmops.errors import BadInput
 from slmops.pipeline.files import content_digest
-from slmops.pipeline.stage import Node, unkeyed
+from slmops.pipeline.stage import Node, libraries_of, unkeyed
 
 
 class Provenance(BaseModel):
@@ -73,7 +73,7 @@ def address(nodes: Sequence[Node], seed: int, given: Mapping[str, str] | None = 
             settings=node.settings.model_dump(mode="json", by_alias=True, exclude=unkeyed(node.settings)),
             inputs={name: keys[source] for name, source in node.inputs.items()},
             sources={name: content_digest(path) for name, path in node.sources.items()},
-            libraries={name: _installed(name, node) for name in node.stage.libraries},
+            libraries={name: _installed(name, node) for name in libraries_of(node)},
             seed=seed,
         )
         steps.append(Step(node, provenance))

@@ -101,6 +101,21 @@ class Unkeyed(Protocol):
     """As `exclude` of pydantic's `model_dump`."""
 
 
+@runtime_checkable
+class UsesMore(Protocol):
+    """Settings with which a stage uses libraries that it does not use otherwise."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Distributions whose installed versions shape the result, beside those of the stage."""
+
+
+def libraries_of(node: Node) -> tuple[str, ...]:
+    """The distributions whose installed versions shape the result of a node."""
+    more = node.settings.libraries if isinstance(node.settings, UsesMore) else ()
+    return (*node.stage.libraries, *more)
+
+
 def unkeyed(settings: BaseModel) -> dict[str, Any] | None:
     """What of the settings enters no key."""
     return dict(settings.unkeyed) if isinstance(settings, Unkeyed) else None

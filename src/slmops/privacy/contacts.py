@@ -28,7 +28,9 @@ def emails(text: str) -> Iterator[Span]:
 
 _PHONE_WORDS = re.compile(
     r"(?:\b(?:tel|telefon\w*|telephone|phone|fon|fax|call\w*|mobile?|mobil\w*|cell\w*|handy\w*|whatsapp|sms|text me|"
-    r"ring|anruf\w*|rückruf\w*|téléphone|appel\w*|portable|teléfono|móvil|reach me|contact)\b)[^\d\n]{0,24}$",
+    r"ring|dial\w*|landline|anruf\w*|rückruf\w*|festnetz\w*|erreichbar|tél|téléphone|appel\w*|portable|joignable|"
+    r"teléfono|móvil|reach me|contact|(?:my|our|mein\w*|unser\w*|mon|notre|mi) (?:number|nummer|numéro|número))\b)"
+    r"[^\d\n]{0,24}$",
     re.IGNORECASE,
 )
 _NUMBER_WORDS = re.compile(
@@ -37,9 +39,11 @@ _NUMBER_WORDS = re.compile(
     r"|#|№)[ \t]*(?:nr|no|num|number|nummer|id|code|numéro|número)?[ \t.:#№-]*$",
     re.IGNORECASE,
 )
-_DATE = re.compile(r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{4})(?!\d)")
+_DATE = re.compile(r"(?:[12]\d{3}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{4})(?!\d)")
 _ENOUGH_DIGITS = re.compile(r"(?:\d\D{0,5}){7}")
-_DOTTED = re.compile(r"\d{1,3}(?:\.\d{1,5}){3,}|\d+[.,]\d+")
+_DOTTED = re.compile(r"(?!0\d)(?:\d{1,3}(?:\.\d{1,5}){3,}|\d+[.,]\d+)")
+"""Versions, addresses of machines, amounts; none of them begins as `06.12.34.56.78` does."""
+
 _NATIONAL_DIGITS = range(9, 14)
 _BEFORE = 48
 """Characters in front of a number that say what it is."""
@@ -48,26 +52,30 @@ _BEFORE = 48
 def phones(regions: Sequence[str]) -> Detector:
     """Numbers that libphonenumber holds valid: with `+` anywhere, else as people of `regions` write them.
 
-    A national number must look like one: it begins with the region's 0 or has its groups parted, unless a word such
-    as `phone` stands before it. What follows `order`, `invoice` and the like is none, and neither is a date.
+    A national number must look like one, unless a word such as `phone` stands before it: its groups are parted, or it
+    is a mobile one that begins with the region's 0. Of other digits in one piece that begin with 0, two in three are
+    valid somewhere: they may as well be an order's. What follows `order`, `invoice` and the like is none, and neither
+    is a date.
     """
 
     def find(text: str) -> Iterator[Span]:
         if not _ENOUGH_DIGITS.search(text):
             return
-        from phonenumbers import Leniency, PhoneNumberMatcher
+        from phonenumbers import Leniency, PhoneNumberMatcher, PhoneNumberType, number_type
 
         # Without a region the matcher knows international numbers alone, and those are the same for every region.
         for region in regions or (None,):
             for match in PhoneNumberMatcher(text, region, leniency=Leniency.VALID, max_tries=len(text) + 1):
                 raw, before = match.raw_string, text[max(0, match.start - _BEFORE) : match.start]
-                if raw.lstrip("(").startswith(("+", "00")) or _is_national(raw, before, text[match.end :]):
+                mobile = number_type(match.number) in (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE)
+                national = _is_national(raw, before, text[match.end :], mobile=mobile)
+                if national or raw.lstrip("(").startswith(("+", "00")):
                     yield Span(match.start, match.end, "phone")
 
     return find
 
 
-def _is_national(raw: str, before: str, behind: str) -> bool:
+def _is_national(raw: str, before: str, behind: str, *, mobile: bool) -> bool:
     if _NUMBER_WORDS.search(before) or _DATE.match(raw) or _DOTTED.fullmatch(raw):
         return False
     if _PHONE_WORDS.search(before):
@@ -75,7 +83,7 @@ def _is_national(raw: str, before: str, behind: str) -> bool:
     if before[-1:].isalnum() or before[-1:] in {"-", "_", "/", "."} or behind[:1] in {"-", "_", "/"}:
         return False
     digits = re.sub(r"\D", "", raw)
-    written_so = raw.lstrip("(").startswith("0") or len(re.findall(r"\d+", raw)) > 1
+    written_so = len(re.findall(r"\d+", raw)) > 1 or (mobile and raw.startswith("0"))
     return written_so and len(digits) in _NATIONAL_DIGITS
 
 

@@ -243,10 +243,26 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _user_can_be_asked(self) -> Recipe:
+        user = self.user
+        if not isinstance(user, EndpointTeacher):
+            return self
+        if not isinstance(self.teacher, EndpointTeacher):
+            raise ValueError(
+                f"`teach.converse.user`: `{user.name}` is behind an endpoint and the teacher `{self.teacher.name}` is "
+                "not, so no budget is kept: take one for the user that runs here"
+            )
+        if self.teach.budget.usd is not None and user.price is None:
+            raise ValueError("`teach.budget.usd` needs the `price` of `teach.converse.user` too")
+        return self
+
+    @model_validator(mode="after")
     def _nothing_leaves(self) -> Recipe:
         if self.privacy.egress == "anywhere":
             return self
         asked = {f"the teacher `{teacher.name}`": teacher.base_url for teacher in self.endpoints}
+        if isinstance(self.user, EndpointTeacher):
+            asked["`teach.converse.user`"] = self.user.base_url
         if self.evaluate.judge and self.evaluate.judge.base_url:
             asked["`evaluate.judge`"] = self.evaluate.judge.base_url
         for who, where in asked.items():
@@ -289,6 +305,11 @@ class Recipe(Settings):
         """Whether the student learns words without probabilities: not every teacher that answers gives more."""
         return any(not isinstance(teacher, TransformersTeacher) for _, teacher in self.answering)
 
+    @property
+    def user(self) -> TransformersTeacher | EndpointTeacher | None:
+        """Who plays the user in talks that are written, where that is not the teacher itself."""
+        return self.teach.converse.user if self.teach.converse else None
+
     def shareable(self) -> dict[str, Any]:
         """`resolved()` with every path cut down to its name: what may travel with a bundle or a report.
 
@@ -299,7 +320,8 @@ class Recipe(Settings):
             recipe[part] |= {key: Path(recipe[part][key]).name for key in keys if recipe[part].get(key)}
         if (heal := recipe["student"]["heal"]) and heal["text"]:
             heal["text"] = [Path(path).name for path in heal["text"]]
-        for model in (*recipe["teachers"], recipe["student"], *filter(None, [recipe["evaluate"]["judge"]])):
+        user = (recipe["teach"]["converse"] or {}).get("user")
+        for model in (*recipe["teachers"], recipe["student"], *filter(None, [user, recipe["evaluate"]["judge"]])):
             if model.get("model") and Path(model["model"]).is_absolute():
                 model["model"] = Path(model["model"]).name
             if model.get("path"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -135,6 +136,14 @@ class PrivacySettings(Settings):
     def is_local(self, base_url: str) -> bool:
         """Whether text that goes to this address counts as staying here."""
         return self.loopback == "local" and is_loopback(base_url)
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """The distributions that find what is taken out, beside those of the rules; the spaCy pipeline is one."""
+        if self.detector != "presidio":
+            return ()
+        model = () if Path(self.presidio.model).is_dir() else (self.presidio.model,)
+        return ("presidio-analyzer", "spacy", *model)
 
     def shareable(self) -> dict[str, Any]:
         """As plain data without the user's own patterns, which may hold what they are to find."""

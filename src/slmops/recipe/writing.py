@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from slmops.recipe.settings import Settings
+from slmops.recipe.training import EndpointTeacher, TransformersTeacher
 
 AtLeast = Annotated[float, Field(ge=0, le=1)]
 
@@ -64,13 +66,50 @@ class Reason(Draws):
     at_least: AtLeast = Field(0.5, description="Share of the training rows without which the run ends.")
 
 
+def _as_it_is(user: Any) -> Any:
+    """A model that runs here is not fitted: that would unlearn it to write freely."""
+    here = isinstance(user, Mapping) and user.get("kind", "transformers") == "transformers"
+    return {"kind": "transformers", "fit": None, **user} if here else user
+
+
+Player = Annotated[
+    Annotated[TransformersTeacher | EndpointTeacher, Field(discriminator="kind")], BeforeValidator(_as_it_is)
+]
+
+
+_UNUSED_BEHIND_AN_ENDPOINT = {
+    "temperature": "`converse.temperature` is for both",
+    "top_p": "`converse.top_p` is for both",
+    "system": "`converse.personas` say who it is",
+    "seed": "its words are drawn by the run's",
+}
+_UNUSED_HERE = {"fit": "it plays as it is", "price": "it costs machine time alone"}
+
+
 class Converse(Draws):
-    """New rows for the pool that are talks: the teacher is the assistant, and plays the user by a persona."""
+    """New rows for the pool that are talks: the teacher is the assistant, it or another plays the user by a persona."""
 
     rows: int = Field(ge=1, description="Talks wanted.")
     personas: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = Field(
         description="Who the user is, in a sentence each; talks take them in turn."
     )
+    user: Player | None = Field(
+        None,
+        description="Who plays the user: another model, which is not fitted, or one behind an endpoint, with a key and "
+        "a price of its own; null: the teacher does.",
+    )
     turns: int = Field(3, ge=2, le=32, description="Messages of the user in a talk, the opening and the last included.")
     at_least: AtLeast = Field(0.8, description="Share of the talks without which the run ends.")
-    max_message_tokens: int = Field(128, ge=1, description="Tokens of a message that the teacher writes as the user.")
+    max_message_tokens: int = Field(128, ge=1, description="Tokens of a message that is written as the user.")
+
+    @model_validator(mode="after")
+    def _nothing_in_vain(self) -> Converse:
+        if self.user is None:
+            return self
+        unused = _UNUSED_BEHIND_AN_ENDPOINT if isinstance(self.user, EndpointTeacher) else _UNUSED_HERE
+        if isinstance(self.user, EndpointTeacher) and self.user.n > 1:
+            raise ValueError("`user.n`: a talk has one message at a time")
+        for name, why in unused.items():
+            if getattr(self.user, name):
+                raise ValueError(f"`user.{name}` has no meaning for one that plays the user: {why}")
+        return self

@@ -59,6 +59,11 @@ class ReportSettings(Settings):
         default_factory=PrivacySettings, description="A report travels too: its rows are shown without what this names."
     )
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """See `PrivacySettings.libraries`."""
+        return self.privacy.libraries
+
     def check_surroundings(self) -> None:
         """Refuse a detector that is not installed, before everything that there is to report is made.
 
@@ -82,7 +87,7 @@ class Report:
     """
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     libraries: ClassVar[tuple[str, ...]] = ("jinja2", "phonenumbers", "python-stdnum")
 
     def run(self, inputs: Mapping[str, Path], settings: ReportSettings, context: Context) -> Mapping[str, float | str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from slmops.endpoints.answers import key
 from slmops.endpoints.buying import Manner, Question, none_usable
@@ -219,11 +219,16 @@ class Leaving:
 
 @dataclass(frozen=True)
 class Remote:
-    """A teacher behind an endpoint, what is taken out of all that it is asked, and whether its thinking is learned."""
+    """A teacher behind an endpoint, what is taken out of all that it is asked, and whether its thinking is learned.
+
+    Attributes:
+        part: that it has, as the log of what leaves and errors say it.
+    """
 
     teacher: EndpointTeacher
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     reasoning: Reasoning = "strip"
+    part: Literal["teacher", "user"] = "teacher"
 
     def leaving(self, draws: Drawn, request: Request) -> Leaving:
         """A request to it.
@@ -256,7 +261,7 @@ class EndpointAsker:
     Attributes:
         kept: folder of the log of what leaves.
         beside: keys of what else counts against the budget: the answers to the pool.
-        keys: of every request so far.
+        keys: of every request so far; of two that share the ledger, those of both.
     """
 
     remote: Remote
@@ -267,6 +272,10 @@ class EndpointAsker:
     progress: Progress = field(default_factory=Silent)
     keys: dict[str, None] = field(default_factory=dict)
     _patience: _Patience = field(default_factory=_Patience)
+
+    def beside_it(self, remote: Remote) -> EndpointAsker:
+        """Another one, asked through the same ledger: one budget counts both."""
+        return replace(self, remote=remote, _patience=_Patience())
 
     def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:
         """See `Asker.ask`."""
@@ -298,7 +307,7 @@ class EndpointAsker:
             teacher.timeout_s,
             mend=_MEND,
         )
-        who = f"teacher {teacher.name}"
+        who = f"{self.remote.part} {teacher.name}"
         gate = gate_for(teacher.base_url, teacher.model, who, self.remote.privacy, self.kept)
         endpoint = Endpoint(teacher.base_url, teacher.model, key_of(teacher.key_env, f"the {who}"))
 
@@ -330,13 +339,14 @@ class ForecastAsker:
     A request that is not known has no reply, as one that brings nothing; so whoever asks asks as often as it may.
 
     Attributes:
+        remote: who would be asked; None for a model on this machine, which costs nothing and of which nothing is known.
         longest: it has one instead, as long as it may be, for those whose next request depends on it.
         find: the records of those keys that are known.
         most: of what is not known.
-        keys: of every request.
+        keys: of every request; of two that talk, those of both, so that no two say the same.
     """
 
-    remote: Remote
+    remote: Remote | None
     draws: Drawn
     find: Callable[[Iterable[str]], Mapping[str, Mapping[str, Any]]]
     longest: bool = False
@@ -345,6 +355,8 @@ class ForecastAsker:
 
     def ask(self, requests: Sequence[Request], title: str, useless: Useless) -> list[Said | None]:  # noqa: ARG002
         """See `Asker.ask`."""
+        if self.remote is None:
+            return [self._unknown(f"here {len(self.keys)}", request.max_tokens) for request in requests]
         tariff = tariff_of(self.remote.teacher)
         leaving = [self.remote.leaving(self.draws, request) for request in requests]
         known = self.find([one.key for one in leaving])
@@ -352,11 +364,14 @@ class ForecastAsker:
         for one in leaving:
             if one.key not in known and one.key not in self.keys:
                 self.most += tariff.most(one.messages, one.max_tokens)
-            self.keys[one.key] = None
-            # No token is read again as more than it was written as.
-            unknown = Said(f"{len(self.keys):x>{one.max_tokens}}", whole=True) if self.longest else None
+            unknown = self._unknown(one.key, one.max_tokens)
             replies.append(one.said(known[one.key]) if one.key in known else unknown)
         return replies
+
+    def _unknown(self, one: str, max_tokens: int) -> Said | None:
+        self.keys[one] = None
+        # No token is read again as more than it was written as.
+        return Said(f"{len(self.keys):x>{max_tokens}}", whole=True) if self.longest else None
 
 
 class Numbered:

@@ -1,4 +1,4 @@
-"""Talks of several turns, in which the teacher is the assistant and plays the user as well."""
+"""Talks of several turns, in which the teacher is the assistant, and it or another plays the user."""
 
 from __future__ import annotations
 
@@ -43,7 +43,14 @@ class _Talk:
 
 
 def converse(
-    asker: Asker, settings: Converse, task: Task, train: Sequence[Row], known: Mapping[str, Sequence[Row]], *, seed: int
+    asker: Asker,
+    settings: Converse,
+    task: Task,
+    train: Sequence[Row],
+    known: Mapping[str, Sequence[Row]],
+    *,
+    seed: int,
+    user: Asker | None = None,
 ) -> Written:
     """Talks that begin as training rows do and end with a message of the user, for the pool.
 
@@ -52,12 +59,13 @@ def converse(
     Args:
         train: rows whose first message opens a talk; `system` messages before it stay.
         known: rows by their side, whose ids are taken and whose texts are not to come again.
+        user: who plays the user; None: the teacher does.
     """
     out = Written(free_prefix(known.values()))
     texts = {text_digest(row["input"]) for rows in known.values() for row in rows}
     talks, numbered = _begun(settings, train, seed), Numbered()
     for _ in range(settings.turns - 1):
-        for role in ("assistant", "user"):
+        for role, speaker in (("assistant", asker), ("user", user or asker)):
             open_ = [talk for talk in talks if not talk.over]
             limit = task.max_answer_tokens if role == "assistant" else settings.max_message_tokens
             asked = [
@@ -65,7 +73,8 @@ def converse(
                 for talk in open_
             ]
             requests = [numbered.request(messages, limit) for messages in asked]
-            for talk, reply in zip(open_, asker.ask(requests, f"teacher talks as the {role}", _useless), strict=True):
+            who = "teacher" if speaker is asker else "second teacher"
+            for talk, reply in zip(open_, speaker.ask(requests, f"{who} talks as the {role}", _useless), strict=True):
                 talk.say(role, reply)
     for talk in talks:
         text = json.dumps(talk.messages, ensure_ascii=False)

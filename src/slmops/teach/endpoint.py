@@ -158,6 +158,7 @@ class Forecast:
         most: with every prompt as long as its bytes, and every answer as long as it may be.
         paid: whether that is money: at the price, or for all that is known.
         writing: requests beside, which are in `most`: for rows that are to be written, and for solutions.
+        user: who is asked some of these, playing the user in talks, where that is another one behind an endpoint.
     """
 
     teacher: EndpointTeacher
@@ -166,21 +167,28 @@ class Forecast:
     most: Cost
     paid: bool
     writing: int = 0
+    user: EndpointTeacher | None = None
+
+    @property
+    def priced(self) -> bool:
+        """Whether the price of all that is asked is known."""
+        return self.teacher.price is not None and (self.user is None or self.user.price is not None)
 
     def describe(self) -> dict[str, Any]:
-        """As plain JSON; `max_usd` is null where no price is known."""
-        usd = None if self.teacher.price is None else self.most.usd
-        asked = {"rows": self.rows, "questions": self.questions, "writing": self.writing}
+        """As plain JSON; `max_usd` is null where a price is not known, `user` where nobody else is asked."""
+        usd = self.most.usd if self.priced else None
+        user = f"{self.user.model} at {_host(self.user)}" if self.user else None
+        asked = {"rows": self.rows, "questions": self.questions, "writing": self.writing, "user": user}
         return {**asked, "max_tokens": self.most.tokens, "max_usd": usd}
 
     def __str__(self) -> str:
-        host = Endpoint(self.teacher.base_url, self.teacher.model).host
         beside = f"{self.writing:,} requests that write rows or solutions, " if self.writing else ""
         n = self.teacher.n
         asked = f"{self.rows:,} rows" if n == 1 else f"{self.rows * n:,} answers, {n} to a row,"
+        user = f" and, as the user, {self.user.model} at {_host(self.user)}" if self.user else ""
         return (
-            f"{self.teacher.model} at {host}: {beside}{self.questions:,} of {asked} to ask, "
-            f"{_at_most(self.most, priced=self.teacher.price is not None)}"
+            f"{self.teacher.model} at {_host(self.teacher)}{user}: {beside}{self.questions:,} of {asked} to ask, "
+            f"{_at_most(self.most, priced=self.priced)}"
         )
 
 
@@ -209,13 +217,13 @@ class Forecasts:
         usd = [one["max_usd"] for one in told]
         whole = {"rows": max(one["rows"] for one in told), **sums, "max_usd": None if None in usd else self.most.usd}
         if len(told) == 1:
-            return whole
+            return {**whole, "user": told[0]["user"]}
         return {**whole, "teachers": {one.teacher.name: of for one, of in zip(self.each, told, strict=True)}}
 
     def __str__(self) -> str:
         if len(self.each) == 1:
             return str(self.each[0])
-        whole = _at_most(self.most, priced=all(one.teacher.price is not None for one in self.each))
+        whole = _at_most(self.most, priced=all(one.priced for one in self.each))
         return "\n".join([*(f"{one.teacher.name}: {one}" for one in self.each), f"together: {whole}"])
 
 
@@ -223,18 +231,26 @@ def _at_most(most: Cost, *, priced: bool) -> str:
     return f"at most {most.tokens:,} tokens, " + (f"{most.usd:.2f} USD" if priced else "price unknown")
 
 
-def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None) -> Forecast:
+def _host(teacher: EndpointTeacher) -> str:
+    return Endpoint(teacher.base_url, teacher.model).host
+
+
+def forecast(
+    pool: Pool, known: Iterable[str], beside: Cost | None = None, user: EndpointTeacher | None = None
+) -> Forecast:
     """What the questions whose keys are not known cost at most, by their lengths alone.
 
     Args:
         beside: what is to be asked before that, at most.
+        user: see `Forecast`.
     """
     teacher, tariff, questions = pool.teacher, tariff_of(pool.teacher), 0
     most = beside = beside or Cost()
     for question in pool.questions(known):
         most += tariff.most(question.messages, longest(teacher, pool.task))
         questions += 1
-    return Forecast(teacher, len(pool.rows), questions, most, is_paid(teacher, most), writing=beside.requests)
+    paid = is_paid(teacher, most) or (user is not None and is_paid(user, beside))
+    return Forecast(teacher, len(pool.rows), questions, most, paid, beside.requests, user)
 
 
 def is_paid(teacher: EndpointTeacher, most: Cost) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slmops.endpoints.money import Cost
+from slmops.recipe.training import EndpointTeacher, TransformersTeacher
 from slmops.recipe.writing import Converse, Draws, Reason, Write
 from slmops.tasks import Row, Task
 from slmops.teach.asking import ForecastAsker, Remote, Sampled
@@ -45,11 +46,28 @@ def foretell_writing(remote: Remote, settings: Write, task: Task, sides: Sides, 
     return Foretold(asker.most, written.rows, unknown)
 
 
-def foretell_talks(remote: Remote, settings: Converse, task: Task, sides: Sides, find: Find, seed: int) -> Foretold:
-    """Of `converse`; rows that are not known are among `unknown` as those that are."""
-    asker = ForecastAsker(remote, settings, find, longest=True)
-    talks = converse(asker, settings, task, sides["train"], sides, seed=seed)
-    return Foretold(asker.most, [], talks.rows)
+def foretell_talks(
+    remote: Remote, user: Remote | None, settings: Converse, task: Task, sides: Sides, find: Find, seed: int
+) -> Foretold:
+    """Of `converse`; rows that are not known are among `unknown` as those that are.
+
+    Args:
+        user: see `playing`.
+    """
+    asker = player = ForecastAsker(remote, settings, find, longest=True)
+    if user is not remote:
+        player = ForecastAsker(user, settings, find, longest=True, keys=asker.keys)
+    talks = converse(asker, settings, task, sides["train"], sides, seed=seed, user=player)
+    return Foretold(asker.most if player is asker else asker.most + player.most, [], talks.rows)
+
+
+def playing(remote: Remote, user: EndpointTeacher | TransformersTeacher | None) -> Remote | None:
+    """Who plays the user to a teacher behind an endpoint: `remote`, that teacher itself, or another one; None where
+    that is a model on this machine.
+    """
+    if user is None:
+        return remote
+    return Remote(user, remote.privacy, part="user") if isinstance(user, EndpointTeacher) else None
 
 
 def foretell_solutions(remote: Remote, settings: Reason, task: Task, rows: Sequence[Row], find: Find) -> Foretold:
@@ -102,7 +120,7 @@ def foretell(
             case Write():
                 told = foretell_writing(remote, settings, task, held, find, seed)
             case Converse():
-                told = foretell_talks(remote, settings, task, held, find, seed)
+                told = foretell_talks(remote, playing(remote, settings.user), settings, task, held, find, seed)
             case Reason():
                 labelled = [*sides["train"], *sides["validation"]]
                 told = foretell_solutions(remote, settings, task, labelled, find)

@@ -48,6 +48,11 @@ class EndpointAsking(Settings):
     budget: Budget
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What reads the texts before they leave."""
+        return () if self.privacy.is_local(self.teacher.base_url) else self.privacy.libraries
+
     def check_surroundings(self) -> None:
         """Refuse an endpoint whose key the environment does not have, and a detector that is not installed.
 
@@ -69,12 +74,23 @@ class LocalAsking(Settings):
 
 
 class Asked(Settings):
-    """Who is asked: one of the two."""
+    """Who is asked: `endpoint`, and without one `local`."""
 
     unkeyed: ClassVar[Mapping[str, Any]] = {"endpoint": EndpointAsking.unkeyed}
 
     local: LocalAsking | None = None
     endpoint: EndpointAsking | None = None
+
+    @property
+    def bought(self) -> list[EndpointTeacher]:
+        """Whose replies are."""
+        return [self.endpoint.teacher] if self.endpoint else []
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """See `EndpointAsking.libraries`."""
+        asked = [self.endpoint.model_copy(update={"teacher": one}) for one in self.bought] if self.endpoint else []
+        return tuple(dict.fromkeys(name for one in asked for name in one.libraries))
 
     def check_surroundings(self) -> None:
         """See `EndpointAsking.check_surroundings`."""

@@ -30,7 +30,7 @@ class TeachByEndpoint:
     """
 
     name: ClassVar[str] = "teach-endpoint"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = ("phonenumbers", "python-stdnum", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: EndpointAsking, context: Context) -> Mapping[str, float | str]:

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
 
 from slmops.pipeline.stage import Context
+from slmops.recipe.training import EndpointTeacher
 from slmops.recipe.writing import Converse, Draws, Reason, Write
 from slmops.teach.paying import ASKED, Asked, EndpointAsking, asked_before, opened
 
@@ -37,7 +40,25 @@ class WriteSettings(Asked):
 
 
 class ConverseSettings(Asked):
-    converse: Converse
+    """The input `user` is who plays the user, where that is another model here; `user`, where it is behind an endpoint.
+
+    Neither: whoever is the assistant.
+    """
+
+    unkeyed: ClassVar[Mapping[str, Any]] = {**Asked.unkeyed, "user": EndpointAsking.unkeyed["teacher"]}
+
+    converse: Converse = Field(description="Without its `user`.")
+    user: EndpointTeacher | None = None
+
+    @property
+    def bought(self) -> list[EndpointTeacher]:
+        return [*super().bought, *([self.user] if self.user else [])]
+
+    def check_surroundings(self) -> None:
+        """As of one that is asked alone, for both."""
+        super().check_surroundings()
+        if self.endpoint and self.user:
+            self.endpoint.model_copy(update={"teacher": self.user}).check_surroundings()
 
 
 class ReasonSettings(Asked):
@@ -52,7 +73,7 @@ class WriteRows:
     """
 
     name: ClassVar[str] = "write"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: WriteSettings, context: Context) -> Mapping[str, float | str]:
@@ -74,10 +95,10 @@ class WriteRows:
 
 
 class ConverseRows:
-    """As `WriteRows`; the rows are talks that the teacher has with itself."""
+    """As `WriteRows`; the rows are talks that the teacher has with itself, or with `user`."""
 
     name: ClassVar[str] = "converse"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(
@@ -87,14 +108,17 @@ class ConverseRows:
         from slmops.teach.converse import check_enough, converse
         from slmops.teach.foretold import foretell_talks
 
-        task, sides = task_of(inputs["data"]), _sides(inputs["data"])
+        task, sides, talks = task_of(inputs["data"]), _sides(inputs["data"]), settings.converse
 
         def told(find: Find) -> Foretold:
-            return foretell_talks(_remote(settings), settings.converse, task, sides, find, context.seed)
+            remote = _remote(settings)
+            user = None if "user" in inputs else _user(settings) or remote
+            return foretell_talks(remote, user, talks, task, sides, find, context.seed)
 
-        with _asker(inputs, settings, settings.converse, context, told) as asking:
-            written = converse(asking.asker, settings.converse, task, sides["train"], sides, seed=context.seed)
-        check_enough(written, settings.converse)
+        with _asker(inputs, settings, talks, context, told) as asking:
+            user = _player(inputs, settings, context, asking.asker)
+            written = converse(asking.asker, talks, task, sides["train"], sides, seed=context.seed, user=user)
+        check_enough(written, talks)
         return _with_pool(inputs["data"], context.out, written, asking)
 
 
@@ -106,7 +130,7 @@ class ReasonRows:
     """
 
     name: ClassVar[str] = "reason"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: ReasonSettings, context: Context) -> Mapping[str, float | str]:
@@ -164,24 +188,17 @@ def _asker(
     Args:
         told: what is to be expected, given what finds replies by their keys.
     """
-    from slmops.teach.asking import EndpointAsker, LocalAsker
+    from slmops.teach.asking import EndpointAsker
 
     if settings.endpoint is None:
-        from slmops.engines import load_engine
-        from slmops.models.tokenizer import Tokenizer
-
-        assert settings.local  # noqa: S101 - one of the two
-        model = inputs["model"] / "model"
-        engine, tokenizer = load_engine(settings.local.engine, model, gpu=True), Tokenizer.load(model)
-        work, batch = context.work / "replies", settings.local.batch
-        yield _Asking(LocalAsker(engine, tokenizer, draws, context.seed, batch, work, context.progress))
+        yield _Asking(_here(inputs["model"], settings, draws, context, "replies"))
         return
-    teacher = settings.endpoint.teacher
     with opened(context, settings.endpoint.budget) as ledger:
         expected = told(ledger.answers.find)
+        priced = all(teacher.price for teacher in settings.bought)
         context.progress.note(
-            f"ask {teacher.model}: {expected.most.requests:,} requests at most, {expected.most.tokens:,} tokens, "
-            + ("price unknown" if teacher.price is None else f"{expected.most.usd:.2f} USD")
+            f"ask {' and '.join(teacher.model for teacher in settings.bought)}: {expected.most.requests:,} requests at "
+            f"most, {expected.most.tokens:,} tokens, " + (f"{expected.most.usd:.2f} USD" if priced else "price unknown")
         )
         beside = _beside(inputs["data"], settings.endpoint, expected)
         asker = EndpointAsker(_remote(settings), draws, ledger, context.kept or context.work, beside, context.progress)
@@ -189,6 +206,37 @@ def _asker(
         yield asking
         ledger.count(asker.keys)
         asking.spent = ledger.spent
+
+
+def _here(model: Path, settings: Asked, draws: Draws, context: Context, work: str) -> Asker:
+    """A model on this machine; what it writes is kept in the folder `work`."""
+    from slmops.engines import load_engine
+    from slmops.models.tokenizer import Tokenizer
+    from slmops.teach.asking import LocalAsker
+
+    assert settings.local  # noqa: S101 - who runs here is asked so
+    engine, tokenizer = load_engine(settings.local.engine, model / "model", gpu=True), Tokenizer.load(model / "model")
+    batch, folder = settings.local.batch, context.work / work
+    return LocalAsker(engine, tokenizer, draws, context.seed, batch, folder, context.progress)
+
+
+def _player(inputs: Mapping[str, Path], settings: ConverseSettings, context: Context, assistant: Asker) -> Asker | None:
+    """Who plays the user, where that is not the assistant itself."""
+    from slmops.teach.asking import EndpointAsker
+
+    if "user" in inputs:
+        return _here(inputs["user"], settings, settings.converse, context, "user")
+    user = _user(settings)
+    if user is None:
+        return None
+    assert isinstance(assistant, EndpointAsker)  # noqa: S101 - a recipe without is refused
+    return assistant.beside_it(user)
+
+
+def _user(settings: ConverseSettings) -> Remote | None:
+    from slmops.teach.asking import Remote
+
+    return Remote(settings.user, _remote(settings).privacy, part="user") if settings.user else None
 
 
 def _remote(settings: Asked) -> Remote:

@@ -9,7 +9,7 @@ Of several teachers the others have nodes of their own, numbered from 2 (`teache
 `teach` makes one set of answers of all. One behind an endpoint has answers alone; where any gives words alone, those of
 teachers that run here are `teach:N:own` first, and told in the student's tokens then.
 Where the teacher writes rows or solutions, `write`, `converse` and `reason` stand between `data` and `teach`, in this
-order, and whoever learns reads the last of them.
+order, and whoever learns reads the last of them. `user` is another model here that plays the user for `converse`.
 A student of another model is carved from `student:base`, and so is its baseline.
 `parity`, between bundle and report, holds the bundle against `student`.
 Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved. Where what is shipped

@@ -10,6 +10,7 @@ from slmops.data.stage import pool_rows
 from slmops.privacy.placeholders import written
 from slmops.privacy.redaction import redactor, unchanged
 from slmops.recipe.models import Recipe
+from slmops.recipe.training import EndpointTeacher
 
 
 @dataclass(frozen=True)
@@ -51,5 +52,6 @@ def destinations(recipe: Recipe) -> list[tuple[str, str, bool]]:
     """Whom texts of a run go to: who it is, its address, and whether that counts as this machine."""
     judge = recipe.evaluate.judge
     asked = [(f"teacher {teacher.name}", teacher.base_url) for teacher in recipe.endpoints]
+    asked += [(f"user {recipe.user.name}", recipe.user.base_url)] if isinstance(recipe.user, EndpointTeacher) else []
     asked += [("judge", judge.base_url)] if judge and judge.base_url else []
     return [(who, where, recipe.privacy.is_local(where)) for who, where in asked]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from slmops.data.read import read_jsonl
-from slmops.data.stage import PrepareData, pool_rows, prepare_data_node
+from slmops.data.stage import pool_rows
 from slmops.endpoints.ledger import Ledger
 from slmops.endpoints.money import Cost
-from slmops.pipeline.keys import address
 from slmops.pipeline.plan.names import routed_combination, routes_of
-from slmops.pipeline.stage import Context
+from slmops.pipeline.plan.rows import prepared
 from slmops.pipeline.store import Store
 from slmops.recipe.models import Recipe
 from slmops.recipe.task import ClassificationTask, NliTask
@@ -54,7 +51,10 @@ def _forecasts(recipe: Recipe, home: Path, find: Find) -> Forecasts:
         for n, teacher in recipe.answering
         if isinstance(teacher, EndpointTeacher)
     }
-    told = [forecast(pool, find(pool.keys), beside if n == 1 else None) for n, pool in pools.items()]
+    user = recipe.user if isinstance(recipe.user, EndpointTeacher) else None
+    # It is the first teacher that writes, with whoever plays the user.
+    before = {1: (beside, user)}
+    told = [forecast(pool, find(pool.keys), *before.get(n, (None, None))) for n, pool in pools.items()]
     if isinstance(recipe.judge, EndpointTeacher):
         judge, here = Remote(recipe.judge, recipe.privacy), len(recipe.answering) - len(pools)
         told.append(foretell_judging(judge, [*pools.values()], here, task, rows, find, recipe.seed))
@@ -66,7 +66,7 @@ def _rows(recipe: Recipe, home: Path, find: Find) -> tuple[Task, Cost, list[Row]
     written = [part for part in (recipe.teach.write, recipe.teach.converse, recipe.teach.reason) if part]
     if not written:
         return _task(recipe), Cost(), list(pool_rows(recipe))
-    with _prepared(recipe, home) as data:
+    with prepared(recipe, home) as data:
         task, sides = task_of(data), {side: read_jsonl(data / f"{side}.jsonl") for side in SIDES}
     if isinstance(recipe.teacher, EndpointTeacher):
         return task, *foretell(Remote(recipe.teacher, recipe.privacy), written, task, sides, find, recipe.seed)
@@ -84,21 +84,6 @@ def _rows_of(recipe: Recipe, n: int, rows: list[Row]) -> list[Row]:
     routes = routes_of(recipe, combine)
     teachers = by_field(pool, routes, input=recipe.data.input, kind=recipe.task.kind)
     return [row for row in rows if teachers.get(row["id"]) == n]
-
-
-@contextmanager
-def _prepared(recipe: Recipe, home: Path) -> Iterator[Path]:
-    """The artifact `data`, or the same files made for the length of a block."""
-    node = prepare_data_node(recipe)
-    (step,) = address([node], recipe.seed)
-    if artifact := Store(home).find(step.key):
-        yield artifact.path
-        return
-    with TemporaryDirectory() as folder:
-        out, work = Path(folder, "out"), Path(folder, "work")
-        out.mkdir()
-        PrepareData().run(node.sources, node.settings, Context(out=out, work=work, seed=recipe.seed))  # type: ignore[arg-type]
-        yield out
 
 
 def _task(recipe: Recipe) -> Task:
