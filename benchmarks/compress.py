@@ -88,7 +88,7 @@ def _moved(batch_tokens: int, learning_rate: float = 2e-4, epochs: int = 1) -> d
 FULL = Size(
     random=False,
     tickets=Amount(train=320, test=160, layers=None, optimisation=_moved(512)),
-    banking77=Amount(train=200, test=400, layers=6, optimisation=_moved(512, 5e-4, 2)),
+    banking77=Amount(train=40, test=400, layers=6, optimisation=_moved(256, 5e-4, 2)),
     ours=OURS,
     rounds=3,
     repeats=3,

@@ -104,7 +104,7 @@ def test_each_node_reads_what_it_should(project):
     # The baseline has never seen the teacher: only which layers and tokens are kept comes from there.
     assert reads["baseline:carved"] == {"model": "base", "like": "student:carved"}
     assert reads["baseline"] == {"model": "baseline:carved", "data": "data"}
-    assert reads["teacher:same"] == {"model": "teacher"}
+    assert reads["teacher:same"] == {"model": "teacher", "data": "data"}
     assert reads["evaluate"] == {"data": "data"} | {
         role: f"score:{role}" for role in ("floor", "teacher", "teacher_same", "baseline", "student", "shipped")
     }

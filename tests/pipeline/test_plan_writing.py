@@ -226,10 +226,10 @@ def test_a_forecast_counts_both_and_names_both(project, tmp_path):
         nodes = [one for one in nodes_for(recipe) if one.id in ("data", "converse")]
         made = run_graph(nodes, name="x", resolved_recipe={}, seed=recipe.seed, home=home)
         figures = made.artifacts["converse"].metrics
-        assert figures["requests"] == big.asked.total() + small.asked.total() == before.writing == 6
+        assert figures["requests"] == big.asked.total() + small.asked.total() == before.each[0].writing == 6
         assert figures["usd"] <= before.most.usd
         after = forecast(recipe, home=home)
-    assert (after.writing, after.questions) == (0, 23)
+    assert (after.each[0].writing, after.each[0].questions) == (0, 23)
     unpriced = project(
         "conversation", TALK, GUEST.format(small.url), *of_endpoint(big.url), "teach.converse.user.price=null"
     )
@@ -240,5 +240,5 @@ def test_a_user_that_runs_here_costs_nothing_and_its_talks_are_as_long_as_they_m
     longer = "teach.converse={rows: 3, turns: 3, max_message_tokens: 8, personas: [a driver]}"
     alone = forecast(project("conversation", longer, *of_endpoint()), home=tmp_path / "h")
     told = forecast(project("conversation", longer, HERE, *of_endpoint()), home=tmp_path / "h")
-    assert (alone.writing, told.writing) == (12, 6), "of each turn the assistant's message alone is bought"
-    assert told.questions == alone.questions == 23
+    assert (alone.each[0].writing, told.each[0].writing) == (12, 6), "of each turn the assistant's message alone is bought"
+    assert told.each[0].questions == alone.each[0].questions == 23
