@@ -129,17 +129,21 @@ class Forecast:
         )
 
 
-def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None) -> Forecast:
+def forecast(
+    pool: Pool, known: Iterable[str], beside: Cost | None = None, *, at_most: int | None = None
+) -> Forecast:
     """What the questions whose keys are not known cost at most, by their lengths alone.
 
     Args:
         beside: what is to be asked before that, at most.
+        at_most: of them that will be asked, which nobody knows yet: they count as the longest.
     """
-    teacher, tariff, questions = pool.teacher, Tariff.of(pool.teacher.price), 0
-    most = beside = beside or Cost()
-    for question in pool.questions(known):
-        most += tariff.most(question.messages, pool.task.max_answer_tokens)
-        questions += 1
+    teacher, tariff = pool.teacher, Tariff.of(pool.teacher.price)
+    costs = [tariff.most(question.messages, pool.task.max_answer_tokens) for question in pool.questions(known)]
+    if at_most is not None:
+        costs = sorted(costs, key=lambda cost: cost.tokens, reverse=True)[:at_most]
+    beside, questions = beside or Cost(), len(costs)
+    most = sum(costs, beside)
     # A server that wants no key and has no price is one's own.
     paid = bool(most.requests) and (most.pico > 0 or (teacher.price is None and teacher.key_env is not None))
     return Forecast(teacher, len(pool.rows), questions, most, paid, writing=beside.requests)

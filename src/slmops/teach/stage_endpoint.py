@@ -56,6 +56,18 @@ class TeachByEndpoint:
         return {**figures, "usd": spent.usd, "bought_tokens": spent.tokens, "requests": spent.requests}
 
 
+def rows_answered(data: Path, asking: EndpointAsking, context: Context) -> list[str]:
+    """The ids of the rows in the pool of `data` to which an answer was bought, usable or not, in whichever run."""
+    from slmops.data.read import read_jsonl
+    from slmops.tasks import task_of
+    from slmops.teach.endpoint import Pool
+
+    pool = Pool(asking.teacher, task_of(data), read_jsonl(data / "pool.jsonl"), asking.privacy)
+    with opened(context, asking.budget) as ledger:
+        known = ledger.answers.find(dict.fromkeys(pool.keys))
+    return [row["id"] for row, key in zip(pool.rows, pool.keys, strict=True) if key in known]
+
+
 def cost_of(spent: Cost, *, priced: bool) -> dict[str, Any]:
     """What was bought, as plain JSON; `usd` is null where no price is known."""
     return {"requests": spent.requests, "bought_tokens": spent.tokens, "usd": spent.usd if priced else None}

@@ -54,7 +54,9 @@ def _forecast(recipe: Recipe, teacher: EndpointTeacher, home: Path, find: Find) 
     else:
         task, beside, rows = _task(recipe), Cost(), list(pool_rows(recipe))
     pool = Pool(teacher, task, rows, recipe.privacy)
-    return forecast(pool, find(pool.keys), beside)
+    select = recipe.teach.select
+    at_most = select.first + select.rounds * select.rows if select else None
+    return forecast(pool, find(pool.keys), beside, at_most=at_most)
 
 
 @contextmanager

@@ -21,13 +21,15 @@ from slmops.pipeline.plan.names import (
     rows_node,
     writer_node,
 )
-from slmops.pipeline.plan.student import student_base
+from slmops.pipeline.plan.student import student_base, student_nodes
 from slmops.pipeline.plan.writing import writing_nodes
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
 from slmops.recipe.training import Asking, Optimisation
+from slmops.select.rounds import SelectSettings
+from slmops.select.stage import SelectAnswers
 from slmops.teach.paying import EndpointAsking
 from slmops.teach.stage import CheckTeachers, CheckTeachersSettings, Join, Mix, MixSettings, Route, RouteSettings, Teach
 from slmops.teach.stage_curate import CurateAnswers, CurateSettings
@@ -41,7 +43,7 @@ def teacher_nodes(recipe: Recipe) -> list[Node]:
     if endpoint := endpoint_of(recipe):
         asked = EndpointAsking(teacher=endpoint, budget=recipe.teach.budget, privacy=recipe.privacy)
         inputs = {"data": rows_node(recipe), "model": base_node(recipe)}
-        answers = Node("teach", TeachByEndpoint, asked, inputs=inputs)
+        answers = selected(recipe, Node("teach", TeachByEndpoint, asked, inputs=inputs))
         return [*student_base(recipe), *writing_nodes(recipe), answers, curate_node(recipe)]
     numbers = range(1, len(recipe.teachers) + 1)
     nodes = [
@@ -67,6 +69,28 @@ def curate_node(recipe: Recipe) -> Node:
     return Node("curate", CurateAnswers, settings, inputs={"data": "data", "answers": "teach", **each})
 
 
+def selected(recipe: Recipe, teach: Node) -> Node:
+    """`teach`; or where rows are chosen in rounds, the stage that asks for it, and for a student, again and again."""
+    if recipe.teach.select is None:
+        return teach
+    students = {node.id: node for node in student_nodes(recipe)}
+    carve, learn = students["student:carved"], students["student"]
+    settings = SelectSettings.model_validate(
+        {
+            "select": recipe.teach.select,
+            "endpoint" if endpoint_of(recipe) else "local": teach.settings,
+            "curate": curate_node(recipe).settings,
+            "carve": carve.settings,
+            "distil": learn.settings,
+        }
+    )
+    inputs, made = {"data": "data", "rows": rows_node(recipe)}, ("answers", "student")
+    inputs |= {f"teach:{name}": node for name, node in teach.inputs.items() if name != "data"}
+    for step, node in (("carve", carve), ("learn", learn)):
+        inputs |= {f"{step}:{name}": of for name, of in node.inputs.items() if name not in made}
+    return Node("teach", SelectAnswers, settings, inputs, sources=learn.sources)
+
+
 def _teacher(recipe: Recipe, n: int) -> list[Node]:
     """The teacher of number `n` fitted, exported, and its answers to its rows of the pool."""
     pool, nodes = rows_node(recipe), list[Node]()
@@ -83,7 +107,8 @@ def _teacher(recipe: Recipe, n: int) -> list[Node]:
         asking = asking.model_copy(update={"precision": exported.precision})
         nodes.append(Node(writer, Convert, exported, inputs={"model": fitted}))
         answers["engine"] = writer
-    return [*nodes, Node("teach" if len(recipe.teachers) == 1 else f"teach:{n}", Teach, asking, inputs=answers)]
+    teach = Node("teach" if len(recipe.teachers) == 1 else f"teach:{n}", Teach, asking, inputs=answers)
+    return [*nodes, selected(recipe, teach)]
 
 
 def _route(recipe: Recipe, combine: Combine, n: int) -> Node:

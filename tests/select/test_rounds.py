@@ -1,0 +1,103 @@
+"""A pool that is bought in rounds, through the pipeline: a real endpoint on loopback, real students of a tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slmops.data.read import read_jsonl
+from slmops.errors import BudgetReached
+from slmops.models.source import save_model
+from slmops.pipeline.history import History
+from slmops.pipeline.plan import nodes_for
+from slmops.pipeline.run import RunResult, forecast, run_graph
+from slmops.recipe import Recipe
+from slmops.teach.answers import load_answers
+from tests.endpoints.teacher_server import Act, TeacherServer
+from tests.families import make
+from tests.tokenizer_kinds import tokenizer
+
+RECIPE = """
+name: chosen
+task: {kind: classification, labels: [refund, thanks], max_answer_tokens: 16}
+data: {train: train.jsonl, pool: pool.jsonl, test: test.jsonl, split: {validation: 0.5}}
+teachers: [{model: ./llama, fit: null}]
+teach: {engine: transformers, top_logits: 4, select: {first: 4, rows: 4, rounds: 2, patience: 9, min_gain: 0.0}}
+student: {carve: {layers: 1, choose: first, vocabulary: keep}}
+train: {epochs: 2, learning_rate: 3.0e-3, batch_tokens: 512, precision: fp32, baseline: false}
+evaluate: {latency_requests: 1, threads: 1}
+"""
+REMOTE = "teachers=[{{kind: endpoint, base_url: '{}', model: big, price: {{input_usd: 2, output_usd: 10}}}}]"
+OF_REMOTE = ("teach.engine=onnxruntime-genai", "teach.top_logits=16", "student.model=./llama")
+ASKED = {"refund": "please refund order {}, it is broken", "thanks": "hello, lamp {} is lovely"}
+POOL = 16
+
+
+def knows(_number: int, text: str) -> Act:
+    return Act(text="refund" if "refund" in text else "thanks")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose student can be made in a second."""
+    folder = tmp_path_factory.mktemp("project")
+    for side, rows in (("train", 8), ("pool", POOL), ("test", 4)):
+        # Numbers tell texts apart, so no two are alike.
+        texts = [(label, ASKED[label].format(f"{side}-{i}")) for i, label in enumerate([*ASKED] * (rows // 2))]
+        told = ({"input": text} | ({} if side == "pool" else {"output": label}) for label, text in texts)
+        (folder / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    words = tokenizer("bytes")
+    (end,) = words.end_ids
+    save_model(make("llama", vocab_size=words.size, eos_token_id=end, max_position_embeddings=128), folder / "llama")
+    words.save(folder / "llama")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+Bought = tuple[RunResult, dict[str, Any], Path]
+
+
+@pytest.fixture
+def buy(folder: Path) -> Callable[..., Bought]:
+    """Makes the answers of the recipe with these overrides: the run, the curve, and the folder of both."""
+
+    def run(home: Path, *overrides: str) -> Bought:
+        recipe = Recipe.load(folder / "recipe.yaml", overrides)
+        nodes = nodes_for(recipe)
+        until = next(i for i, node in enumerate(nodes) if node.id == "teach")
+        made = run_graph(nodes[: until + 1], name="chosen", resolved_recipe=recipe.resolved(), seed=7, home=home)
+        path = made.artifacts["teach"].path
+        return made, json.loads((path / "curve.json").read_text()), path
+
+    return run
+
+
+def of(url: str, *overrides: str) -> tuple[str, ...]:
+    return (REMOTE.format(url), *OF_REMOTE, *overrides)
+
+
+def test_rows_are_bought_in_rounds_and_the_rest_is_not(buy, folder, tmp_path):
+    with TeacherServer(knows) as server:
+        told = forecast(Recipe.load(folder / "recipe.yaml", of(server.url)), home=tmp_path)
+        assert (told.rows, told.questions) == (POOL, 12)
+        made, curve, path = buy(tmp_path, *of(server.url))
+        assert server.asked.total() == 12
+        assert told.most.pico >= server.charged
+        again, *_ = buy(tmp_path, *of(server.url, "teach.select.rounds=3"))
+    assert set(server.asked.values()) == {1}
+    assert server.asked.total() == 16, "a further round buys its own rows and no other"
+    assert [point["asked"] for point in curve["points"]] == [4, 8, 12]
+    assert (curve["ended"], curve["unbought"], curve["pool"]) == ("rounds", 4, POOL)
+    answers = load_answers(path)
+    assert len({answer.id for answer in answers}) == 12
+    assert all(answer.text == knows(0, answer.input).text for answer in answers)
+    figures = made.artifacts["teach"].metrics
+    assert (figures["rows"], figures["unbought"], figures["requests"]) == (12, 4, 12)
+    assert figures["exact_match_12"] == curve["points"][-1]["value"]
+    steps = {step.node: step for step in History(tmp_path).runs()[0].steps}
+    assert steps["student:2"].cached and steps["doubts:2"].cached, "rounds that were there are not made again"
+    assert not steps["student:3"].cached
