@@ -33,6 +33,7 @@ evaluate: {latency_requests: 1, threads: 1}
 """
 REMOTE = "teachers=[{{kind: endpoint, base_url: '{}', model: big, price: {{input_usd: 2, output_usd: 10}}}}]"
 OF_REMOTE = ("teach.engine=onnxruntime-genai", "teach.top_logits=16", "student.model=./llama")
+HERE = ("teachers.0.fit={epochs: 40, learning_rate: 5.0e-3, precision: fp32}",)
 ASKED = {"refund": "please refund order {}, it is broken", "thanks": "hello, lamp {} is lovely"}
 POOL = 16
 
@@ -87,7 +88,7 @@ def test_rows_are_bought_in_rounds_and_the_rest_is_not(buy, folder, tmp_path):
         made, curve, path = buy(tmp_path, *of(server.url))
         assert server.asked.total() == 12
         assert told.most.pico >= server.charged
-        again, *_ = buy(tmp_path, *of(server.url, "teach.select.rounds=3"))
+        buy(tmp_path, *of(server.url, "teach.select.rounds=3"))
     assert set(server.asked.values()) == {1}
     assert server.asked.total() == 16, "a further round buys its own rows and no other"
     assert [point["asked"] for point in curve["points"]] == [4, 8, 12]
@@ -99,5 +100,59 @@ def test_rows_are_bought_in_rounds_and_the_rest_is_not(buy, folder, tmp_path):
     assert (figures["rows"], figures["unbought"], figures["requests"]) == (12, 4, 12)
     assert figures["exact_match_12"] == curve["points"][-1]["value"]
     steps = {step.node: step for step in History(tmp_path).runs()[0].steps}
-    assert steps["student:2"].cached and steps["doubts:2"].cached, "rounds that were there are not made again"
-    assert not steps["student:3"].cached
+    again = [node for node in ("doubts:2", "student:2", "doubts:3", "student:3") if not steps[node].cached]
+    assert again == ["doubts:3", "student:3"], "rounds that were there are not made again"
+
+
+def test_the_first_rows_are_the_same_however_the_rest_is_chosen(buy, tmp_path):
+    with TeacherServer(knows) as server:
+        buy(tmp_path, *of(server.url))
+        _, curve, path = buy(tmp_path, *of(server.url, "teach.select.by=random"))
+    steps = {step.node: step for step in History(tmp_path).runs()[0].steps}
+    assert steps["student:0"].cached
+    assert not any(node.startswith("doubts") for node in steps)
+    assert curve["by"] == "random"
+    assert len(load_answers(path)) == 12
+
+
+def test_a_budget_ends_it_with_what_it_bought_and_a_larger_one_goes_on(buy, tmp_path):
+    with TeacherServer(knows) as server:
+        made, curve, path = buy(tmp_path, *of(server.url, "teach.budget.requests=6"))
+        assert server.asked.total() == 6
+        assert (curve["ended"], curve["unbought"]) == ("budget", POOL - 6)
+        assert [point["asked"] for point in curve["points"]] == [4, 6]
+        assert len(load_answers(path)) == 6
+        assert made.artifacts["teach"].metrics["requests"] == 6
+        _, curve, path = buy(tmp_path, *of(server.url, "teach.budget.requests=8"))
+        assert [point["asked"] for point in curve["points"]] == [4, 8], "the third round could buy nothing"
+        _, curve, _ = buy(tmp_path, *of(server.url, "teach.budget.requests=50"))
+    assert curve["ended"] == "rounds"
+    assert server.asked.total() == 12
+    assert set(server.asked.values()) == {1}
+
+
+def test_a_budget_without_room_for_a_single_answer_ends_the_run(buy, tmp_path):
+    with TeacherServer(knows) as server, pytest.raises(BudgetReached):
+        buy(tmp_path, *of(server.url, "teach.budget.tokens=10"))
+    assert server.asked.total() == 0
+
+
+def test_a_flat_curve_and_an_empty_pool_end_it(buy, tmp_path):
+    with TeacherServer(knows) as server:
+        # No gain can be so large, and after one round it is missing.
+        _, curve, _ = buy(tmp_path, *of(server.url, "teach.select.patience=1", "teach.select.min_gain=0.99"))
+        assert (curve["ended"], len(curve["points"])) == ("flat", 2)
+        _, curve, path = buy(tmp_path, *of(server.url, "teach.select.first=40"))
+    assert (curve["ended"], curve["unbought"], len(curve["points"])) == ("pool", 0, 1)
+    assert len(load_answers(path)) == POOL
+
+
+def test_a_teacher_that_runs_here_is_asked_for_new_rows_alone(buy, tmp_path):
+    _, curve, path = buy(tmp_path, *HERE)
+    assert [point["asked"] for point in curve["points"]] == [4, 8, 12]
+    answers = load_answers(path)
+    assert len({answer.id for answer in answers}) + len(read_jsonl(path / "dropped.jsonl")) == 12
+    assert answers
+    assert all(answer.top_ids.shape[1] == 4 for answer in answers), "its probabilities are kept"
+    steps = {step.node: step.metrics for step in History(tmp_path).runs()[0].steps}
+    assert [sum(steps[f"taught:{n}"][what] for what in ("rows", "dropped")) for n in (1, 2, 3)] == [4, 4, 4]

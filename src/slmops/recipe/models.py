@@ -179,7 +179,7 @@ class Recipe(Settings):
             )
         if self.train.on_policy:
             raise ValueError(
-                "`train.on_policy` learns from what the student writes, and `teach.select` chooses by what given answers "
+                "`train.on_policy` learns from what the student writes, and `teach.select` goes by what given answers "
                 "teach: take one of them out"
             )
         if self.student.heal:

@@ -99,8 +99,8 @@ class TeachSettings(Asking):
 
     select: MaybeSelect = Field(
         None,
-        description="Ask for the pool in rounds, where it teaches most, and stop when it teaches no more; `uncertainty` "
-        "and `random` are short for `{by: …}`. null asks for all of it.",
+        description="Ask for the pool in rounds, where it teaches most, and stop when it teaches no more; "
+        "`uncertainty` and `random` are short for `{by: …}`. null asks for all of it.",
     )
 
     curate: Curate = Field(default_factory=Curate, description="Which of the answers are learned from.")

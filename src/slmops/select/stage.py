@@ -21,7 +21,7 @@ CURVE = "curve.json"
 
 
 class SelectAnswers(Asks):
-    """`data`, `rows` (the pool, written rows included) and what its steps read → answers as of `Teach`, and `curve.json`.
+    """`data`, `rows` (the pool, written ones included) and what its steps read → answers as of `Teach`, `curve.json`.
 
     Inputs of steps are named after them: `teach:…` of the teacher's stage, `carve:…` and `learn:…` of the student's.
     Every round draws rows, has them answered, and trains and measures a student on all answers so far. It ends when the

@@ -63,7 +63,7 @@ class DrawSettings(Settings):
 
 
 class DrawRows:
-    """`rows` (the pool) and perhaps `before` (the rows bought) and `doubts` → `pool.jsonl`, those of before and the new.
+    """`rows` (the pool) and perhaps `before` (the rows bought) and `doubts` → `pool.jsonl`, those before and new ones.
 
     The new ones are those with the greatest doubts; without any they are drawn by the seed.
     """

@@ -129,9 +129,7 @@ class Forecast:
         )
 
 
-def forecast(
-    pool: Pool, known: Iterable[str], beside: Cost | None = None, *, at_most: int | None = None
-) -> Forecast:
+def forecast(pool: Pool, known: Iterable[str], beside: Cost | None = None, *, at_most: int | None = None) -> Forecast:
     """What the questions whose keys are not known cost at most, by their lengths alone.
 
     Args:
