@@ -76,7 +76,10 @@ def main() -> None:
     corpus, seeds, told = read(given.data), given.seeds, given.set
     if given.quick:
         seeds, told, corpus = seeds[:1], [*QUICK, *told], corpus.smaller()
-    found = {side: [curve(corpus, side, seed, told, given.home, given.port) for seed in seeds] for side in SIDES}
+    found: dict[str, list[Curve]] = {side: [] for side in SIDES}
+    for seed in seeds:
+        for side in SIDES:
+            found[side].append(curve(corpus, side, seed, told, given.home, given.port))
     values, spread = figures(found)
     publish(
         "selection",

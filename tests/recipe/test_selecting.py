@@ -38,7 +38,7 @@ def test_a_measure_alone_is_the_short_form(select):
     ("parts", "problem"),
     [
         ({"select": "sure"}, "teach.select.by"),
-        ({"select": {"row": 5}}, "did you mean `rows`?"),
+        ({"select": {"row": 5}}, "did you mean teach.select.rows?"),
         ({"select": {"rounds": 0}}, "teach.select.rounds is 0"),
         (
             {"teachers": [{"name": "a", "model": "m"}, {"name": "b", "model": "m"}]},

@@ -30,7 +30,7 @@ def told(bought: Mapping[str, Any]) -> str:
     """The same in sentences."""
     asked, rounds = bought["points"][-1]["asked"], len(bought["points"])
     return (
-        f"The teacher was asked for {asked:,} of the pool's {bought['pool']:,} rows, in {rounds} rounds, "
+        f"The teacher was asked for {asked:,} of the pool’s {bought['pool']:,} rows, in {rounds} rounds, "
         f"until {_ENDED[bought['ended']]}; {bought['unbought']:,} were not bought. {_CHOSEN[bought['by']]}."
     )
 

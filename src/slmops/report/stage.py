@@ -77,8 +77,8 @@ class Report:
     Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `parity`
     (`parity.json` and `gates.json`), `teacher`, further ones by number (`teacher_2`), `student` and `baseline`
     (`history.json`), `curate` (`card.json`), `bought` (`curve.json`), `write`, `converse` and `reason` (`data.json`
-    with what they made), `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE` for
-    every role whose answers are to be shown beside the others'.
+    with what they made), `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE`
+    for every role whose answers are to be shown beside the others'.
     """
 
     name: ClassVar[str] = "report"

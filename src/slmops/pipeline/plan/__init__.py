@@ -7,6 +7,7 @@ base ─ teacher ─ teacher:onnx ─ teach ─ curate ─ student:carved ─ st
 `bundle` and `report` follow on `evaluate`; `curate` hands on what of the answers is learned from.
 Of several teachers the others have nodes of their own, numbered from 2 (`teacher:2`), each answers as `teach:N`, and
 `teach` makes one set of answers of all.
+Where the pool is bought in rounds, `teach` asks for its own work and for a student again and again.
 Where the teacher writes rows or solutions, `write`, `converse` and `reason` stand between `data` and `teach`, in this
 order, and whoever learns reads the last of them.
 A student of another model is carved from `student:base`, and so is its baseline.
