@@ -12,6 +12,7 @@ from slmops.pipeline.keys import address
 from slmops.pipeline.plan import nodes_for
 from slmops.pipeline.stage import Node
 from slmops.recipe import Recipe, parse_recipe
+from slmops.recipe.training import Asking
 from slmops.select.stage import SelectAnswers
 from slmops.train.stage import DistilSettings
 
@@ -81,7 +82,7 @@ def test_a_teacher_that_runs_here_writes_with_its_export_and_its_tokens_are_read
         "learn:data": "data",
         "learn:teacher": "teacher",
     }
-    assert made.settings.endpoint is None
+    assert isinstance(made.settings.asking, Asking)
 
 
 def test_what_decides_how_much_is_bought_makes_another_result_and_how_it_is_asked_does_not(recipe):

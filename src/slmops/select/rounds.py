@@ -44,15 +44,14 @@ class SelectSettings(Settings):
 
     # A budget decides here what is bought, and with it a price, so both are in the key.
     unkeyed: ClassVar[Mapping[str, Any]] = {
-        "endpoint": {
+        "asking": {
             "privacy": EndpointAsking.unkeyed["privacy"],
             "teacher": EndpointAsking.unkeyed["teacher"] - {"price"},
         }
     }
 
     select: Select
-    endpoint: EndpointAsking | None = None
-    local: Asking | None = None
+    asking: EndpointAsking | Asking
     curate: CurateSettings
     carve: Carve
     distil: DistilSettings
@@ -64,8 +63,8 @@ class SelectSettings(Settings):
             BadInput: something is not there.
         """
         self.distil.check_surroundings()
-        if self.endpoint:
-            self.endpoint.check_surroundings()
+        if isinstance(self.asking, EndpointAsking):
+            self.asking.check_surroundings()
 
 
 @dataclass
@@ -117,20 +116,20 @@ class Rounds:
         Raises:
             BudgetReached: not all of them are.
         """
-        drawn = self._ids(self.drawn)
+        drawn, asking = self._ids(self.drawn), self.settings.asking
         answers = self.drawn.replace("rows", "answers", 1)
-        if self.settings.endpoint:
+        if isinstance(asking, EndpointAsking):
             # All rows so far, of which the new ones alone are asked: so the budget counts all.
-            asked = {"data": self.drawn, **self._of("teach")}
-            self._make(Node(answers, TeachByEndpoint, self.settings.endpoint, asked))
+            self._make(Node(answers, TeachByEndpoint, asking, {"data": self.drawn, **self._of("teach")}))
         else:
-            self._ask_here(answers, [one for one in drawn if one not in self.asked])
+            self._ask_here(answers, asking, [one for one in drawn if one not in self.asked])
         self.rows, self.answers, self.asked = self.drawn, answers, set(drawn)
 
     def settle(self) -> bool:
         """Where a budget has ended a round, go on with what it did buy; false where that is nothing."""
-        assert self.settings.endpoint  # noqa: S101 - nobody else has a budget
-        known = rows_answered(self.folders[self.drawn], self.settings.endpoint, self.context)
+        asking = self.settings.asking
+        assert isinstance(asking, EndpointAsking)  # noqa: S101 - nobody else has a budget
+        known = rows_answered(self.folders[self.drawn], asking, self.context)
         if self.asked.issuperset(known):
             return False
         kept = f"{self.drawn}:bought"
@@ -156,13 +155,13 @@ class Rounds:
         self.context.progress.note(f"{len(self.asked):,} rows: {self.figure} {value:.3f} on the validation rows")
         return Point(number, len(self.asked), learned, value)
 
-    def _ask_here(self, answers: str, new: list[str]) -> None:
+    def _ask_here(self, answers: str, asking: Asking, new: list[str]) -> None:
         """A teacher that runs here answers the new rows alone; what it said in each round becomes one."""
         number = 1 + sum(name.startswith("new:") for name in self.folders)
         rows, taught, model = f"new:{number}", f"taught:{number}", self._of("teach")
         self._make(
             Node(rows, KeepRows, KeepSettings(ids=new), {"rows": self.drawn}),
-            Node(taught, Teach, self.settings.local, {"data": rows, **model}),
+            Node(taught, Teach, asking, {"data": rows, **model}),
         )
         joined = {"data": self.drawn}
         for n in range(1, number + 1):

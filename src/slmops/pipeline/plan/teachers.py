@@ -78,7 +78,7 @@ def selected(recipe: Recipe, teach: Node) -> Node:
     settings = SelectSettings.model_validate(
         {
             "select": recipe.teach.select,
-            "endpoint" if endpoint_of(recipe) else "local": teach.settings,
+            "asking": teach.settings,
             "curate": curate_node(recipe).settings,
             "carve": carve.settings,
             "distil": learn.settings,
