@@ -45,7 +45,7 @@ from slmops.teach.label import label_pool
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "benchmarks" / "recipes" / "selection.yaml"
-SEEDS, SIDES = (11, 12, 13), ("random", "uncertainty")
+SEEDS, SIDES = (11, 12, 13, 14, 15), ("random", "uncertainty")
 INTENTS = 20
 """The first ones by name, of which many are about cards and so are easily mistaken for each other."""
 
@@ -129,9 +129,15 @@ def curve(corpus: Corpus, side: str, seed: int, overrides: Sequence[str], home: 
         )
     made = {node: step.path for node, step in result.artifacts.items()}
     points = json.loads((made["teach"] / "curve.json").read_text(encoding="utf-8"))["points"]
-    steps = {step.node: step.key for step in next(run for run in History(home).runs() if run.id == result.id).steps}
-    students = {point["asked"]: Store(home).open(steps[f"student:{point['round']}"]) for point in points}
+    keys = asked_for(home, result.artifacts["teach"].key)
+    students = {point["asked"]: Store(home).open(keys[f"student:{point['round']}"]) for point in points}
     return {asked: right(found.path, made["data"], progress) for asked, found in students.items() if found}
+
+
+def asked_for(home: Path, teach: str) -> Mapping[str, str]:
+    """The keys of the steps that the stage `teach`, by its key, asked for in the run that made it."""
+    runs = ({step.node: step.key for step in run.steps} for run in History(home).runs())
+    return next(keys for keys in runs if keys.get("teach") == teach and "student:0" in keys)
 
 
 def parted(corpus: Corpus, code: Mapping[str, str], seed: int) -> tuple[list[Row], list[Row]]:
