@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -276,6 +277,47 @@ def test_what_a_teacher_is_worth_is_asked_of_the_demo_without_asking_the_teacher
     made = running.needed(nodes_for(recipe), {worth.SCORED + role for role in worth.ROLES})
     scored = {node.id for node in made if node.id.startswith(worth.SCORED)}
     assert scored == {worth.SCORED + role for role in worth.ROLES}
+
+
+def test_what_choosing_is_worth_is_told_by_round_and_over_all(benchmark) -> None:
+    selection = benchmark("selection")
+    none, half, all_ = np.zeros(40), np.tile([0.0, 1.0], 20), np.ones(40)
+    found = {"random": [{10: none, 20: half, 30: half}] * 2, "uncertainty": [{10: none, 20: half, 30: all_}] * 2}
+    values, spread = selection.figures(found)
+    assert (values["accuracy_first_10"], values["accuracy_random_30"], values["accuracy_selected_30"]) == (0, 0.5, 1)
+    assert (values["selected_over_random_points_20"], values["selected_over_random_points_30"]) == (0, 50)
+    assert values["selected_over_random_points"] == 25, "the mean of the rounds"
+    assert spread["selected_over_random_points"][0] == values["selected_over_random_points_low"] > 0
+    assert benchmark("_contract").missed(values, selection.GOALS) == []
+    level = dict.fromkeys(found, found["random"])
+    assert benchmark("_contract").missed(selection.figures(level)[0], selection.GOALS) != []
+
+
+def test_rows_of_a_selection_are_parted_by_intent_and_coded(benchmark) -> None:
+    selection, corpus = benchmark("selection"), benchmark("_headline.corpus")
+    assert len(selection.CODES) == len(set(selection.CODES)) >= 77
+    rows = [{"id": f"{n}-{i}", "input": f"{n} {i}", "output": {"intent": n}} for n in ("a", "b") for i in range(9)]
+    known = corpus.Corpus({}, rows, [], {}, few=1, validation=1, pool=1, given_up=0)
+    code = {"a": "ba", "b": "be"}
+    labelled, pool = selection.parted(known, code, seed=1)
+    assert [row["output"] for row in labelled] == ["ba"] * 4 + ["be"] * 4
+    assert {row["id"] for row in labelled}.isdisjoint(row["id"] for row in pool)
+    assert len(labelled) + len(pool) == len(rows)
+
+
+def test_the_oracle_answers_with_the_label_and_counts(benchmark) -> None:
+    from slmops.endpoints.client import Client, Endpoint
+
+    async def ask(url: str) -> str:
+        async with Client(Endpoint(url, "labels"), timeout_s=10, connections=1) as client:
+            messages = [{"role": "user", "content": "where is it?"}]
+            return (await client.complete(messages, idempotency_key="1", max_tokens=4)).text
+
+    with benchmark("_oracle").Oracle({"where is it?": "ba"}, 0) as oracle:
+        assert asyncio.run(ask(oracle.url)) == "ba"
+        assert oracle.asked == {"where is it?": 1}
+        with pytest.raises(OSError, match="in use"), benchmark("_oracle").Oracle({}, oracle.port):
+            pass
 
 
 def test_training_on_a_gpu_is_not_measured_without_one() -> None:

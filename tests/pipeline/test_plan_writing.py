@@ -240,5 +240,7 @@ def test_a_user_that_runs_here_costs_nothing_and_its_talks_are_as_long_as_they_m
     longer = "teach.converse={rows: 3, turns: 3, max_message_tokens: 8, personas: [a driver]}"
     alone = forecast(project("conversation", longer, *of_endpoint()), home=tmp_path / "h")
     told = forecast(project("conversation", longer, HERE, *of_endpoint()), home=tmp_path / "h")
-    assert (alone.each[0].writing, told.each[0].writing) == (12, 6), "of each turn the assistant's message alone is bought"
+    assert (alone.each[0].writing, told.each[0].writing) == (12, 6), (
+        "of each turn the assistant's message alone is bought"
+    )
     assert told.each[0].questions == alone.each[0].questions == 23

@@ -255,6 +255,20 @@ def example(wrong: str) -> Example:
     return Example("row-17", MESSAGE, WANTED, given)
 
 
+BOUGHT: dict[str, Any] = {
+    "by": "uncertainty",
+    "figure": "exact_match",
+    "validation_rows": 40,
+    "pool": 2000,
+    "unbought": 1600,
+    "ended": "flat",
+    "points": [
+        {"round": 0, "asked": 200, "answers": 198, "value": 0.5},
+        {"round": 1, "asked": 400, "answers": 396, "value": 0.625},
+    ],
+}
+
+
 def history(start: float, terms: tuple[str, ...]) -> list[dict[str, float]]:
     return [
         {
@@ -334,6 +348,7 @@ def story(evidence, passing) -> Story:
             ],
             "samples": [{"id": "p1", "input": "Where is order 4711?", "text": '{"intent":"order_late"}'}],
         },
+        bought=BOUGHT,
         carved={
             "layers": [*range(9), 27, 28, 29],
             "tokens": list(range(2903)),

@@ -37,6 +37,7 @@ def inputs(story, evidence, verdicts, tmp_path) -> dict[str, Path]:
         "student": write(tmp_path / "student", history=story.histories["student"]),
         "curate": write(tmp_path / "curate", card=story.curated),
         "parity": write(tmp_path / "parity", parity=story.parity | {"gates": None}, gates=story.parity["gates"]),
+        "bought": write(tmp_path / "bought", curve=story.bought),
         "front": write(tmp_path / "front", front=story.front),
         "score_shipped": write(tmp_path / "score-shipped"),
         "score_teacher": write(tmp_path / "score-teacher"),
@@ -64,6 +65,8 @@ def test_the_report_is_a_page_a_table_and_a_record(inputs, story, tmp_path):
     for said in (
         "1,578 answers of the teacher and 204 labelled rows",
         "212,000 tokens in 1,600 requests, 1.25 USD",
+        "400 of the pool’s 2,000 rows",
+        "rows bought",
         "unparseable",
         "message 1",
         "huh",
@@ -87,6 +90,7 @@ def test_the_record_holds_everything_for_machines(inputs, story, evidence, verdi
     assert record["healed"] == story.healed
     assert record["parity"] == story.parity
     assert record["curated"] == story.curated
+    assert record["bought"] == story.bought
     assert record["lineage"]["files"] == story.manifest["files"]
     assert record["lineage"]["inputs"] == story.manifest["lineage"]["inputs"]
     assert record["recipe"] == story.recipe

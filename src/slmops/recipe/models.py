@@ -257,6 +257,36 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _selectable(self) -> Recipe:
+        select = self.teach.select
+        if select is None:
+            return self
+        if len(self.teachers) > 1:
+            raise ValueError(f"`teach.select` asks one teacher round by round, and there are {len(self.teachers)}")
+        if isinstance(self.teacher, BundleTeacher):
+            raise ValueError("`teach.select` is for answers that cost something, and a bundle answers all at once")
+        if self.teach.budget.minutes is not None:
+            raise ValueError(
+                "`teach.budget.minutes`: with `teach.select` the clock would decide what is bought; bound usd, tokens "
+                "or requests"
+            )
+        if self.train.on_policy:
+            raise ValueError(
+                "`train.on_policy` learns from what the student writes, and `teach.select` goes by what given answers "
+                "teach: take one of them out"
+            )
+        if self.student.heal:
+            raise ValueError(
+                "`student.heal` would heal another student in every round of `teach.select`: take one of them out"
+            )
+        if select.by == "uncertainty" and self.student.head == "tags":
+            raise ValueError(
+                "`teach.select.by: uncertainty` goes by what a student writes, and `student.head: tags` does not "
+                "write: set it to random"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _nothing_leaves(self) -> Recipe:
         if self.privacy.egress == "anywhere":
             return self

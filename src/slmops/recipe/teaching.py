@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from slmops.recipe.curating import Curate
+from slmops.recipe.selecting import MaybeSelect
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Asking
 from slmops.recipe.writing import Converse, Reason, Write
@@ -104,6 +105,12 @@ class TeachSettings(Asking):
     budget: Budget = Field(
         default_factory=Budget,
         description="For a teacher behind an endpoint: what it may cost; without one there is no cap.",
+    )
+
+    select: MaybeSelect = Field(
+        None,
+        description="Ask for the pool in rounds, where it teaches most, and stop when it teaches no more; "
+        "`uncertainty` and `random` are short for `{by: …}`. null asks for all of it.",
     )
 
     curate: Curate = Field(default_factory=Curate, description="Which of the answers are learned from.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slmops.console import size
-from slmops.report import comparison, confidence, failures, forest, lines, plane
+from slmops.report import buying, comparison, confidence, failures, forest, lines, plane
 from slmops.report.pairs import against_all
 from slmops.report.story import Story
 from slmops.report.teachers import taught_by
@@ -202,6 +202,8 @@ def _made(story: Story) -> dict[str, Any]:
     return {
         "data": story.data,
         "curated": story.curated,
+        "bought": buying.curve(story.bought) if story.bought else None,
+        "bought_told": buying.told(story.bought) if story.bought else None,
         "learned_balance": learned_balance((story.curated or {}).get("labels", {})),
         "balance": _balance((story.data or {}).get("labels", {})),
         "carved": story.carved,

@@ -81,9 +81,9 @@ class Report:
 
     Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `parity`
     (`parity.json` and `gates.json`), `teacher`, further ones by number (`teacher_2`), `student` and `baseline`
-    (`history.json`), `curate` (`card.json`), `write`, `converse` and `reason` (`data.json` with what they made),
-    `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE` for every role whose
-    answers are to be shown beside the others'.
+    (`history.json`), `curate` (`card.json`), `bought` (`curve.json`), `write`, `converse` and `reason` (`data.json`
+    with what they made), `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE`
+    for every role whose answers are to be shown beside the others'.
     """
 
     name: ClassVar[str] = "report"
@@ -110,6 +110,7 @@ class Report:
             recipe=settings.recipe,
             data=data,
             curated=plain(_read(inputs["curate"] / "card.json")) if "curate" in inputs else None,
+            bought=_read(inputs["bought"] / "curve.json") if "bought" in inputs else None,
             carved=_read(inputs["student_carved"] / "carve.json"),
             healed=_read(inputs["student_healed"] / "heal.json") if "student_healed" in inputs else None,
             histories={name.replace("_", " "): _read(inputs[name] / "history.json") for name in trained},

@@ -27,6 +27,7 @@ class Story:
         recipe: as resolved, without paths.
         data: `data.json`.
         curated: the data card, `card.json`: what the student learned from, and what it did not.
+        bought: `curve.json`: how far the student came with how many rows, where these were chosen in rounds.
         carved: `carve.json`.
         healed: `heal.json` of the student.
         histories: trained model to its `history.json`.
@@ -45,6 +46,7 @@ class Story:
     recipe: Mapping[str, Any] | None = None
     data: Mapping[str, Any] | None = None
     curated: Mapping[str, Any] | None = None
+    bought: Mapping[str, Any] | None = None
     carved: Mapping[str, Any] | None = None
     healed: Mapping[str, Any] | None = None
     histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Story:
         told = {
             "data": self.data,
             "curated": self.curated,
+            "bought": self.bought,
             "carved": self.carved,
             "healed": self.healed,
             "histories": dict(self.histories) or None,

@@ -236,21 +236,28 @@ def _host(teacher: EndpointTeacher) -> str:
 
 
 def forecast(
-    pool: Pool, known: Iterable[str], beside: Cost | None = None, user: EndpointTeacher | None = None
+    pool: Pool,
+    known: Iterable[str],
+    beside: Cost | None = None,
+    user: EndpointTeacher | None = None,
+    *,
+    at_most: int | None = None,
 ) -> Forecast:
     """What the questions whose keys are not known cost at most, by their lengths alone.
 
     Args:
         beside: what is to be asked before that, at most.
         user: see `Forecast`.
+        at_most: rows that will be asked, which nobody knows yet: they count as the longest.
     """
-    teacher, tariff, questions = pool.teacher, tariff_of(pool.teacher), 0
-    most = beside = beside or Cost()
-    for question in pool.questions(known):
-        most += tariff.most(question.messages, longest(teacher, pool.task))
-        questions += 1
+    teacher, tariff = pool.teacher, tariff_of(pool.teacher)
+    costs = [tariff.most(question.messages, longest(teacher, pool.task)) for question in pool.questions(known)]
+    if at_most is not None:
+        costs = sorted(costs, key=lambda cost: cost.tokens, reverse=True)[: at_most * teacher.n]
+    beside = beside or Cost()
+    most = sum(costs, beside)
     paid = is_paid(teacher, most) or (user is not None and is_paid(user, beside))
-    return Forecast(teacher, len(pool.rows), questions, most, paid, beside.requests, user)
+    return Forecast(teacher, len(pool.rows), len(costs), most, paid, beside.requests, user)
 
 
 def is_paid(teacher: EndpointTeacher, most: Cost) -> bool:

@@ -26,6 +26,7 @@ def label_pool(
     top_logits: int,
     work: Path,
     progress: Progress | None = None,
+    title: str = "teacher answers the pool",
 ) -> list[Answer]:
     """The engine's most likely answer to every row, in the order of `rows`; cut-off answers included.
 
@@ -37,7 +38,7 @@ def label_pool(
     sampling = Sampling(max_tokens=task.max_answer_tokens)
     batches = {work / f"batch-{start:06d}": order[start : start + batch] for start in range(0, len(order), batch)}
     open_ = {folder: chosen for folder, chosen in batches.items() if not (folder / "answers.jsonl").exists()}
-    with (progress or Silent()).task("teacher answers the pool", sum(map(len, open_.values())), "rows") as bar:
+    with (progress or Silent()).task(title, sum(map(len, open_.values())), "rows") as bar:
         for folder, chosen in open_.items():
             tokens = list(engine.generate([prompts[i] for i in chosen], sampling, top_logits=top_logits))
             save_answers(folder, _answers(tokens, [rows[i] for i in chosen], tokenizer, top_logits))

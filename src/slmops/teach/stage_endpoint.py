@@ -63,6 +63,18 @@ class TeachByEndpoint:
         return {**figures, "usd": spent.usd, "bought_tokens": spent.tokens, "requests": spent.requests}
 
 
+def rows_answered(data: Path, asking: EndpointAsking, context: Context) -> list[str]:
+    """The ids of the rows in the pool of `data` to which an answer was bought, usable or not, in whichever run."""
+    from slmops.data.read import read_jsonl
+    from slmops.tasks import task_of
+    from slmops.teach.endpoint import Pool
+
+    pool = Pool(asking.teacher, task_of(data), read_jsonl(data / "pool.jsonl"), asking.privacy)
+    with opened(context, asking.budget) as ledger:
+        known = ledger.answers.find(dict.fromkeys(pool.keys))
+    return [row["id"] for row, keys in zip(pool.rows, pool.draws, strict=True) if any(key in known for key in keys)]
+
+
 def _bought(
     pool: Pool, beside: Sequence[str], ledger: Ledger, kept: Path, progress: Progress
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:

@@ -8,6 +8,7 @@ base ─ teacher ─ teacher:onnx ─ teach ─ curate ─ student:carved ─ st
 Of several teachers the others have nodes of their own, numbered from 2 (`teacher:2`), each answers as `teach:N`, and
 `teach` makes one set of answers of all. One behind an endpoint has answers alone; where any gives words alone, those of
 teachers that run here are `teach:N:own` first, and told in the student's tokens then.
+Where the pool is bought in rounds, `teach` asks for its own work and for a student again and again.
 Where the teacher writes rows or solutions, `write`, `converse` and `reason` stand between `data` and `teach`, in this
 order, and whoever learns reads the last of them. `user` is another model here that plays the user for `converse`.
 A student of another model is carved from `student:base`, and so is its baseline.

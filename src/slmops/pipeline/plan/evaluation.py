@@ -137,5 +137,6 @@ def report_node(recipe: Recipe, nodes: list[Node]) -> Node:
     shown = [name for name in wanted if name in made] + sorted(name for name in made if name.startswith("score:"))
     inputs = {name.replace(":", "_"): name for name in shown}
     inputs |= {"front": "shipped"} if recipe.compress.search else {}
+    inputs |= {"bought": "teach"} if recipe.teach.select else {}
     settings = ReportSettings(recipe=recipe.shareable(), privacy=recipe.privacy)
     return Node("report", Report, settings, inputs=inputs)

@@ -54,7 +54,10 @@ def _forecasts(recipe: Recipe, home: Path, find: Find) -> Forecasts:
     user = recipe.user if isinstance(recipe.user, EndpointTeacher) else None
     # It is the first teacher that writes, with whoever plays the user.
     before = {1: (beside, user)}
-    told = [forecast(pool, find(pool.keys), *before.get(n, (None, None))) for n, pool in pools.items()]
+    told = [
+        forecast(pool, find(pool.keys), *before.get(n, (None, None)), at_most=_at_most(recipe))
+        for n, pool in pools.items()
+    ]
     if isinstance(recipe.judge, EndpointTeacher):
         judge, here = Remote(recipe.judge, recipe.privacy), len(recipe.answering) - len(pools)
         told.append(foretell_judging(judge, [*pools.values()], here, task, rows, find, recipe.seed))
@@ -74,6 +77,12 @@ def _rows(recipe: Recipe, home: Path, find: Find) -> tuple[Task, Cost, list[Row]
     anyone = Remote(recipe.endpoints[0], recipe.privacy)
     _, rows = foretell(anyone, written, task, sides, lambda _keys: {}, recipe.seed)
     return task, Cost(), rows
+
+
+def _at_most(recipe: Recipe) -> int | None:
+    """Rows that are asked for at most; None for all."""
+    select = recipe.teach.select
+    return select.first + select.rounds * select.rows if select else None
 
 
 def _rows_of(recipe: Recipe, n: int, rows: list[Row]) -> list[Row]:

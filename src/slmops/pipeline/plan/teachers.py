@@ -23,13 +23,15 @@ from slmops.pipeline.plan.names import (
     rows_node,
     writer_node,
 )
-from slmops.pipeline.plan.student import student_base
+from slmops.pipeline.plan.student import student_base, student_nodes
 from slmops.pipeline.plan.writing import writing_nodes
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.teaching import LABEL, Combine
 from slmops.recipe.training import Asking, BundleTeacher, EndpointTeacher, Optimisation, Teacher, TransformersTeacher
+from slmops.select.rounds import SelectSettings
+from slmops.select.stage import SelectAnswers
 from slmops.teach.paying import Asked, LocalAsking
 from slmops.teach.stage import CheckTeachers, CheckTeachersSettings, Join, Mix, MixSettings, Route, RouteSettings, Teach
 from slmops.teach.stage_curate import CurateAnswers, CurateSettings
@@ -73,6 +75,28 @@ def curate_node(recipe: Recipe) -> Node:
     return Node("curate", CurateAnswers, settings, inputs={"data": "data", "answers": "teach", **each})
 
 
+def selected(recipe: Recipe, teach: Node) -> Node:
+    """`teach`; or where rows are chosen in rounds, the stage that asks for it, and for a student, again and again."""
+    if recipe.teach.select is None:
+        return teach
+    students = {node.id: node for node in student_nodes(recipe)}
+    carve, learn = students["student:carved"], students["student"]
+    settings = SelectSettings.model_validate(
+        {
+            "select": recipe.teach.select,
+            "asking": teach.settings,
+            "curate": curate_node(recipe).settings,
+            "carve": carve.settings,
+            "distil": learn.settings,
+        }
+    )
+    inputs, made = {"data": "data", "rows": rows_node(recipe)}, ("answers", "student")
+    inputs |= {f"teach:{name}": node for name, node in teach.inputs.items() if name != "data"}
+    for step, node in (("carve", carve), ("learn", learn)):
+        inputs |= {f"{step}:{name}": of for name, of in node.inputs.items() if name not in made}
+    return Node("teach", SelectAnswers, settings, inputs, sources=learn.sources)
+
+
 def _teacher(recipe: Recipe, n: int) -> list[Node]:
     """The teacher of number `n` and its answers to its rows of the pool."""
     pool, nodes, teacher = rows_node(recipe), list[Node](), recipe.teachers[n - 1]
@@ -81,7 +105,8 @@ def _teacher(recipe: Recipe, n: int) -> list[Node]:
         nodes.append(_route(recipe, combine, n))
     if isinstance(teacher, EndpointTeacher):
         asked = {"data": pool, "model": base_node(recipe)} | ({"whole": rows_node(recipe)} if combine else {})
-        return [*nodes, Node(_answers(recipe, n), TeachByEndpoint, endpoint_asking(recipe, teacher), inputs=asked)]
+        answers = Node(_answers(recipe, n), TeachByEndpoint, endpoint_asking(recipe, teacher), inputs=asked)
+        return [*nodes, selected(recipe, answers)]
     if isinstance(teacher, BundleTeacher):
         engine = read_manifest(teacher.path, verify=False).engine
         check_installed(engine)
@@ -104,7 +129,7 @@ def _here(recipe: Recipe, n: int, teacher: TransformersTeacher, pool: str) -> li
         nodes.append(Node(writer, Convert, exported, inputs={"model": fitted}))
         inputs["engine"] = writer
     if not recipe.words_alone:
-        return [*nodes, Node(answers, Teach, asking, inputs=inputs)]
+        return [*nodes, selected(recipe, Node(answers, Teach, asking, inputs=inputs))]
     own, asking = f"{answers}:own", asking.model_copy(update={"top_logits": 0})
     told = {"answers": own, "writer": writer, "model": base_node(recipe)}
     return [*nodes, Node(own, Teach, asking, inputs=inputs), Node(answers, Retell, Settings(), inputs=told)]
