@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from slmops.cli import bundle, compress, datacard, evaluate, history, privacy, project, regression, run, validate
+from slmops.cli import bundle, compress, datacard, evaluate, history, privacy, project, regression, run, serve, validate
 from slmops.errors import SlmopsError
 
 # Without rich, help needs half the time and reads the same on every terminal.
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (project, run, compress, evaluate, history, datacard, bundle, validate, regression, privacy):
+for group in (project, run, compress, evaluate, history, datacard, bundle, serve, validate, regression, privacy):
     group.register(app)
 
 
