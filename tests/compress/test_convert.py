@@ -18,8 +18,8 @@ from slmops.compress.memory import float32_bytes
 from slmops.engines import Engine, Sampling, load_engine
 from slmops.errors import BadInput, SlmopsError
 from slmops.models.source import TOKENIZER_FILES, count_parameters, load_model, save_model
-from slmops.models.weight_files import weights_bytes
 from slmops.models.tokenizer import Tokenizer
+from slmops.models.weight_files import weights_bytes
 from slmops.models.width import keep_channels, keep_heads
 from slmops.recipe.compress import CompressSettings
 from tests.families import make

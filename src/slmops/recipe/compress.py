@@ -93,7 +93,9 @@ class CompressSettings(Settings):
         if not self.packed:
             for name in ("algorithm", "block_size", "symmetric", "int8_layers", "head", "embedding", "activations"):
                 if (given := getattr(self, name)) != type(self).model_fields[name].default:
-                    raise ValueError(f"`{name}: {given}` is of packed weights, and `precision: {self.precision}` packs none")
+                    raise ValueError(
+                        f"`{name}: {given}` is of packed weights, and `precision: {self.precision}` packs none"
+                    )
         if self.int8_layers and self.precision != "int4":
             raise ValueError(f"`int8_layers` is of an int4 model, and `precision` is {self.precision}")
         if self.algorithm == "k_quant" and not self.symmetric:

@@ -43,7 +43,7 @@ class Keys:
         return bool(self._digests)
 
     def client(self, authorization: str | None) -> str | None:
-        """Who asks, by a header `Authorization: Bearer KEY`, as a name that tells nothing of the key; None for nobody."""
+        """Who asks, by `Authorization: Bearer KEY`, as a name that tells nothing of the key; None for nobody."""
         if not self._digests:
             return ""
         scheme, _, key = (authorization or "").partition(" ")

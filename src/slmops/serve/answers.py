@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from slmops.engines.base import Logits
 from slmops.models.tokenizer import Tokenizer
 from slmops.serve.generation import Piece
 
@@ -99,6 +102,21 @@ class Reply:
     def _text(self, id: int) -> str:
         text = self.tokenizer.backend.decode([id], skip_special_tokens=False)
         return str(text)
+
+
+def labelled(index: int, labels: Sequence[str], likelihoods: Logits, abstain_below: float | None) -> Json:
+    """The probability of each label: its likelihood among those of all; no label where the best is below a bound.
+
+    Args:
+        likelihoods: their logarithms, [labels].
+    """
+    shares = np.exp(likelihoods.astype(np.float64) - likelihoods.max())
+    shares /= shares.sum()
+    order = np.argsort(-shares, kind="stable")
+    best = float(shares[order[0]])
+    label = None if abstain_below is not None and best < abstain_below else labels[order[0]]
+    told = {labels[i]: float(shares[i]) for i in order}
+    return {"index": index, "label": label, "probability": best, "probabilities": told}
 
 
 def usage(prompt: int, known: int, written: int) -> Json:

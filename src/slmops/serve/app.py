@@ -17,9 +17,9 @@ from pydantic import BaseModel, ValidationError
 from slmops.engines import Sampling
 from slmops.errors import BadInput
 from slmops.serve.access import Keys
-from slmops.serve.answers import DONE, Reply, Json, event, problem, usage
-from slmops.serve.api import ChatRequest, CompletionRequest, Generating
-from slmops.serve.asking import Asked
+from slmops.serve.answers import DONE, Json, Reply, event, labelled, problem, usage
+from slmops.serve.api import ChatRequest, ClassifyRequest, CompletionRequest, Generating
+from slmops.serve.asking import Asked, Chosen
 from slmops.serve.generation import Constraint, Deliver, Generation, Piece
 from slmops.serve.metrics import CONTENT_TYPE
 from slmops.serve.scheduler import Refused
@@ -28,6 +28,8 @@ from slmops.tasks import strict_json
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
+
+_CLIENT = web.RequestKey("client", str)
 
 _OPEN = ("/health", "/ready")
 """What is answered without a key."""
@@ -81,6 +83,7 @@ class Server:
                 web.get("/v1/models/{model}", self.model),
                 web.post("/v1/chat/completions", self.chat),
                 web.post("/v1/completions", self.completion),
+                web.post("/v1/classify", self.classify),
             ]
         )
         return app
@@ -116,7 +119,7 @@ class Server:
         if client is None and request.path not in _OPEN:
             told = problem("no such API key", "invalid_request_error", code="invalid_api_key")
             raise Failed(401, told)
-        request["client"] = client or ""
+        request[_CLIENT] = client or ""
         return await handler(request)
 
     async def health(self, _request: web.Request) -> web.Response:
@@ -169,6 +172,37 @@ class Server:
         reply = Reply(asked.model, False, tokenizer, asked.logprobs)
         return await self._answer(request, asked, reply, prompts, None, None)
 
+    async def classify(self, request: web.Request) -> web.Response:
+        """How likely each label of the task is, for one text or several."""
+        asked = await self._body(request, ClassifyRequest)
+        self._check_model(asked.model)
+        if not self.served.labels:
+            raise _bad("this model gives open answers; ask /v1/chat/completions", code="unsupported", status=404)
+        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        try:
+            prompts = [self.served.label_prompt(text) for text in texts]
+        except BadInput as error:
+            raise _bad(str(error), param="input") from None
+        deadline = time.monotonic() + self._limits.answer_s
+        choices = [Chosen(self.served, prompt, client=request[_CLIENT], deadline=deadline) for prompt in prompts]
+        try:
+            found = [await choice.likelihoods() for choice in choices]
+        finally:
+            for choice in choices:
+                choice.ticket.cancel()
+        likelihoods = [one for one in found if not isinstance(one, str)]
+        if failed := [one for one in found if isinstance(one, str)]:
+            raise _ended_early(failed[0])
+        told = [labelled(i, self.served.labels, one, asked.abstain_below) for i, one in enumerate(likelihoods)]
+        return web.json_response(
+            {
+                "object": "list",
+                "model": asked.model,
+                "data": told,
+                "usage": usage(sum(map(len, prompts)), sum(choice.ticket.known for choice in choices), 0),
+            }
+        )
+
     async def _body(self, request: web.Request, kind: type[Body]) -> Body:
         """What a request says.
 
@@ -182,9 +216,8 @@ class Server:
         try:
             return kind.model_validate(strict_json.loads(content.decode()))
         except ValidationError as error:
-            detail = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, detail["loc"]))
-            raise _bad(f"{place}: {detail['msg']}" if place else detail["msg"], param=place or None) from None
+            place, message = _first_problem(error)
+            raise _bad(f"{place}: {message}" if place else message, param=place or None) from None
         except ValueError as error:
             said = "it is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
             raise _bad(f"the body cannot be read: {said}") from None
@@ -257,7 +290,7 @@ class Server:
             return Generation(prompt, sampling, deliver, tokenizer, stops=stops, tops=reply.tops, constraint=held)
 
         deadline = time.monotonic() + self._limits.answer_s
-        return Asked(self.served.scheduler, make, client=request["client"], deadline=deadline)
+        return Asked(self.served.scheduler, make, client=request[_CLIENT], deadline=deadline)
 
     def _sampling(self, asked: Generating, limit: int | None, number: int, read: int) -> Sampling:
         own, room = self.served.bundle.manifest.generation, self.served.room - read
@@ -306,6 +339,14 @@ def _usage_of(answers: list[Asked]) -> Json:
     return usage(read, known, sum(answer.ticket.job.written for answer in answers))
 
 
+def _first_problem(error: ValidationError) -> tuple[str, str]:
+    """Where a body is wrong, and how. Of a value that may be of several kinds, a kind that it has tells more."""
+    problems = error.errors(include_url=False, include_input=False)
+    told = min(problems, key=lambda one: one["type"].endswith("_type"))
+    place = (part for part in told["loc"] if isinstance(part, int) or part.isidentifier())
+    return ".".join(map(str, place)), told["msg"]
+
+
 _WHY = {
     "cancelled": "the answer was given up, since the server is closing",
     "deadline": "the answer was not there in time",
@@ -313,10 +354,14 @@ _WHY = {
 }
 
 
+def _ended_early(ended: str) -> Failed:
+    status = {"cancelled": 503, "deadline": 504}.get(ended, 500)
+    return Failed(status, problem(_WHY[ended], "server_error", code=ended))
+
+
 def _check_ended(piece: Piece) -> None:
     if piece.ended in _WHY:
-        status = {"cancelled": 503, "deadline": 504}.get(piece.ended or "", 500)
-        raise Failed(status, problem(_WHY[piece.ended or ""], "server_error", code=piece.ended))
+        raise _ended_early(piece.ended)
 
 
 async def _all(answer: Asked) -> list[Piece]:
@@ -341,4 +386,3 @@ async def _merged(answers: list[Asked]) -> AsyncIterator[tuple[int, Piece]]:
     finally:
         for task in tasks:
             task.cancel()
-

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
 
+from slmops.engines.base import Logits
+from slmops.serve.choosing import Choosing
 from slmops.serve.generation import Deliver, Generation, Piece
+from slmops.serve.job import Ended
 from slmops.serve.scheduler import Scheduler, Ticket
+from slmops.serve.served import Served
+
+Told = TypeVar("Told")
 
 
 class Asked:
@@ -40,7 +47,29 @@ class Asked:
             self.ticket.cancel()
 
 
-def _tell(loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[Piece], piece: Piece) -> None:
+class Chosen:
+    """The choice among the labels of a served model, on its way to a handler.
+
+    Attributes:
+        ticket: of the scheduler.
+    """
+
+    def __init__(self, served: Served, prompt: Sequence[int], *, client: str, deadline: float | None) -> None:
+        """Queue it.
+
+        Raises:
+            Refused: see `Scheduler.submit`.
+        """
+        loop, self._found = asyncio.get_running_loop(), asyncio.Queue[Logits | Ended]()
+        job = Choosing(prompt, served.label_tree, len(served.labels), lambda found: _tell(loop, self._found, found))
+        self.ticket = served.scheduler.submit(job, client=client, deadline=deadline)
+
+    async def likelihoods(self) -> Logits | Ended:
+        """The log-likelihood of every label, or why there is none."""
+        return await self._found.get()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Told], told: Told) -> None:
     # A loop that is closed has nobody left who listens.
     if not loop.is_closed():
-        loop.call_soon_threadsafe(pieces.put_nowait, piece)
+        loop.call_soon_threadsafe(queue.put_nowait, told)

@@ -1,7 +1,7 @@
 """Answers of a given form: at each token, everything that could not lead to it is ruled out.
 
-llguidance follows a grammar over bytes and says which tokens may come next. It bounds what a grammar may cost, since a schema
-can come from anybody.
+llguidance follows a grammar over bytes and says which tokens may come next. It bounds what a grammar may cost, since a
+schema can come from anybody.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Requests that share one running batch: who joins, whose tokens are run next, and who leaves.
 
-In every step each answer that is being written gets its next token, and what is left of `PIECE` tokens is read of prompts,
-the oldest first; so a long prompt slows the others down by a piece at a time, and is read faster when nobody writes.
+In every step each answer that is being written gets its next token, and `PIECE` tokens are read of prompts, the oldest
+first; so a long prompt slows the others down by a piece at a time, and is read faster when nobody writes.
 """
 
 from __future__ import annotations

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
+from slmops.bundle.labels import closed_set, label_tokens
 from slmops.bundle.manifest import MODEL
 from slmops.bundle.predict import Bundle
 from slmops.bundle.read import open_bundle
 from slmops.engines import load_running
+from slmops.engines.choices import Node, tree
 from slmops.engines.decoding import check
 from slmops.errors import BadInput
 from slmops.serve.constraint import Grammars
@@ -39,6 +42,27 @@ class Served:
         self.grammars = Grammars(self.bundle.tokenizer, running.vocabulary)
         self.metrics = Metrics(self.name)
         self.scheduler = Scheduler(running, self.metrics, queue=queue)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """That an answer is one of; none where answers are open."""
+        return closed_set(self.bundle.task) or ()
+
+    @cached_property
+    def label_tree(self) -> list[Node]:
+        return tree(label_tokens(self.bundle.tokenizer, self.bundle.task, self.labels))
+
+    def label_prompt(self, text: str) -> list[int]:
+        """The tokens that ask for a label of `text`.
+
+        Raises:
+            BadInput: they leave no room for the longest label.
+        """
+        prompt = self.bundle.tokenizer.prompt(self.bundle.task.render(text))
+        deepest = max(len(node.path) for node in self.label_tree) + 1
+        if len(prompt) + deepest > self.room:
+            raise BadInput(f"the text has {len(prompt)} tokens, and the context {self.room} with a label")
+        return self.checked(prompt)
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The tokens of a conversation.

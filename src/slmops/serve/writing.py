@@ -10,8 +10,7 @@ from slmops.models.tokenizer import TextStream
 class Writing:
     """The text of one answer as it comes, up to the first of its stop strings.
 
-    A character comes when its last token is there, and what may be the beginning of a stop string when it is known not to
-    be.
+    A character comes when its last token is there, and what may begin a stop string when it is known not to.
 
     Attributes:
         stopped: a stop string was written; nothing comes after that.
