@@ -91,8 +91,8 @@ def our_side(model: Path, texts: Sequence[str], labels: Sequence[str], threads: 
 
 def score(job: Path) -> None:
     """Our side, in its own process."""
+    from slmops.bundle.labels import label_probabilities
     from slmops.engines import load_engine
-    from slmops.evaluate.labels import label_probabilities
     from slmops.models.tokenizer import Tokenizer
     from slmops.tasks import Classification
 

@@ -20,6 +20,7 @@ from slmops.cli import (
     project,
     regression,
     run,
+    serve,
     validate,
 )
 from slmops.errors import SlmopsError
@@ -31,7 +32,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (project, run, compress, evaluate, history, datacard, bundle, validate, regression, privacy, export):
+for group in (
+    project,
+    run,
+    compress,
+    evaluate,
+    history,
+    datacard,
+    bundle,
+    serve,
+    validate,
+    regression,
+    privacy,
+    export,
+):
     group.register(app)
 
 

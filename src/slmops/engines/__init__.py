@@ -8,10 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from slmops.engines.base import Engine, EngineInfo, Finish, Sampling, Token
+from slmops.engines.running import Running
 from slmops.errors import BadInput
 from slmops.models.tag_files import is_tagger
 
-__all__ = ["ENGINES", "Engine", "EngineInfo", "Finish", "Sampling", "Token", "engine_of", "load_engine"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineInfo",
+    "Finish",
+    "Running",
+    "Sampling",
+    "Token",
+    "engine_of",
+    "load_engine",
+    "load_running",
+]
 
 ENGINES = {
     "transformers": "slmops.engines.transformers:TransformersEngine",
@@ -26,6 +38,12 @@ _PACKAGES = {
     "llama.cpp": ("llama_cpp", "pip install 'slmops[llamacpp]' (it is compiled, for minutes)"),
 }
 """What an engine imports, and how it is installed."""
+
+RUNNING = {
+    "onnxruntime-genai": "slmops.engines.onnx_running:OnnxRunning",
+    "llama.cpp": "slmops.engines.llamacpp_running:LlamaCppRunning",
+}
+"""What a server drives the same models by."""
 
 FILES = {
     "model.gguf": "llama.cpp",
@@ -94,6 +112,25 @@ def load_engine(name: str, folder: Path, *, threads: int = 0, gpu: bool = False)
         return TaggingEngine(_named(BODIES[name]).load(folder, threads=threads, **where), folder)
     engine: Engine = _named(ENGINES[name]).load(folder, threads=threads, **where)
     return engine
+
+
+def load_running(name: str, folder: Path, *, slots: int, threads: int = 0) -> Running:
+    """The model in `folder` as a batch that requests join and leave.
+
+    Args:
+        name: a key of `RUNNING`.
+        slots: requests at a time.
+        threads: 0 takes all cores that this process may use.
+
+    Raises:
+        BadInput: there is no such batch for the engine or the model, or it cannot be loaded.
+    """
+    if name not in RUNNING:
+        raise BadInput(f"the engine {name} cannot be served", hint=f"ship the model for {' or '.join(RUNNING)}")
+    if is_tagger(folder):
+        raise BadInput(f"{folder} holds a model that marks, and it writes nothing", hint="ask it by slmops predict")
+    running: Running = _named(RUNNING[name]).load(folder, slots=slots, threads=threads)
+    return running
 
 
 def _named(path: str) -> Any:

@@ -7,7 +7,7 @@ the token before. So a choice's last token is never run, and tokens that several
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,14 +77,27 @@ def common_prefix(prompts: Prompts) -> int:
 
 
 def search(nodes: Sequence[Node], choices: int, run: Callable[[tuple[int, ...]], Logits]) -> Logits:
+    """`searching`, with `run` for whoever gives the logits."""
+    steps = searching(nodes, choices)
+    try:
+        path = next(steps)
+        while True:
+            path = steps.send(run(path))
+    except StopIteration as end:
+        total: Logits = end.value
+        return total
+
+
+def searching(nodes: Sequence[Node], choices: int) -> Generator[tuple[int, ...], Logits, Logits]:
     """Log-likelihoods of all choices [choices] of one prompt, for a runtime that takes one path at a time.
 
     The likeliest beginnings are run first. What a choice has after some tokens bounds what it can have in the end, so
     beginnings that are hopelessly behind the best whole choice are not run: their choices keep that bound, which is at
     least 20 natural logs below the best.
 
-    Args:
-        run: logits [1 + len(path), vocabulary] at the prompt's end and after each token of a path.
+    Yields:
+        A path to run; for it are sent the logits [1 + len(path), vocabulary] at the prompt's end and after each of its
+        tokens.
     """
     total = np.zeros(choices, dtype=np.float32)
     whole = {choice: sum(choice == one for node in nodes for one, _ in node.steps) for choice in range(choices)}
@@ -95,7 +108,7 @@ def search(nodes: Sequence[Node], choices: int, run: Callable[[tuple[int, ...]],
         # One call with several tokens is cheaper than several calls.
         while len(nodes[chain[-1]].children) == 1:
             chain += nodes[chain[-1]].children
-        logits = run(nodes[chain[-1]].path)
+        logits = yield nodes[chain[-1]].path
         for index in chain:
             at = logits[len(nodes[index].path)]
             largest = at.max()

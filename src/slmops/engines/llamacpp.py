@@ -35,7 +35,7 @@ _STEP = 512
 class LlamaCppEngine:
     """A folder with a GGUF file and the tokenizer beside it, as `slmops.compress.gguf_file` writes it."""
 
-    def __init__(self, model: _Model, folder: Path) -> None:
+    def __init__(self, model: Model, folder: Path) -> None:
         self._model, self._folder = model, folder
         self._end_ids = configured_end_ids(folder)
         self._context = min(CONTEXT_TOKENS, model.trained_tokens)
@@ -43,7 +43,7 @@ class LlamaCppEngine:
     @classmethod
     def load(cls, folder: Path, *, threads: int = 0) -> LlamaCppEngine:
         """See `load_engine`."""
-        return cls(_Model(folder / FILE, threads or len(os.sched_getaffinity(0))), folder)
+        return cls(Model(folder / FILE, threads or len(os.sched_getaffinity(0))), folder)
 
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         """See `Engine.generate`."""
@@ -109,7 +109,7 @@ class LlamaCppEngine:
         )
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """A token of a request at a position, and whether its logits are wanted."""
 
     row: int
@@ -118,12 +118,12 @@ class _Place(NamedTuple):
     asked: bool
 
 
-def _places(row: int, begin: int, ids: Sequence[int], *, every: bool = False) -> list[_Place]:
+def _places(row: int, begin: int, ids: Sequence[int], *, every: bool = False) -> list[Place]:
     """Tokens one behind the other; the logits of the last are wanted, or of all."""
-    return [_Place(row, begin + i, id, every or i == len(ids) - 1) for i, id in enumerate(ids)]
+    return [Place(row, begin + i, id, every or i == len(ids) - 1) for i, id in enumerate(ids)]
 
 
-def _paths(model: _Model, first: Logits, length: int) -> Callable[[tuple[int, ...]], Logits]:
+def _paths(model: Model, first: Logits, length: int) -> Callable[[tuple[int, ...]], Logits]:
     """Runs paths from the end of request 0, which has `length` tokens; see `search`."""
 
     def run(path: tuple[int, ...]) -> Logits:
@@ -141,7 +141,7 @@ class _Batch:
     The model has one cache. Where somebody else has had it in between, what was read is read again.
     """
 
-    def __init__(self, model: _Model, prompts: Prompts, room: int) -> None:
+    def __init__(self, model: Model, prompts: Prompts, room: int) -> None:
         self._model, self._rows = model, list(range(len(prompts)))
         self._texts, self._room = [list(prompt) for prompt in prompts], sum(map(len, prompts)) + room * len(prompts)
         self._read()
@@ -160,7 +160,7 @@ class _Batch:
             self._read()
             return
         last = ((row, self._texts[row]) for row in self._rows)
-        self._logits = self._model.run(_Place(row, len(text) - 1, text[-1], True) for row, text in last)
+        self._logits = self._model.run(Place(row, len(text) - 1, text[-1], True) for row, text in last)
 
     def keep(self, rows: Sequence[int]) -> bool:
         kept = [self._rows[row] for row in rows]
@@ -171,7 +171,7 @@ class _Batch:
         return True
 
 
-class _Model:
+class Model:
     """A loaded file with a cache that grows to what is asked of it."""
 
     def __init__(self, path: Path, threads: int) -> None:
@@ -216,7 +216,7 @@ class _Model:
             )
         return self.turn
 
-    def run(self, places: Iterable[_Place]) -> Logits:
+    def run(self, places: Iterable[Place]) -> Logits:
         """Run tokens behind what their requests have, and give the logits that are wanted, [wanted, vocabulary]."""
         ll, told = self._ll, list(places)
         batch = ll.llama_batch_init(len(told), 0, 1)
@@ -236,6 +236,11 @@ class _Model:
     def forget(self, row: int, begin: int = 0) -> None:
         """Everything of a request from a position on."""
         self._ll.llama_memory_seq_rm(self._ll.llama_get_memory(self._context), row, begin, -1)
+
+    def share(self, source: int, target: int, tokens: int) -> None:
+        """Let an empty request begin with the first tokens of another, which are stored once."""
+        if tokens:
+            self._ll.llama_memory_seq_cp(self._ll.llama_get_memory(self._context), source, target, 0, tokens)
 
     def _free_context(self) -> None:
         if self._context:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slmops.bundle.labels import closed_set, label_probabilities
 from slmops.engines.base import Engine, Sampling
-from slmops.evaluate.labels import closed_set, label_probabilities
 from slmops.models.tokenizer import Tokenizer
 from slmops.tasks import Task
 

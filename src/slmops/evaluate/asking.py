@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from slmops import child
+from slmops.bundle.labels import closed_set
 from slmops.data.read import write_jsonl
 from slmops.endpoints.answers import Answers, key
 from slmops.errors import BadInput, SlmopsError
 from slmops.evaluate import probe
 from slmops.evaluate.answering import Job
 from slmops.evaluate.endpoint import Manner, ask
-from slmops.evaluate.labels import closed_set
 from slmops.evaluate.subjects import Endpoint, Local, Subject
 from slmops.pipeline.environment import cpu_model
 from slmops.pipeline.files import content_digest

@@ -105,7 +105,7 @@ def probe(job: Job) -> dict[str, Any]:
         answers, speed = _together(subject, rows)
         figures |= speed
         if job.probabilities:
-            from slmops.evaluate.labels import label_probabilities
+            from slmops.bundle.labels import label_probabilities
 
             texts = [row["input"] for row in rows]
             found = label_probabilities(engine, subject.tokenizer, task, texts)

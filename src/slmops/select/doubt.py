@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from slmops.bundle.labels import closed_set, label_probabilities
 from slmops.engines.base import Engine
-from slmops.evaluate.labels import closed_set, label_probabilities
 from slmops.models.tokenizer import Tokenizer
 from slmops.progress import Progress
 from slmops.tasks import Row, Task

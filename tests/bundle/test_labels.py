@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from slmops.bundle.labels import label_log_likelihoods, label_probabilities, label_tokens
 from slmops.engines import load_engine
 from slmops.errors import BadInput
-from slmops.evaluate.labels import label_log_likelihoods, label_probabilities, label_tokens
 from slmops.models.tokenizer import Tokenizer
 from slmops.tasks import Classification, Extraction
 

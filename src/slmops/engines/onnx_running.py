@@ -1,0 +1,117 @@
+"""A running batch on onnxruntime alone: the cache is ours, so requests join and leave it at any step.
+
+onnxruntime-genai batches statically on a processor. The graph that it runs does not mind: its attention takes a length
+for each row of a batch, and reads and writes its cache in place, wherever that lies.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slmops.engines.base import Logits
+from slmops.engines.onnxruntime import read_config
+from slmops.engines.running import Steps, shared
+from slmops.errors import BadInput
+
+
+class OnnxRunning:
+    """The model in a folder of onnxruntime-genai; see `slmops.engines.running.Running`.
+
+    A cache [slots, heads, room, size] for the keys and one for the values of each layer. Their pages are taken from the
+    system as they are written, so room that is not used costs nothing.
+    """
+
+    def __init__(self, session: Any, config: dict[str, Any], slots: int) -> None:
+        model = config["model"]
+        self._session, self.slots = session, slots
+        self.room: int = model["context_length"]
+        self.vocabulary: int = model["vocab_size"]
+        heads, size = model["decoder"]["num_key_value_heads"], model["decoder"]["head_size"]
+        names = [given.name for given in session.get_inputs()]
+        self._caches = {
+            name: np.empty((slots, heads, self.room, size), dtype=np.float32)
+            for name in names
+            if name.startswith("past_key_values.")
+        }
+        self._held: list[list[int]] = [[] for _ in range(slots)]
+
+    @classmethod
+    def load(cls, folder: Path, *, slots: int, threads: int = 0) -> OnnxRunning:
+        """See `load_running`."""
+        import onnxruntime
+
+        config = read_config(folder)
+        limit = config["search"]["max_length"]
+        config["model"]["context_length"] = min(limit, config["model"]["context_length"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        try:
+            session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime raises classes of its own that it does not export
+            raise BadInput(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        return cls(session, config, slots)
+
+    def begin(self, slot: int, prompt: Sequence[int]) -> int:
+        """See `Running.begin`."""
+        found = [shared(held, prompt) for held in self._held]
+        source = max(range(self.slots), key=lambda other: (found[other], other == slot))
+        known = found[source]
+        if source != slot:
+            for cache in self._caches.values():
+                cache[slot, :, :known] = cache[source, :, :known]
+        self._held[slot] = list(prompt[:known])
+        return known
+
+    def rewind(self, slot: int, length: int) -> None:
+        """See `Running.rewind`."""
+        del self._held[slot][length:]
+
+    def run(self, steps: Steps) -> dict[int, Logits]:
+        """See `Running.run`. Sequences that get one token run together, each other one by itself."""
+        single = sorted(slot for slot, ids in steps.items() if len(ids) == 1)
+        found = self._together(single, [steps[slot][0] for slot in single]) if single else {}
+        for slot, ids in steps.items():
+            if len(ids) > 1:
+                found[slot] = self._forward(
+                    slot, 1, np.array([ids], dtype=np.int64), [len(self._held[slot]) + len(ids)]
+                )[0]
+        for slot, ids in steps.items():
+            self._held[slot] += ids
+        return found
+
+    def _together(self, slots: Sequence[int], ids: Sequence[int]) -> dict[int, Logits]:
+        """One token each, in one run over all rows from the first of these slots to the last.
+
+        A row between them that has nothing to append gets a token behind its end, where nobody looks.
+        """
+        first, rows = slots[0], slots[-1] - slots[0] + 1
+        for slot in set(range(first, first + rows)) - set(slots):
+            del self._held[slot][self.room - 1 :]
+        tokens = np.zeros((rows, 1), dtype=np.int64)
+        tokens[[slot - first for slot in slots], 0] = ids
+        lengths = [len(self._held[slot]) + 1 for slot in range(first, first + rows)]
+        logits = self._forward(first, rows, tokens, lengths)
+        return {slot: logits[slot - first] for slot in slots}
+
+    def _forward(self, first: int, rows: int, tokens: Any, lengths: Sequence[int]) -> Logits:
+        """Logits [rows, vocabulary] behind the last of `tokens` [rows, n], which end at `lengths`."""
+        mask = np.zeros((rows, max(lengths)), dtype=np.int64)
+        for row, length in enumerate(lengths):
+            mask[row, :length] = 1
+        binding = self._session.io_binding()
+        binding.bind_output("logits", "cpu")
+        binding.bind_cpu_input("input_ids", tokens)
+        binding.bind_cpu_input("attention_mask", mask)
+        for name, cache in self._caches.items():
+            part = cache[first : first + rows]
+            place = ("cpu", 0, np.float32, part.shape, part.ctypes.data)
+            binding.bind_input(name, *place)
+            binding.bind_output(name.replace("past_key_values", "present"), *place)
+        self._session.run_with_iobinding(binding)
+        logits: Logits = binding.get_outputs()[0].numpy()
+        return logits[:, -1]

@@ -1,0 +1,75 @@
+"""From the event loop to the scheduler's thread and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
+
+from slmops.engines.base import Logits
+from slmops.serve.choosing import Choosing
+from slmops.serve.generation import Deliver, Generation, Piece
+from slmops.serve.job import Ended
+from slmops.serve.scheduler import Scheduler, Ticket
+from slmops.serve.served import Served
+
+Told = TypeVar("Told")
+
+
+class Asked:
+    """One answer on its way to a handler.
+
+    Attributes:
+        ticket: of the scheduler.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, make: Callable[[Deliver], Generation], *, client: str, deadline: float | None
+    ) -> None:
+        """Queue what `make` makes.
+
+        Raises:
+            Refused: see `Scheduler.submit`.
+        """
+        loop, self._pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
+        job = make(lambda piece: _tell(loop, self._pieces, piece))
+        self.ticket: Ticket = scheduler.submit(job, client=client, deadline=deadline)
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """As they come; whoever stops listening gives the answer up."""
+        try:
+            while True:
+                piece = await self._pieces.get()
+                yield piece
+                if piece.ended:
+                    return
+        finally:
+            self.ticket.cancel()
+
+
+class Chosen:
+    """The choice among the labels of a served model, on its way to a handler.
+
+    Attributes:
+        ticket: of the scheduler.
+    """
+
+    def __init__(self, served: Served, prompt: Sequence[int], *, client: str, deadline: float | None) -> None:
+        """Queue it.
+
+        Raises:
+            Refused: see `Scheduler.submit`.
+        """
+        loop, self._found = asyncio.get_running_loop(), asyncio.Queue[Logits | Ended]()
+        job = Choosing(prompt, served.label_tree, len(served.labels), lambda found: _tell(loop, self._found, found))
+        self.ticket = served.scheduler.submit(job, client=client, deadline=deadline)
+
+    async def likelihoods(self) -> Logits | Ended:
+        """The log-likelihood of every label, or why there is none."""
+        return await self._found.get()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Told], told: Told) -> None:
+    # A loop that is closed has nobody left who listens.
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(queue.put_nowait, told)

@@ -1,0 +1,79 @@
+"""A real model of two layers, served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slmops.bundle import write_bundle
+from slmops.engines import Running, load_running
+from slmops.engines.base import Logits
+from slmops.engines.running import Steps
+from slmops.tasks import Classification, Generation
+
+
+class Watched:
+    """A running batch that remembers what it was told to run."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self.slots, self.room, self.vocabulary = running.slots, running.room, running.vocabulary
+        self.steps: list[dict[int, int]] = []
+        self.fails = False
+
+    def begin(self, slot, prompt) -> int:
+        return self._running.begin(slot, prompt)
+
+    def rewind(self, slot, length) -> None:
+        self._running.rewind(slot, length)
+
+    def run(self, steps: Steps) -> dict[int, Logits]:
+        self.steps.append({slot: len(ids) for slot, ids in steps.items()})
+        if self.fails:
+            raise RuntimeError("out of memory at 'a secret text'")
+        return self._running.run(steps)
+
+
+@pytest.fixture
+def running(tiny_onnx) -> Watched:
+    return Watched(load_running("onnxruntime-genai", tiny_onnx, slots=2, threads=1))
+
+
+@pytest.fixture(scope="session")
+def writer(tiny_onnx, tmp_path_factory) -> Path:
+    """A bundle that writes."""
+    return _bundle(tmp_path_factory.mktemp("writer"), tiny_onnx, Generation(None, 40))
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny_onnx, tmp_path_factory) -> Path:
+    """A bundle that chooses among the answers that the model knows."""
+    labels = ("refund", "refunds", "invoice", "other")
+    return _bundle(tmp_path_factory.mktemp("classifier"), tiny_onnx, Classification(labels, None, 8))
+
+
+def _bundle(folder: Path, model: Path, task) -> Path:
+    out = folder / "bundle"
+    described = task.describe()
+    write_bundle(
+        out,
+        name="tiny",
+        version="1",
+        engine="onnxruntime-genai",
+        model_folder=model,
+        task=described,
+        lineage={},
+        evidence={},
+    )
+    return out
+
+
+@pytest.fixture
+def ends() -> Iterator[list]:
+    """Things to be closed at the end of a test."""
+    found: list = []
+    yield found
+    for one in reversed(found):
+        one()
