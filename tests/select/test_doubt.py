@@ -8,7 +8,7 @@ import pytest
 
 from slmops.engines import load_engine
 from slmops.engines.base import Sampling
-from slmops.evaluate.labels import label_probabilities
+from slmops.bundle.labels import label_probabilities
 from slmops.progress import Silent
 from slmops.select.doubt import doubts
 from slmops.tasks import Classification
