@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from slmops.bundle.labels import label_probabilities
 from slmops.engines import load_engine
 from slmops.engines.base import Sampling
-from slmops.bundle.labels import label_probabilities
 from slmops.progress import Silent
 from slmops.select.doubt import doubts
 from slmops.tasks import Classification
