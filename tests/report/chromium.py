@@ -55,15 +55,15 @@ class Chromium:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def open(self, page: Path, *, width: int, scheme: str, media: str = "screen") -> None:
-        """Show a file at this width, as somebody who prefers this colour scheme."""
+    def open(self, page: Path | str, *, width: int, scheme: str, media: str = "screen") -> None:
+        """Show a file or an address at this width, as somebody who prefers this colour scheme."""
         self.events.clear()
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=width < 600
         )
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.send("Emulation.setEmulatedMedia", media=media, features=[feature])
-        self.send("Page.navigate", url=page.as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         if not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._until(lambda m: m.get("method") == "Page.loadEventFired")
 

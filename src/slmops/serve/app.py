@@ -14,8 +14,10 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from slmops.bundle.manifest import CARD
 from slmops.engines import Sampling
 from slmops.errors import BadInput
+from slmops.serve import pages
 from slmops.serve.access import Keys
 from slmops.serve.answers import DONE, Json, Reply, event, labelled, problem, usage
 from slmops.serve.api import ChatRequest, ClassifyRequest, CompletionRequest, Generating
@@ -31,7 +33,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 _CLIENT = web.RequestKey("client", str)
 
-_OPEN = ("/health", "/ready")
+_OPEN = frozenset({"/health", "/ready"}) | pages.PATHS
 """What is answered without a key."""
 
 
@@ -76,6 +78,8 @@ class Server:
         app = web.Application(client_max_size=self._limits.body_bytes, middlewares=[self._told, self._known])
         app.add_routes(
             [
+                *pages.routes(),
+                web.get("/card", self.card),
                 web.get("/health", self.health),
                 web.get("/ready", self.ready),
                 web.get("/metrics", self.metrics),
@@ -129,6 +133,15 @@ class Server:
     async def ready(self, _request: web.Request) -> web.Response:
         """Requests are taken."""
         return web.json_response({"ready": not self.draining}, status=503 if self.draining else 200)
+
+    async def card(self, _request: web.Request) -> web.Response:
+        """What the page tells of the model."""
+        bundle, manifest = self.served.bundle, self.served.bundle.manifest
+        path = bundle.folder / CARD
+        card = path.read_text(encoding="utf-8") if CARD in manifest.files else ""
+        named = {"name": self.served.name, "version": manifest.version, "engine": manifest.engine}
+        told = {"task": manifest.task["kind"], "labels": list(self.served.labels), "card": card}
+        return web.json_response({**named, **told})
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """For Prometheus."""
