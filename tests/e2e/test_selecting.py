@@ -46,8 +46,6 @@ def project(tmp_path) -> Cli:
 def test_what_a_budget_bought_is_learned_and_the_report_shows_the_curve(project):
     with TeacherServer(lambda _n, text: Act(text="refund" if "refund" in text else "thanks")) as server:
         (project.folder / "recipe.yaml").write_text(RECIPE.format(url=server.url))
-        unasked = project.end(project.start("run", "recipe.yaml"), code=2)
-        assert "24 of 24 rows to ask" in unasked.stderr, "first and all rounds are the whole pool"
         made = project.run(".slmops", "--yes")
     assert sum(server.asked.values()) == 9
     taught = made["metrics"]["teach"]
@@ -60,6 +58,3 @@ def test_what_a_budget_bought_is_learned_and_the_report_shows_the_curve(project)
     )
     told = json.loads((report / "report.json").read_text())
     assert [point["asked"] for point in told["bought"]["points"]] == [6, 9]
-    shown = project("show", "last")
-    assert "student:1" in shown
-    assert "answers:1:bought" in shown
