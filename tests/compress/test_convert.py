@@ -148,7 +148,7 @@ def test_rotary_settings_that_scale_one_kind_of_layer_are_refused(gemma, tmp_pat
     rotary["full_attention"] |= {"rope_type": "linear", "factor": 8.0}
     scaled = altered_copy(folder, tmp_path / "model", rope_parameters=rotary)
     with pytest.raises(BadInput, match=r"rotary positions .* \(linear\)") as error:
-        convert(scaled, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
+        convert(scaled, tmp_path / "out", CompressSettings(algorithm="rtn"), scratch=tmp_path / "scratch")
     assert "teach.engine" in (error.value.hint or "")
 
 
@@ -181,14 +181,14 @@ def test_the_cache_is_made_for_less_than_a_long_context(converted):
 def test_an_unknown_architecture_is_bad_input_and_those_that_are_known_are_told(tiny, tmp_path):
     folder = altered_copy(tiny.folder, tmp_path / "model", architectures=["MadeUpForCausalLM"])
     with pytest.raises(BadInput, match="MadeUpForCausalLM") as error:
-        convert(folder, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
+        convert(folder, tmp_path / "out", CompressSettings(algorithm="rtn"), scratch=tmp_path / "scratch")
     assert all(name in (error.value.hint or "") for name in TESTED)
 
 
 def test_heads_that_the_runtime_would_refuse_are_refused_first(tiny, tmp_path):
     folder = altered_copy(tiny.folder, tmp_path / "model", head_dim=24)
     with pytest.raises(BadInput, match="heads of 24 features"):
-        convert(folder, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
+        convert(folder, tmp_path / "out", CompressSettings(algorithm="rtn"), scratch=tmp_path / "scratch")
 
 
 def test_a_model_that_does_not_fit_is_refused_before_any_work(tiny, tmp_path, monkeypatch):
@@ -200,7 +200,7 @@ def test_a_model_that_does_not_fit_is_refused_before_any_work(tiny, tmp_path, mo
     shutil.rmtree(half)
     monkeypatch.setattr(memory, "BASE_BYTES", 10**15)
     with pytest.raises(BadInput, match=r"float32 needs about 1000000\.0 GB of memory, and .* are available"):
-        convert(tiny.folder, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
+        convert(tiny.folder, tmp_path / "out", CompressSettings(algorithm="rtn"), scratch=tmp_path / "scratch")
     assert not any(tmp_path.iterdir())
 
 
@@ -208,5 +208,5 @@ def test_what_the_builder_said_when_it_failed_is_in_the_log(tiny, tmp_path, capl
     folder = altered_copy(tiny.folder, tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"no weights")
     with caplog.at_level(logging.ERROR, logger="slmops"), pytest.raises(SlmopsError, match="export to ONNX failed"):
-        convert(folder, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
+        convert(folder, tmp_path / "out", CompressSettings(algorithm="rtn"), scratch=tmp_path / "scratch")
     assert "Traceback" in caplog.text

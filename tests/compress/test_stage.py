@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from slmops.compress.convert import convert
 from slmops.compress.stage import Convert
 from slmops.data.read import write_jsonl
 from slmops.engines import load_engine
@@ -70,6 +71,12 @@ def test_zeros_take_their_room_and_pack_well(inputs, tmp_path):
 def test_what_is_written_for_another_runtime_is_weighed_as_well(inputs, tmp_path):
     figures = shipped(inputs, tmp_path, runtime="llama.cpp", precision="fp16")
     assert figures["weights_bytes"] == (tmp_path / "out" / "model" / "model.gguf").stat().st_size
+
+
+def test_what_is_chosen_by_rows_needs_rows(tiny, tmp_path):
+    with pytest.raises(BadInput, match="gptq chooses values by rows") as error:
+        convert(tiny.folder, tmp_path / "out", CompressSettings(), scratch=tmp_path / "scratch")
+    assert "rtn" in error.value.hint
 
 
 def test_recovery_is_not_left_out_in_silence(inputs, tmp_path):

@@ -140,7 +140,7 @@ def test_the_history_tells_runs_apart(cli, runs, changed):
     assert shown["state"] == "done"
     assert {step["node"] for step in shown["steps"] if not step["cached"]} == made(changed[0])
     difference = json.loads(cli("diff", runs.unbroken["run"], changed[0]["run"], "--json", "--home", HOME))
-    assert difference["recipe"] == {"compress.precision": ["int4", "int8"]}
+    assert difference["recipe"] == {"compress.algorithm": ["gptq", "rtn"], "compress.precision": ["int4", "int8"]}
     assert set(difference["steps"]) == FROM_COMPRESS_ON
 
 

@@ -160,7 +160,12 @@ BROKEN = {
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
 def test_a_sound_export_passes(shipped, tiny, tmp_path, precision):
-    convert(tiny.folder, tmp_path / "onnx", CompressSettings(precision=precision), scratch=tmp_path / "scratch")
+    convert(
+        tiny.folder,
+        tmp_path / "onnx",
+        CompressSettings(precision=precision, algorithm="rtn"),
+        scratch=tmp_path / "scratch",
+    )
     found = shipped(model=tmp_path / "onnx")
     assert failed(found) == set()
     assert (found.rows, found.source, found.faults) == (4, "transformers, float32", ())
@@ -191,7 +196,7 @@ def other_long_rope_base(folder: Path) -> None:
 
 @pytest.mark.parametrize(("harm", "by"), [(shifted_rows, "parity_weights"), (other_long_rope_base, "parity_positions")])
 def test_what_rounding_hides_from_the_answers_the_weights_tell(shipped, tiny, tmp_path, harm, by):
-    convert(tiny.folder, tmp_path / "onnx", CompressSettings(precision="int4"), scratch=tmp_path / "scratch")
+    convert(tiny.folder, tmp_path / "onnx", CompressSettings(algorithm="rtn"), scratch=tmp_path / "scratch")
     found = shipped(harm, model=tmp_path / "onnx")
     assert failed(found) == {by}
 

@@ -100,7 +100,12 @@ def test_trained_on_the_grid_it_answers_alike_when_exported(tiny, tmp_path):
     rounding = Rounding(block_size=32)
     model = train(tiny.folder, rows, optimisation, rounding=rounding, work=tmp_path / "work", seed=1).model
     save_model(model, tmp_path / "model", tokenizer_from=tiny.folder)
-    convert(tmp_path / "model", tmp_path / "int4", CompressSettings(block_size=32), scratch=tmp_path / "scratch")
+    convert(
+        tmp_path / "model",
+        tmp_path / "int4",
+        CompressSettings(block_size=32, algorithm="rtn"),
+        scratch=tmp_path / "scratch",
+    )
     prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
     trained, shipped = (
         np.concatenate(load_engine(engine, tmp_path / folder, threads=1).score(prompts, answers))

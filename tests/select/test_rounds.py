@@ -88,7 +88,7 @@ def test_rows_are_bought_in_rounds_and_no_round_is_made_twice(buy, folder, tmp_p
         return {step.node: step.cached for step in run.steps if step.node.startswith(beginnings)}
 
     with TeacherServer(knows) as server:
-        told = forecast(Recipe.load(folder / "recipe.yaml", of(server.url)), home=tmp_path)
+        (told,) = forecast(Recipe.load(folder / "recipe.yaml", of(server.url)), home=tmp_path).each
         assert (told.rows, told.questions) == (POOL, 8)
         made, curve, path = buy(tmp_path, *of(server.url))
         assert server.asked.total() == 8

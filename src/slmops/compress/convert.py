@@ -54,6 +54,11 @@ def convert(
             "a model recovers before it is converted, by training",
             hint="run slmops.train.stage_recover first, as a recipe's run does, and leave `recover` out here",
         )
+    if settings.calibrated and data is None:
+        raise BadInput(
+            f"{settings.algorithm} chooses values by rows, and none are given",
+            hint="give `data`, the folder of a data stage, or set algorithm: rtn",
+        )
     check_memory(model)
     if settings.runtime == "llama.cpp" and is_tagger(model):
         raise BadInput(
@@ -61,10 +66,9 @@ def convert(
         )
     told = progress or Silent()
     source, int8_layers, figures = model, list[int](), dict[str, float]()
-    if settings.calibrated:
+    if settings.calibrated and data:
         from slmops.compress.choose import choose_values
 
-        assert data is not None  # noqa: S101
         source, int8_layers, figures = choose_values(model, data, settings, scratch=scratch, progress=told)
     with told.task(f"convert to {settings.precision}", None, "") as task:
         if settings.runtime == "llama.cpp":
