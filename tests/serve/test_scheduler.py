@@ -159,6 +159,28 @@ def test_when_the_runtime_fails_all_are_told_and_the_log_quotes_nobody(make, run
     assert again.text() == tiny.pairs["Where is order 4711?"]
 
 
+def test_a_request_that_fails_takes_nobody_with_it(make, tiny, caplog):
+    """As an answer whose form has become too dear to follow."""
+
+    class TooDear:
+        def allow(self, logits):
+            raise RuntimeError("a secret form")
+
+        def accept(self, token) -> None: ...
+
+    scheduler = make()
+    fails = Answer(tiny, tiny.prompt("I want my 20 € back"), constraint=TooDear())
+    goes_on = Answer(tiny, tiny.prompt("Where is order 4711?"))
+    scheduler.submit(goes_on.job)
+    scheduler.submit(fails.job)
+    assert fails.all()[-1].ended == "failed"
+    assert goes_on.text() == tiny.pairs["Where is order 4711?"]
+    after = Answer(tiny, tiny.prompt("I want my 20 € back"))
+    scheduler.submit(after.job)
+    assert after.text() == tiny.pairs["I want my 20 € back"]
+    assert "secret" not in caplog.text
+
+
 def test_closing_finishes_what_was_taken_and_takes_nothing_more(make, tiny):
     scheduler = make()
     answers = [Answer(tiny, tiny.prompt(text)) for text in tiny.pairs]

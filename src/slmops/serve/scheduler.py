@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from slmops.engines.base import Logits
 from slmops.engines.running import Running
 from slmops.serve.job import Ended, Job, Move
 
@@ -208,7 +209,16 @@ class Scheduler:
             if not seat.unread:
                 seat.reads_prompt = False
                 seat.ticket.times.first = seat.ticket.times.first or time.monotonic()
-                self._move(slot, seat, seat.ticket.job.go_on(logits))
+                self._move(slot, seat, self._asked(seat.ticket.job, logits))
+
+    def _asked(self, job: Job, logits: Logits) -> Move | Ended:
+        """What a job wants next. One that fails is told so and ends: the others have nothing to do with it."""
+        try:
+            return job.go_on(logits)
+        except Exception as error:
+            logging.getLogger(__name__).error("a request failed: %s", type(error).__name__)
+            job.stop("failed")
+            return "failed"
 
     def _steps(self) -> dict[int, Sequence[int]]:
         """What is run next: all of those that write, and pieces of prompts."""
