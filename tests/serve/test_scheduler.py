@@ -163,7 +163,7 @@ def test_a_request_that_fails_takes_nobody_with_it(make, tiny, caplog):
     """As an answer whose form has become too dear to follow."""
 
     class TooDear:
-        def allow(self, logits):
+        def allow(self, _logits):
             raise RuntimeError("a secret form")
 
         def accept(self, token) -> None: ...
