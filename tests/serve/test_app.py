@@ -278,6 +278,30 @@ def test_a_full_queue_says_when_to_come_again(writer):
         assert {reply.status for reply in replies} == {200, 429}
 
 
+def test_of_texts_that_are_too_many_none_goes_on(classifier):
+    for client in listen(classifier, slots=1, queue=2):
+        asked = {"model": "tiny", "input": ["hello"] * 200}
+        assert client.ask("/v1/classify", asked).status == 429
+        assert client.ask("/v1/classify", {**asked, "input": "hello"}).status == 200
+        figures = client.send("/metrics").body.decode()
+        assert 'error_type="cancelled"' in figures
+
+
+def test_the_log_tells_where_and_not_what(writer, monkeypatch, caplog):
+    asked = "what nobody but the model may read"
+
+    def fails(*_given):
+        raise LookupError(asked)
+
+    for client in listen(writer):
+        monkeypatch.setattr(client.served, "prompt", fails)
+        status, body, _ = client.chat(asked)
+        assert (status, body["error"]["type"]) == (500, "server_error")
+        assert "LookupError" in caplog.text
+        assert "_prompt" in caplog.text
+        assert asked not in caplog.text + body["error"]["message"]
+
+
 def test_who_hangs_up_is_given_up_within_a_step(writer):
     for client in listen(writer, slots=1):
         body = {"model": "tiny", "prompt": "a", "max_tokens": 100, "temperature": 2.0, "stream": True}

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -94,7 +95,7 @@ class Server:
 
     @web.middleware
     async def _told(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Whatever goes wrong, in OpenAI's reply."""
+        """Whatever goes wrong, in OpenAI's form."""
         try:
             return await handler(request)
         except Failed as failed:
@@ -110,9 +111,11 @@ class Server:
             return web.json_response(problem(message, "invalid_request_error"), status=error.status, headers=headers)
         except (ConnectionError, asyncio.CancelledError):
             raise
-        except Exception:
+        except Exception as error:
             number = secrets.token_hex(6)
-            logging.getLogger(__name__).exception("request %s failed", number)
+            # What an error says may quote what was asked; where it was raised does not.
+            places = "".join(traceback.format_tb(error.__traceback__))
+            logging.getLogger(__name__).error("request %s failed: %s\n%s", number, type(error).__name__, places)
             told = problem(f"the server failed; its log tells more of {number}", "server_error")
             return web.json_response(told, status=500)
 
@@ -197,8 +200,10 @@ class Server:
         except BadInput as error:
             raise _bad(str(error), param="input") from None
         deadline = time.monotonic() + self._limits.answer_s
-        choices = [Chosen(self.served, prompt, client=request[_CLIENT], deadline=deadline) for prompt in prompts]
+        choices: list[Chosen] = []
         try:
+            for prompt in prompts:
+                choices.append(Chosen(self.served, prompt, client=request[_CLIENT], deadline=deadline))
             found = [await choice.likelihoods() for choice in choices]
         finally:
             for choice in choices:
