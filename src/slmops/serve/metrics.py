@@ -19,7 +19,6 @@ _FIRST_S = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.
 _TOKEN_S = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5]
 _TOKENS = [4**n for n in range(14)]
 
-_OPERATION = "gen_ai_operation_name"
 _MODEL = "gen_ai_request_model"
 
 
@@ -29,7 +28,7 @@ class Metrics:
     def __init__(self, model: str) -> None:
         self.registry = CollectorRegistry()
         self._model = model
-        named = [_OPERATION, _MODEL]
+        named = [_MODEL]
 
         def histogram(name: str, told: str, buckets: list[float], *more: str) -> Histogram:
             return Histogram(name, told, [*named, *more], buckets=buckets, registry=self.registry)
@@ -50,7 +49,7 @@ class Metrics:
 
     def ended(self, ticket: Ticket, ended: Ended) -> None:
         """See `Observer.ended`."""
-        named, times, job = ("chat", self._model), ticket.times, ticket.job
+        named, times, job = (self._model,), ticket.times, ticket.job
         now = times.ended or times.came
         error = "" if ended in ("stop", "length") else ended
         self._duration.labels(*named, error).observe(now - times.came)
