@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from slmops.serve.access import Keys
-from slmops.serve.app import Limits, Server
+from slmops.serve.app import Server
+from slmops.serve.intake import Limits
 from slmops.serve.served import Served
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slmops.serve.access import Keys
-from slmops.serve.app import Limits
+from slmops.serve.intake import Limits
 from tests.serve.listening import Client, listen
 
 KEY = "a-key-of-some-length"

@@ -37,7 +37,8 @@ def serve(
     from slmops.errors import BadInput
     from slmops.recipe.privacy import is_loopback
     from slmops.serve.access import Keys
-    from slmops.serve.app import Limits, Server
+    from slmops.serve.app import Server
+    from slmops.serve.intake import Limits
     from slmops.serve.run import serve as run
     from slmops.serve.served import Served
 

@@ -14,6 +14,7 @@ import numpy as np
 from slmops.engines.base import Logits
 from slmops.models.tokenizer import Tokenizer
 from slmops.serve.generation import Piece
+from slmops.serve.scheduler import Ticket
 
 Json = dict[str, Any]
 
@@ -131,6 +132,13 @@ def usage(prompt: int, known: int, written: int) -> Json:
         "total_tokens": prompt + written,
         "prompt_tokens_details": {"cached_tokens": known},
     }
+
+
+def usage_of(tickets: Sequence[Ticket]) -> Json:
+    """The same of everything that a request had written; a prompt with several answers counts once."""
+    prompts = {id(ticket.job.prompt): ticket for ticket in reversed(tickets)}.values()
+    read, known = sum(len(ticket.job.prompt) for ticket in prompts), sum(ticket.known for ticket in prompts)
+    return usage(read, known, sum(ticket.job.written for ticket in tickets))
 
 
 def event(content: Mapping[str, Any]) -> bytes:
