@@ -161,3 +161,18 @@ class ClassifyRequest(Part):
     abstain_below: Annotated[float, Field(ge=0, le=1, strict=False)] | None = Field(
         None, description="Give no label where the most likely one is less likely than this."
     )
+
+
+class Problem(Part):
+    """What went wrong."""
+
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(Part):
+    """What is answered where there is no answer."""
+
+    error: Problem

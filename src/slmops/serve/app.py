@@ -5,19 +5,22 @@ from __future__ import annotations
 from functools import partial
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from slmops.serve import pages
 from slmops.serve.access import Keys
 from slmops.serve.answers import problem
-from slmops.serve.failures import Failed, Handler, telling
+from slmops.serve.api import ChatRequest, ClassifyRequest, CompletionRequest
+from slmops.serve.failures import Failed, telling
 from slmops.serve.handlers import about
 from slmops.serve.handlers.chat import chat
 from slmops.serve.handlers.classify import classify
 from slmops.serve.handlers.completions import complete
 from slmops.serve.intake import CLIENT, Intake, Limits
+from slmops.serve.openapi import Address, document
 from slmops.serve.served import Served
 
-_OPEN = frozenset({"/health", "/ready"}) | pages.PATHS
+_OPEN = frozenset({"/health", "/ready", "/openapi.json"}) | pages.PATHS
 """What is answered without a key."""
 
 
@@ -42,21 +45,28 @@ class Server:
         """What an HTTP server runs."""
         told = telling(lambda why: self.served.metrics.refused(why))
         app = web.Application(client_max_size=self.intake.limits.body_bytes, middlewares=[told, self._known])
-        app.add_routes(
-            [
-                *pages.routes(),
-                web.get("/health", about.health),
-                web.get("/ready", self.ready),
-                web.get("/card", partial(about.card, self.intake)),
-                web.get("/metrics", partial(about.metrics, self.intake)),
-                web.get("/v1/models", partial(about.models, self.intake)),
-                web.get("/v1/models/{model}", partial(about.model, self.intake)),
-                web.post("/v1/chat/completions", partial(chat, self.intake)),
-                web.post("/v1/completions", partial(complete, self.intake)),
-                web.post("/v1/classify", partial(classify, self.intake)),
-            ]
-        )
+        app.add_routes([*pages.routes(), *(address.route() for address in self.addresses())])
         return app
+
+    def addresses(self) -> list[Address]:
+        """All but those of the page."""
+        get, post, intake = partial(Address, "get"), partial(Address, "post"), self.intake
+        return [
+            get("/health", about.health, "The process lives."),
+            get("/ready", self.ready, "Requests are taken."),
+            get("/card", partial(about.card, intake), "What the page tells of the model."),
+            get("/metrics", partial(about.metrics, intake), "Figures for Prometheus.", gives="text/plain"),
+            get("/openapi.json", self.described, "This document."),
+            get("/v1/models", partial(about.models, intake), "What can be asked."),
+            get("/v1/models/{model}", partial(about.model, intake), "One of them."),
+            post("/v1/chat/completions", partial(chat, intake), "The next message of a conversation.", ChatRequest),
+            post("/v1/completions", partial(complete, intake), "What follows on a text.", CompletionRequest),
+            post("/v1/classify", partial(classify, intake), "How likely each label is.", ClassifyRequest),
+        ]
+
+    async def described(self, _request: web.Request) -> web.Response:
+        """What can be asked here, for programs."""
+        return web.json_response(document(self.addresses(), open_to_all=_OPEN))
 
     async def ready(self, _request: web.Request) -> web.Response:
         """Requests are taken."""

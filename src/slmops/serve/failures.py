@@ -6,16 +6,14 @@ import asyncio
 import logging
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from slmops.serve.answers import Json, problem
 from slmops.serve.generation import Piece
 from slmops.serve.scheduler import Refused
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 WHY = {
     "cancelled": "the answer was given up, since the server is closing",
