@@ -19,13 +19,14 @@ from slmops.engines import Sampling, load_engine
 from slmops.engines.reading import Reader
 from slmops.engines.tagging import best_spans
 from slmops.errors import BadInput
-from slmops.models.source import load_model, save_model
-from slmops.models.tag_head import TagHead, attach
+from slmops.models.source import load_model
+from slmops.models.tag_head import TagHead
 from slmops.recipe.compress import CompressSettings
 from slmops.tasks.marking import Marking
 from slmops.train.collate import collate
 from slmops.train.examples import Example
 from slmops.train.objectives.observe import answer_logits
+from tests.tagger import save_tagger
 from tests.tiny_task import SCHEMA, TASK
 
 MARKING = Marking.of(SCHEMA)
@@ -75,13 +76,8 @@ def test_marks_become_labels_and_labels_the_answer(tiny_tokenizer):
 
 @pytest.fixture(scope="module")
 def tagger(tiny, tmp_path_factory) -> Path:
-    """The tiny model with a head of chance."""
     folder = tmp_path_factory.mktemp("tagger")
-    model = load_model(tiny.folder)
-    head = TagHead(model.config.hidden_size, MARKING.sizes, TASK.describe())
-    torch.nn.init.normal_(head.matrix, std=0.02, generator=torch.Generator().manual_seed(3))
-    attach(model, head)
-    save_model(model, folder, tokenizer_from=tiny.folder)
+    save_tagger(tiny.folder, folder)
     return folder
 
 

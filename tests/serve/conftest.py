@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from slmops.bundle import write_bundle
+from slmops.compress.convert import convert
 from slmops.engines import Running, load_running
 from slmops.engines.base import Logits
 from slmops.engines.running import Steps
+from slmops.recipe.compress import CompressSettings
 from slmops.tasks import Classification, Generation
+from tests.tagger import save_tagger
+from tests.tiny_task import TASK
 
 
 class Watched:
@@ -52,6 +56,15 @@ def classifier(tiny_onnx, tmp_path_factory) -> Path:
     """A bundle that chooses among the answers that the model knows."""
     labels = ("refund", "refunds", "invoice", "other")
     return _bundle(tmp_path_factory.mktemp("classifier"), tiny_onnx, Classification(labels, None, 8))
+
+
+@pytest.fixture(scope="session")
+def marker(tiny, tmp_path_factory) -> Path:
+    """A bundle that marks."""
+    folder = tmp_path_factory.mktemp("marker")
+    save_tagger(tiny.folder, folder / "hf")
+    convert(folder / "hf", folder / "onnx", CompressSettings(precision="fp32"), scratch=folder / "scratch")
+    return _bundle(folder, folder / "onnx", TASK)
 
 
 def _bundle(folder: Path, model: Path, task) -> Path:

@@ -57,8 +57,10 @@ class Client:
         return [part if part == "[DONE]" else json.loads(part) for part in told]
 
 
-def listen(bundle: Path, keys: Keys | None = None, limits: Limits | None = None, **told: int) -> Iterator[Client]:
-    served = Served(bundle, threads=1, **{"slots": 4, "queue": 64} | told)
+def listen(
+    bundle: Path, keys: Keys | None = None, limits: Limits | None = None, served: Served | None = None, **told: int
+) -> Iterator[Client]:
+    served = served or Served(bundle, threads=1, **{"slots": 4, "queue": 64} | told)
     loop, ready, port = asyncio.new_event_loop(), threading.Event(), []
 
     async def start() -> web.AppRunner:

@@ -123,12 +123,15 @@ def load_running(name: str, folder: Path, *, slots: int, threads: int = 0) -> Ru
         threads: 0 takes all cores that this process may use.
 
     Raises:
-        BadInput: there is no such batch for the engine or the model, or it cannot be loaded.
+        BadInput: there is no such batch for the engine, or the model cannot be loaded.
     """
     if name not in RUNNING:
         raise BadInput(f"the engine {name} cannot be served", hint=f"ship the model for {' or '.join(RUNNING)}")
     if is_tagger(folder):
-        raise BadInput(f"{folder} holds a model that marks, and it writes nothing", hint="ask it by slmops predict")
+        from slmops.engines.tagging import TaggingEngine
+        from slmops.engines.tagging_running import TaggingRunning
+
+        return TaggingRunning(TaggingEngine(_named(BODIES[name]).load(folder, threads=threads), folder), slots)
     running: Running = _named(RUNNING[name]).load(folder, slots=slots, threads=threads)
     return running
 

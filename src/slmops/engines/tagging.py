@@ -21,7 +21,7 @@ from slmops.models.tag_files import WEIGHTS, read_tags
 from slmops.models.tokenizer import Tokenizer
 from slmops.tasks.marking import Marking
 
-_MAX_TOKENS = 2048
+MOST_TOKENS = 2048
 """Run through the model together, padding included: more is no faster on a processor."""
 
 _NEVER = np.float32(-1e30)
@@ -44,17 +44,39 @@ class TaggingEngine:
 
     It writes through the protocol of engines: an answer's tokens come all at once, the first with the probability of
     the whole answer, the others being certain then. There is no other answer to draw, whatever the temperature.
+
+    Attributes:
+        body: the model below the head.
     """
 
     def __init__(self, body: Body, folder: Path) -> None:
         """Put the head in `folder` upon `body`."""
         tensors = load_file(folder / WEIGHTS)
         task = read_tags(folder)["task"]
-        self._body, self._matrix, self._bias = body, tensors["matrix"], tensors["bias"]
+        self.body, self._matrix, self._bias = body, tensors["matrix"], tensors["bias"]
         self._tokenizer = Tokenizer.load(folder)
         self._reader = Reader(task, self._tokenizer)
         self._end = min(self._tokenizer.end_ids)
         self._head_bytes = (folder / WEIGHTS).stat().st_size
+
+    def reading(self, prompt: Sequence[int]) -> Reading:
+        """How a request is read: what the body is to run, and what is read off it.
+
+        Raises:
+            BadInput: it is no request of the model's task, or too long.
+        """
+        check([prompt], vocabulary=self.body.vocabulary, context=self.info().context_tokens)
+        reading = self._reader.reading(prompt)
+        check([reading.ids], vocabulary=self.body.vocabulary, context=self.body.info().context_tokens)
+        return reading
+
+    def read(self, reading: Reading, states: Logits) -> str:
+        """The most likely answer, as any model of the task would write it.
+
+        Args:
+            states: last hidden states of `reading.ids`, float32 [tokens or more, width].
+        """
+        return self._read(reading, states)[0]
 
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         """See `Engine.generate`."""
@@ -100,7 +122,7 @@ class TaggingEngine:
 
     def info(self) -> EngineInfo:
         """See `Engine.info`. As messages are read twice, a request may have half of what the body can read."""
-        body = self._body.info()
+        body = self.body.info()
         return replace(
             body,
             parameters=body.parameters + self._matrix.size + self._bias.size,
@@ -110,12 +132,12 @@ class TaggingEngine:
 
     def _states(self, prompts: Prompts) -> Iterator[tuple[int, Reading, Logits]]:
         """Each request's number, its reading and the last hidden states of that [longest of its batch, width]."""
-        check(prompts, vocabulary=self._body.vocabulary, context=self.info().context_tokens)
+        check(prompts, vocabulary=self.body.vocabulary, context=self.info().context_tokens)
         readings = [self._reader.reading(prompt) for prompt in prompts]
-        body = self._body.info().context_tokens
-        check([reading.ids for reading in readings], vocabulary=self._body.vocabulary, context=body)
-        for rows in _alike(readings):
-            states = self._body.states([readings[row].ids for row in rows])
+        body = self.body.info().context_tokens
+        check([reading.ids for reading in readings], vocabulary=self.body.vocabulary, context=body)
+        for rows in alike([reading.ids for reading in readings]):
+            states = self.body.states([readings[row].ids for row in rows])
             yield from zip(rows, (readings[row] for row in rows), states, strict=True)
 
     def _log_probs(self, reading: Reading, states: Logits) -> tuple[Logits, list[Logits]]:
@@ -204,12 +226,12 @@ def _runs(path: Sequence[int]) -> Iterator[tuple[int, int]]:
             start = i
 
 
-def _alike(readings: Sequence[Reading]) -> Iterator[list[int]]:
-    """Readings of like length together."""
-    order = sorted(range(len(readings)), key=lambda row: len(readings[row].ids))
+def alike(sequences: Prompts) -> Iterator[list[int]]:
+    """Numbers of sequences that are run together: those of like length, as many as are fast."""
+    order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
     while order:
         fit = 1
-        while fit < len(order) and (fit + 1) * len(readings[order[fit]].ids) <= _MAX_TOKENS:
+        while fit < len(order) and (fit + 1) * len(sequences[order[fit]]) <= MOST_TOKENS:
             fit += 1
         yield order[:fit]
         order = order[fit:]

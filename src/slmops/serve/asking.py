@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from slmops.engines.base import Logits
 from slmops.serve.choosing import Choosing
-from slmops.serve.generation import Deliver, Generation, Piece
-from slmops.serve.job import Ended
+from slmops.serve.generation import Deliver, Piece
+from slmops.serve.job import Ended, Job
 from slmops.serve.scheduler import Scheduler, Ticket
 from slmops.serve.served import Served
 
@@ -24,7 +24,7 @@ class Asked:
     """
 
     def __init__(
-        self, scheduler: Scheduler, make: Callable[[Deliver], Generation], *, client: str, deadline: float | None
+        self, scheduler: Scheduler, make: Callable[[Deliver], Job], *, client: str, deadline: float | None
     ) -> None:
         """Queue what `make` makes.
 

@@ -30,7 +30,7 @@ class Job(Protocol):
     written: int
 
     def go_on(self, logits: Logits) -> Move | Ended:
-        """Take the logits [vocabulary] behind the sequence; what to run next, or how it ended: then it is told."""
+        """Take what `Running.run` found behind the sequence; what to run next, or how it ended: then it is told."""
 
     def stop(self, ended: Ended) -> None:
         """It ends without having come to its end."""

@@ -106,9 +106,9 @@ class _Seat:
 class Scheduler:
     """Drives a running batch in a thread of its own."""
 
-    def __init__(self, running: Running, observer: Observer, *, queue: int) -> None:
-        """`queue` requests wait at most."""
-        self._running, self._observer, self._most = running, observer, queue
+    def __init__(self, running: Running, observer: Observer, *, queue: int, alone: int = ALONE) -> None:
+        """`queue` requests wait at most; `alone` prompt tokens are read in a step while no answer is written."""
+        self._running, self._observer, self._most, self._alone = running, observer, queue, alone
         self._waiting: dict[str, deque[Ticket]] = {}
         self._seats: dict[int, _Seat] = {}
         self._changed = threading.Condition()
@@ -223,7 +223,7 @@ class Scheduler:
     def _steps(self) -> dict[int, Sequence[int]]:
         """What is run next: all of those that write, and pieces of prompts."""
         steps = {slot: seat.unread for slot, seat in self._seats.items() if not seat.reads_prompt}
-        room = PIECE if steps else ALONE
+        room = PIECE if steps else self._alone
         reading = ((slot, seat) for slot, seat in self._seats.items() if seat.reads_prompt)
         for slot, seat in sorted(reading, key=lambda pair: pair[1].ticket.times.came):
             if room <= 0:

@@ -13,10 +13,12 @@ from slmops.bundle.read import open_bundle
 from slmops.engines import load_running
 from slmops.engines.choices import Node, tree
 from slmops.engines.decoding import check
+from slmops.engines.tagging import MOST_TOKENS
+from slmops.engines.tagging_running import TaggingRunning
 from slmops.errors import BadInput
 from slmops.serve.constraint import Grammars
 from slmops.serve.metrics import Metrics
-from slmops.serve.scheduler import Scheduler
+from slmops.serve.scheduler import ALONE, Scheduler
 
 
 class Served:
@@ -26,6 +28,7 @@ class Served:
         name: by which requests ask for it.
         bundle: verified.
         metrics: of its scheduler.
+        marker: reads answers off what is run, where the model marks; None where it writes.
         room: tokens of a prompt and its answer.
     """
 
@@ -39,9 +42,11 @@ class Served:
         self.name = self.bundle.manifest.name
         running = load_running(self.bundle.manifest.engine, folder / MODEL, slots=slots, threads=threads)
         self.room, self._vocabulary = running.room, running.vocabulary
+        self.marker = running.engine if isinstance(running, TaggingRunning) else None
         self.grammars = Grammars(self.bundle.tokenizer, running.vocabulary)
         self.metrics = Metrics(self.name)
-        self.scheduler = Scheduler(running, self.metrics, queue=queue)
+        alone = MOST_TOKENS if self.marker else ALONE
+        self.scheduler = Scheduler(running, self.metrics, queue=queue, alone=alone)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from slmops.serve.answers import Reply
 from slmops.serve.api import ChatRequest
 from slmops.serve.failures import bad
 from slmops.serve.generation import Constraint
+from slmops.serve.handlers.marking import marked
 from slmops.serve.handlers.writing import Wanted, write
 from slmops.serve.intake import Intake
 from slmops.serve.served import Served
@@ -20,10 +21,13 @@ async def chat(intake: Intake, request: web.Request) -> web.StreamResponse:
     """Answer a conversation."""
     asked = await intake.body(request, ChatRequest)
     served = intake.model(asked.model)
+    reply = Reply(asked.model, True, served.bundle.tokenizer, asked.top)
+    if served.marker:
+        wanted = Wanted(served, asked, reply, [], asked.max_completion_tokens)
+        return await write(intake, request, marked(wanted, asked))
     if asked.tools and asked.tool_choice != "none":
         raise bad("this model was not trained to call tools", param="tools", code="unsupported")
     prompt = _prompt(served, [{"role": said.role, "content": said.text} for said in asked.messages])
-    reply = Reply(asked.model, True, served.bundle.tokenizer, asked.top)
     wanted = Wanted(served, asked, reply, [prompt], asked.max_completion_tokens, _constraint(served, asked))
     return await write(intake, request, wanted)
 

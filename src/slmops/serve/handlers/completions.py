@@ -16,6 +16,8 @@ async def complete(intake: Intake, request: web.Request) -> web.StreamResponse:
     """Go on with a text."""
     asked = await intake.body(request, CompletionRequest)
     served = intake.model(asked.model)
+    if served.marker:
+        raise bad("this model reads messages; ask /v1/chat/completions", code="unsupported", status=404)
     tokenizer = served.bundle.tokenizer
     given = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
     of_tokens = bool(given) and isinstance(given[0], int)

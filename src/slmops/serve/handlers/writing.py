@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
@@ -16,6 +17,7 @@ from slmops.serve.asking import Asked
 from slmops.serve.failures import check_ended
 from slmops.serve.generation import Constraint, Deliver, Generation, Piece
 from slmops.serve.intake import CLIENT, Intake
+from slmops.serve.job import Job
 from slmops.serve.served import Served
 from slmops.serve.streams import stream
 
@@ -28,6 +30,7 @@ class Wanted:
         prompts: token ids of each, checked.
         most: tokens of an answer; None for the bundle's.
         constraint: makes the form of one answer; None for any.
+        job: what answers a prompt, of the number of the answer; None writes.
     """
 
     served: Served
@@ -36,6 +39,7 @@ class Wanted:
     prompts: list[list[int]]
     most: int | None = None
     constraint: Callable[[], Constraint] | None = None
+    job: Callable[[list[int], int, Deliver], Job] | None = None
 
 
 async def write(intake: Intake, request: web.Request, wanted: Wanted) -> web.StreamResponse:
@@ -63,14 +67,15 @@ async def write(intake: Intake, request: web.Request, wanted: Wanted) -> web.Str
 
 
 def _ask(intake: Intake, request: web.Request, wanted: Wanted, prompt: list[int], number: int) -> Asked:
-    sampling = _sampling(wanted, number, len(prompt))
-
-    def make(deliver: Deliver) -> Generation:
-        held = wanted.constraint() if wanted.constraint else None
-        tokenizer, stops, tops = wanted.served.bundle.tokenizer, wanted.asked.stops, wanted.reply.tops
-        return Generation(prompt, sampling, deliver, tokenizer, stops=stops, tops=tops, constraint=held)
-
+    job = wanted.job or partial(_generation, wanted)
+    make = partial(job, prompt, number)
     return Asked(wanted.served.scheduler, make, client=request[CLIENT], deadline=intake.deadline())
+
+
+def _generation(wanted: Wanted, prompt: list[int], number: int, deliver: Deliver) -> Generation:
+    sampling, held = _sampling(wanted, number, len(prompt)), wanted.constraint() if wanted.constraint else None
+    tokenizer, stops, tops = wanted.served.bundle.tokenizer, wanted.asked.stops, wanted.reply.tops
+    return Generation(prompt, sampling, deliver, tokenizer, stops=stops, tops=tops, constraint=held)
 
 
 def _sampling(wanted: Wanted, number: int, read: int) -> Sampling:
