@@ -63,7 +63,7 @@ def test_whoever_joins_reads_writes_and_leaves_the_logits_are_those_of_each_alon
         for slot, logits in running.run(steps).items() if steps else ():
             sequences[slot] += steps[slot]
             if rng.random() < 0.3 or step == 39:
-                assert close(logits, reference(sequences[slot])), (step, slot)
+                assert close(logits[0], reference(sequences[slot])), (step, slot)
 
 
 def drawn(rng: np.random.Generator, n: int, size: int) -> list[int]:
@@ -87,10 +87,10 @@ def test_what_two_prompts_begin_with_is_run_once(running, tiny, reference):
     running.run({0: first[running.begin(0, first) :]})
     same = next(i for i, (one, other) in enumerate(zip(first, second, strict=True)) if one != other)
     assert running.begin(1, second) == same
-    assert close(running.run({1: second[same:]})[1], reference(second))
+    assert close(running.run({1: second[same:]})[1][0], reference(second))
     # The last token is run anew: its logits are wanted.
     assert running.begin(2, first) == len(first) - 1
-    assert close(running.run({2: first[-1:]})[2], reference(first))
+    assert close(running.run({2: first[-1:]})[2][0], reference(first))
 
 
 def test_a_full_sequence_between_others_is_left_alone(running, reference, tiny):
@@ -99,10 +99,28 @@ def test_a_full_sequence_between_others_is_left_alone(running, reference, tiny):
     for slot, prompt in enumerate([prompts[0], full, prompts[2]]):
         running.run({slot: prompt[running.begin(slot, prompt) :]})
     found = running.run({0: [5], 2: [7]})
-    assert close(found[0], reference([*prompts[0], 5]))
-    assert close(found[2], reference([*prompts[2], 7]))
+    assert close(found[0][0], reference([*prompts[0], 5]))
+    assert close(found[2][0], reference([*prompts[2], 7]))
     known = running.begin(3, [*full[:60], 1])
-    assert close(running.run({3: [*full[:60], 1][known:]})[3], reference([*full[:60], 1]))
+    assert close(running.run({3: [*full[:60], 1][known:]})[3][0], reference([*full[:60], 1]))
+
+
+def test_guesses_have_logits_too_and_are_taken_back(running, reference, tiny):
+    """Of several sequences at once, beside one that reads and one that writes without any."""
+    rng, size = np.random.default_rng(3), tiny.tokenizer.size
+    texts = {slot: drawn(rng, 10 + slot, size) for slot in range(4)}
+    for slot in range(3):
+        running.run({slot: texts[slot][running.begin(slot, texts[slot]) :]})
+    known = running.begin(3, texts[3])
+    steps = {0: drawn(rng, 4, size), 1: drawn(rng, 1, size), 2: drawn(rng, 3, size), 3: texts[3][known:]}
+    found = running.run(steps, {0: 3, 2: 2})
+    assert [len(found[slot]) for slot in range(4)] == [4, 1, 3, 1]
+    for slot, ids in ((0, steps[0]), (2, steps[2])):
+        for place in range(len(ids)):
+            assert close(found[slot][place], reference([*texts[slot], *ids[: place + 1]])), (slot, place)
+    # The first guess alone was right.
+    running.rewind(0, len(texts[0]) + 2)
+    assert close(running.run({0: [9]})[0][0], reference([*texts[0], *steps[0][:2], 9]))
 
 
 def test_what_cannot_be_served_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from slmops.bundle import write_bundle
 from slmops.compress.convert import convert
 from slmops.engines import Running, load_running
 from slmops.engines.base import Logits
-from slmops.engines.running import Steps
+from slmops.engines.running import NO_GUESSES, Steps
 from slmops.recipe.compress import CompressSettings
 from slmops.tasks import Classification, Generation
 from tests.tagger import save_tagger
@@ -24,6 +24,7 @@ class Watched:
     def __init__(self, running: Running) -> None:
         self._running = running
         self.slots, self.room, self.vocabulary = running.slots, running.room, running.vocabulary
+        self.guessing, self.guess_tokens = running.guessing, running.guess_tokens
         self.steps: list[dict[int, int]] = []
         self.fails = False
 
@@ -33,11 +34,11 @@ class Watched:
     def rewind(self, slot, length) -> None:
         self._running.rewind(slot, length)
 
-    def run(self, steps: Steps) -> dict[int, Logits]:
+    def run(self, steps: Steps, guesses=NO_GUESSES) -> dict[int, Logits]:
         self.steps.append({slot: len(ids) for slot, ids in steps.items()})
         if self.fails:
             raise RuntimeError("out of memory at 'a secret text'")
-        return self._running.run(steps)
+        return self._running.run(steps, guesses)
 
 
 @pytest.fixture

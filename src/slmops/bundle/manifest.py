@@ -3,6 +3,7 @@
 <bundle>/manifest.json    this file; covers every other file by digest
 <bundle>/evidence.json    what was measured on exactly this model
 <bundle>/MODEL_CARD.md    the same for people, where the writer had one
+<bundle>/phrases.safetensors    what its answers commonly say, where it writes them
 <bundle>/model/           weights, runtime configuration, tokenizer, chat template
 """
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe.settings import FolderName, Settings
+
+if TYPE_CHECKING:
+    from slmops.bundle.phrases import Phrases
 
 
 class WriteBundleSettings(Settings):
@@ -23,10 +26,12 @@ class WriteBundleSettings(Settings):
 class WriteBundle:
     """`model` (a folder with `model/`), `data` (`task.json`), `evaluate` (`evidence.json`), `card` (`MODEL_CARD.md`)
     → a bundle.
+
+    With `answers` (`answers.jsonl`) what these and the answers of `data` commonly say goes into it, too.
     """
 
     name: ClassVar[str] = "bundle"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "tokenizers", "torch", "transformers")
 
     def run(
@@ -55,6 +60,7 @@ class WriteBundle:
             lineage=lineage,
             evidence=_read_json(inputs["evaluate"] / "evidence.json"),
             card=(inputs["card"] / CARD).read_text(encoding="utf-8"),
+            phrases=_phrases(model, inputs["data"], inputs["answers"]) if "answers" in inputs else None,
         )
         return {"name": settings.name, "version": settings.version, "bundle_bytes": bytes_below(context.out)}
 
@@ -84,6 +90,26 @@ class OpenBundle:
         for path in files_below(inputs["bundle"] / MODEL):
             link_or_copy(inputs["bundle"] / MODEL / path, context.out / MODEL / path)
         return {"name": manifest.name, "version": manifest.version}
+
+
+def _phrases(model: Path, data: Path, answers: Path) -> Phrases | None:
+    """What the answers commonly say that a student was shown; None of one that marks, which does not write."""
+    from slmops.bundle.phrases import Phrases
+    from slmops.data.read import read_jsonl
+    from slmops.models.tag_files import is_tagger
+    from slmops.models.tokenizer import Tokenizer, end_of_answer
+    from slmops.tasks import task_of
+
+    if is_tagger(model):
+        return None
+    task, tokenizer = task_of(data), Tokenizer.load(model)
+    labelled = ((row["input"], task.write(row["output"])) for row in read_jsonl(data / "train.jsonl"))
+    taught = ((row["input"], row["text"]) for row in read_jsonl(answers / "answers.jsonl"))
+    end = end_of_answer(tokenizer)
+    return Phrases.of(
+        (tokenizer.prompt(task.render(asked)), [*tokenizer.encode(answer), end])
+        for asked, answer in (*labelled, *taught)
+    )
 
 
 def _check_same_task(theirs: Mapping[str, Any], ours: Mapping[str, Any], name: str) -> None:

@@ -20,6 +20,7 @@ from slmops.bundle.manifest import (
     Manifest,
     read_manifest,
 )
+from slmops.bundle.phrases import PHRASES, Phrases
 from slmops.engines import ENGINES
 from slmops.errors import BadInput
 from slmops.pipeline.files import files_below, link_or_copy, sha256
@@ -37,6 +38,7 @@ def write_bundle(
     lineage: Mapping[str, Any],
     evidence: Mapping[str, Any],
     card: str | None = None,
+    phrases: Phrases | None = None,
     created: str | None = None,
 ) -> Manifest:
     """Write a bundle into the empty or absent folder `out`; the same arguments write the same bytes.
@@ -48,6 +50,7 @@ def write_bundle(
         lineage: plain JSON: recipe, seed, inputs, versions, machine.
         evidence: plain JSON: what was measured on this model.
         card: Markdown for people who find the folder.
+        phrases: a server guesses by them.
         created: ISO 8601; leave it out where equal inputs must give equal bundles.
 
     Raises:
@@ -66,6 +69,8 @@ def write_bundle(
     (out / EVIDENCE).write_text(json.dumps(evidence, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if card is not None:
         (out / CARD).write_text(card, encoding="utf-8")
+    if phrases:
+        phrases.save(out / PHRASES)
     manifest = Manifest(
         format=FORMAT,
         name=name,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from slmops.engines.base import Logits
 from slmops.engines.llamacpp import CONTEXT_TOKENS, FILE, Model, Place
-from slmops.engines.running import Steps, shared
+from slmops.engines.running import NO_GUESSES, Steps, shared
 
 
 class LlamaCppRunning:
     """A folder with a GGUF file; see `slmops.engines.running.Running`."""
+
+    guessing, guess_tokens = 4, 6
+    """Beyond, a step has tokens enough to be bound by what it computes and not by the weights that it reads."""
 
     def __init__(self, model: Model, slots: int) -> None:
         self._model, self.slots = model, slots
@@ -44,14 +49,15 @@ class LlamaCppRunning:
         self._model.forget(slot, length)
         del self._held[slot][length:]
 
-    def run(self, steps: Steps) -> dict[int, Logits]:
+    def run(self, steps: Steps, guesses: Mapping[int, int] = NO_GUESSES) -> dict[int, Logits]:
         """See `Running.run`. All sequences in one pass."""
         places = [
-            Place(slot, len(self._held[slot]) + i, id, i == len(ids) - 1)
+            Place(slot, len(self._held[slot]) + i, id, i >= len(ids) - 1 - guesses.get(slot, 0))
             for slot, ids in steps.items()
             for i, id in enumerate(ids)
         ]
         logits = self._model.run(places)
         for slot, ids in steps.items():
             self._held[slot] += ids
-        return dict(zip(steps, logits, strict=True))
+        ends = np.cumsum([1 + guesses.get(slot, 0) for slot in steps])[:-1]
+        return dict(zip(steps, np.split(logits, ends), strict=True))

@@ -7,7 +7,7 @@ for each row of a batch, and reads and writes its cache in place, wherever that 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from slmops.engines.base import Logits
 from slmops.engines.onnxruntime import read_config
-from slmops.engines.running import Steps, shared
+from slmops.engines.running import NO_GUESSES, Steps, shared
 from slmops.errors import BadInput
 
 
@@ -25,6 +25,9 @@ class OnnxRunning:
     A cache [slots, heads, room, size] for the keys and one for the values of each layer. Their pages are taken from the
     system as they are written, so room that is not used costs nothing.
     """
+
+    guessing, guess_tokens = 1, 2
+    """Several tokens of one sequence are one run of the graph, and of several sequences as many runs."""
 
     def __init__(self, session: Any, config: dict[str, Any], slots: int) -> None:
         model = config["model"]
@@ -71,15 +74,14 @@ class OnnxRunning:
         """See `Running.rewind`."""
         del self._held[slot][length:]
 
-    def run(self, steps: Steps) -> dict[int, Logits]:
+    def run(self, steps: Steps, guesses: Mapping[int, int] = NO_GUESSES) -> dict[int, Logits]:
         """See `Running.run`. Sequences that get one token run together, each other one by itself."""
         single = sorted(slot for slot, ids in steps.items() if len(ids) == 1)
         found = self._together(single, [steps[slot][0] for slot in single]) if single else {}
         for slot, ids in steps.items():
             if len(ids) > 1:
-                found[slot] = self._forward(
-                    slot, 1, np.array([ids], dtype=np.int64), [len(self._held[slot]) + len(ids)]
-                )[0]
+                tokens, end = np.array([ids], dtype=np.int64), len(self._held[slot]) + len(ids)
+                found[slot] = self._forward(slot, 1, tokens, [end])[0, -1 - guesses.get(slot, 0) :]
         for slot, ids in steps.items():
             self._held[slot] += ids
         return found
@@ -99,7 +101,7 @@ class OnnxRunning:
         return {slot: logits[slot - first] for slot in slots}
 
     def _forward(self, first: int, rows: int, tokens: Any, lengths: Sequence[int]) -> Logits:
-        """Logits [rows, vocabulary] behind the last of `tokens` [rows, n], which end at `lengths`."""
+        """Logits [rows, n, vocabulary] behind each of `tokens` [rows, n], which end at `lengths`."""
         mask = np.zeros((rows, max(lengths)), dtype=np.int64)
         for row, length in enumerate(lengths):
             mask[row, :length] = 1
@@ -114,4 +116,4 @@ class OnnxRunning:
             binding.bind_output(name.replace("past_key_values", "present"), *place)
         self._session.run_with_iobinding(binding)
         logits: Logits = binding.get_outputs()[0].numpy()
-        return logits[:, -1]
+        return logits

@@ -10,6 +10,8 @@ from slmops.engines.base import Logits
 Steps = Mapping[int, Sequence[int]]
 """Slots, and the tokens that are appended to the sequence of each."""
 
+NO_GUESSES: Mapping[int, int] = {}
+
 
 class Running(Protocol):
     """Sequences of one loaded model, each in a slot of its own. Not safe for use by several threads at once.
@@ -18,11 +20,16 @@ class Running(Protocol):
         slots: sequences at a time; they are numbered from 0.
         room: tokens that a sequence may have.
         vocabulary: tokens that there are.
+        guessing: sequences at most whose next tokens are worth guessing at the same time: several tokens of each must
+            be run in little more time than one.
+        guess_tokens: of such a sequence, at a time.
     """
 
     slots: int
     room: int
     vocabulary: int
+    guessing: int
+    guess_tokens: int
 
     def begin(self, slot: int, prompt: Sequence[int]) -> int:
         """Give a slot to a new sequence, in place of what it held; nothing is run yet.
@@ -39,10 +46,16 @@ class Running(Protocol):
     def rewind(self, slot: int, length: int) -> None:
         """Keep the first `length` tokens of a sequence alone."""
 
-    def run(self, steps: Steps) -> dict[int, Logits]:
-        """Append tokens to sequences, at least one to each; logits [vocabulary] behind the last of each.
+    def run(self, steps: Steps, guesses: Mapping[int, int] = NO_GUESSES) -> dict[int, Logits]:
+        """Append tokens to sequences, at least one to each.
 
         A sequence's logits do not depend on the others that run, up to rounding in the last bits.
+
+        Args:
+            guesses: of a slot's tokens the last so many are guesses, all but one at most.
+
+        Returns:
+            Logits [1 + guesses, vocabulary] of each slot: behind the token before its guesses, and behind each guess.
         """
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from slmops.engines.base import Logits
-from slmops.engines.running import Steps
+from slmops.engines.running import NO_GUESSES, Steps
 from slmops.engines.tagging import TaggingEngine, alike
 
 
@@ -20,6 +20,8 @@ class TaggingRunning:
     Attributes:
         engine: reads answers off them.
     """
+
+    guessing, guess_tokens = 0, 0
 
     def __init__(self, engine: TaggingEngine, slots: int) -> None:
         self.engine, self.slots = engine, slots
@@ -36,7 +38,7 @@ class TaggingRunning:
         """See `Running.rewind`."""
         del self._held[slot][length:]
 
-    def run(self, steps: Steps) -> dict[int, Logits]:
+    def run(self, steps: Steps, guesses: Mapping[int, int] = NO_GUESSES) -> dict[int, Logits]:  # noqa: ARG002
         """See `Running.run`."""
         for slot, ids in steps.items():
             self._held[slot] += ids

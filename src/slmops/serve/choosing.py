@@ -32,7 +32,7 @@ class Choosing:
 
     def go_on(self, logits: Logits) -> Move | Ended:
         """See `Job.go_on`."""
-        self._seen[self._at] = logits
+        self._seen[self._at] = logits[-1]
         try:
             while (path := self._unseen()) is None:
                 seen = [self._seen[beginning] for beginning in _beginnings(self._wanted)]

@@ -12,10 +12,15 @@ Ended = Literal["stop", "length", "cancelled", "deadline", "failed"]
 
 
 class Move(NamedTuple):
-    """Keep the first `keep` tokens of the sequence, and append `ids` to them, at least one."""
+    """Keep the first `keep` tokens of the sequence, and append `ids` to them, at least one.
+
+    Attributes:
+        guesses: what may follow them; they are run along where that costs little.
+    """
 
     keep: int
     ids: Sequence[int]
+    guesses: Sequence[int] = ()
 
 
 class Job(Protocol):
@@ -30,7 +35,11 @@ class Job(Protocol):
     written: int
 
     def go_on(self, logits: Logits) -> Move | Ended:
-        """Take what `Running.run` found behind the sequence; what to run next, or how it ended: then it is told."""
+        """Take what `Running.run` found behind the sequence; what to run next, or how it ended: then it is told.
+
+        Args:
+            logits: [1 + guesses that were run, vocabulary].
+        """
 
     def stop(self, ended: Ended) -> None:
         """It ends without having come to its end."""

@@ -95,11 +95,13 @@ class _Seat:
     Attributes:
         length: tokens of its sequence that were run.
         unread: tokens that are to be run behind them.
+        guesses: what may follow on these.
     """
 
     ticket: Ticket
     length: int
     unread: Sequence[int]
+    guesses: Sequence[int] = ()
     reads_prompt: bool = True
 
 
@@ -193,9 +195,9 @@ class Scheduler:
             self._seats[slot] = _Seat(ticket, ticket.known, prompt[ticket.known :])
 
     def _step(self) -> None:
-        steps = self._steps()
+        steps, guesses = self._steps()
         try:
-            found = self._running.run(steps)
+            found = self._running.run(steps, guesses)
         except Exception as error:
             # What a runtime says may quote somebody's text; its kind is enough for a log.
             logging.getLogger(__name__).error("the runtime failed: %s", type(error).__name__)
@@ -220,9 +222,14 @@ class Scheduler:
             job.stop("failed")
             return "failed"
 
-    def _steps(self) -> dict[int, Sequence[int]]:
-        """What is run next: all of those that write, and pieces of prompts."""
-        steps = {slot: seat.unread for slot, seat in self._seats.items() if not seat.reads_prompt}
+    def _steps(self) -> tuple[dict[int, Sequence[int]], dict[int, int]]:
+        """What is run next: all of those that write, and pieces of prompts; and how many of the tokens are guesses."""
+        writing = {slot: seat for slot, seat in self._seats.items() if not seat.reads_prompt}
+        guessing = writing if len(writing) <= self._running.guessing else {}
+        guesses = {slot: len(seat.guesses) for slot, seat in guessing.items() if seat.guesses}
+        steps = {
+            slot: [*seat.unread, *seat.guesses] if slot in guesses else seat.unread for slot, seat in writing.items()
+        }
         room = PIECE if steps else self._alone
         reading = ((slot, seat) for slot, seat in self._seats.items() if seat.reads_prompt)
         for slot, seat in sorted(reading, key=lambda pair: pair[1].ticket.times.came):
@@ -230,7 +237,7 @@ class Scheduler:
                 break
             steps[slot] = seat.unread[:room]
             room -= len(steps[slot])
-        return steps
+        return steps, guesses
 
     def _move(self, slot: int, seat: _Seat, move: Move | Ended) -> None:
         if not isinstance(move, Move):
@@ -239,7 +246,7 @@ class Scheduler:
         if move.keep < seat.length:
             self._running.rewind(slot, move.keep)
             seat.length = move.keep
-        seat.unread = move.ids
+        seat.unread, seat.guesses = move.ids, move.guesses
 
     def _leave(self, slot: int, ended: Ended, *, told: bool = False) -> None:
         ticket = self._seats.pop(slot).ticket

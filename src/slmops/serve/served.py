@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slmops.bundle.labels import closed_set, label_tokens
 from slmops.bundle.manifest import MODEL
+from slmops.bundle.phrases import PHRASES, Phrases
 from slmops.bundle.predict import Bundle
 from slmops.bundle.read import open_bundle
 from slmops.engines import load_running
@@ -17,6 +18,7 @@ from slmops.engines.tagging import MOST_TOKENS
 from slmops.engines.tagging_running import TaggingRunning
 from slmops.errors import BadInput
 from slmops.serve.constraint import Grammars
+from slmops.serve.guessing import Guesser
 from slmops.serve.metrics import Metrics
 from slmops.serve.scheduler import ALONE, Scheduler
 
@@ -43,6 +45,7 @@ class Served:
         running = load_running(self.bundle.manifest.engine, folder / MODEL, slots=slots, threads=threads)
         self.room, self._vocabulary = running.room, running.vocabulary
         self.marker = running.engine if isinstance(running, TaggingRunning) else None
+        self._guess_tokens = running.guess_tokens
         self.grammars = Grammars(self.bundle.tokenizer, running.vocabulary)
         self.metrics = Metrics(self.name)
         alone = MOST_TOKENS if self.marker else ALONE
@@ -68,6 +71,17 @@ class Served:
         if len(prompt) + deepest > self.room:
             raise BadInput(f"the text has {len(prompt)} tokens, and the context {self.room} with a label")
         return self.checked(prompt)
+
+    @cached_property
+    def _phrases(self) -> Phrases:
+        """What its answers commonly say; nothing of a bundle that does not tell."""
+        path = self.bundle.folder / PHRASES
+        known = PHRASES in self.bundle.manifest.files
+        return Phrases.load(path, vocabulary=self._vocabulary) if known else Phrases({})
+
+    def guesser(self, prompt: Sequence[int]) -> Guesser | None:
+        """Of an answer to `prompt`; None where guesses are not worth running."""
+        return Guesser(self._phrases, prompt, self._guess_tokens) if self._guess_tokens else None
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The tokens of a conversation.

@@ -48,7 +48,7 @@ def nodes_for(recipe: Recipe) -> list[Node]:
     )
     nodes.append(Node("card", Card, card, inputs=told))
     bundle = WriteBundleSettings(name=name, version=version, recipe=shared)
-    parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
+    parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card", "answers": "curate"}
     nodes += [Node("bundle", WriteBundle, bundle, inputs=parts), parity_node(recipe)]
     nodes.append(report_node(recipe, nodes))
     return nodes

@@ -75,7 +75,8 @@ def _ask(intake: Intake, request: web.Request, wanted: Wanted, prompt: list[int]
 def _generation(wanted: Wanted, prompt: list[int], number: int, deliver: Deliver) -> Generation:
     sampling, held = _sampling(wanted, number, len(prompt)), wanted.constraint() if wanted.constraint else None
     tokenizer, stops, tops = wanted.served.bundle.tokenizer, wanted.asked.stops, wanted.reply.tops
-    return Generation(prompt, sampling, deliver, tokenizer, stops=stops, tops=tops, constraint=held)
+    guesser = wanted.served.guesser(prompt)
+    return Generation(prompt, sampling, deliver, tokenizer, stops=stops, tops=tops, constraint=held, guesser=guesser)
 
 
 def _sampling(wanted: Wanted, number: int, read: int) -> Sampling:
