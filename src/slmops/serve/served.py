@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from slmops.bundle.labels import closed_set, label_tokens
 from slmops.bundle.manifest import MODEL
@@ -19,6 +20,7 @@ from slmops.errors import BadInput
 from slmops.serve.constraint import Grammars
 from slmops.serve.metrics import Metrics
 from slmops.serve.scheduler import ALONE, Scheduler
+from slmops.serve.tools import ToolForm, tool_form
 
 
 class Served:
@@ -49,6 +51,11 @@ class Served:
         self.scheduler = Scheduler(running, self.metrics, queue=queue, alone=alone)
 
     @cached_property
+    def tools(self) -> ToolForm | None:
+        """How the model calls tools; None where its chat template knows of none."""
+        return tool_form(self.bundle.tokenizer)
+
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """That an answer is one of; none where answers are open."""
         return closed_set(self.bundle.task) or ()
@@ -69,13 +76,15 @@ class Served:
             raise BadInput(f"the text has {len(prompt)} tokens, and the context {self.room} with a label")
         return self.checked(prompt)
 
-    def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """The tokens of a conversation.
+    def prompt(
+        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """The tokens of a conversation in which `tools` may be called.
 
         Raises:
             BadInput: they leave no room for an answer, or the chat template refuses the messages.
         """
-        return self.checked(self.bundle.tokenizer.prompt(messages))
+        return self.checked(self.bundle.tokenizer.prompt(messages, tools=tools))
 
     def checked(self, prompt: Sequence[int]) -> list[int]:
         """A prompt that the model can take.
