@@ -199,6 +199,21 @@ class ClassifyRequest(Part):
     )
 
 
+class EmbeddingsRequest(Part):
+    """The body of `/v1/embeddings`."""
+
+    model: str = Field(max_length=256)
+    input: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=256)]
+        | Annotated[list[int], Field(min_length=1)]
+        | Annotated[list[Annotated[list[int], Field(min_length=1)]], Field(min_length=1, max_length=256)]
+    )
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="That of the model alone.")
+    user: str | None = Field(None, max_length=256)
+
+
 class Problem(Part):
     """What went wrong."""
 

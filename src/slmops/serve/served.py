@@ -14,10 +14,12 @@ from slmops.bundle.read import open_bundle
 from slmops.engines import load_running
 from slmops.engines.choices import Node, tree
 from slmops.engines.decoding import check
+from slmops.engines.running import Embedding
 from slmops.engines.tagging import MOST_TOKENS
 from slmops.engines.tagging_running import TaggingRunning
 from slmops.errors import BadInput
 from slmops.serve.constraint import Grammars
+from slmops.serve.embedding import Embedder
 from slmops.serve.metrics import Metrics
 from slmops.serve.scheduler import ALONE, Scheduler
 from slmops.serve.tools import ToolForm, tool_form
@@ -30,6 +32,7 @@ class Served:
         name: by which requests ask for it.
         bundle: verified.
         metrics: of its scheduler.
+        embedder: makes vectors of texts; None where the model gives no hidden states.
         marker: reads answers off what is run, where the model marks; None where it writes.
         room: tokens of a prompt and its answer.
     """
@@ -46,6 +49,7 @@ class Served:
         self.room, self._vocabulary = running.room, running.vocabulary
         self.marker = running.engine if isinstance(running, TaggingRunning) else None
         self.grammars = Grammars(self.bundle.tokenizer, running.vocabulary)
+        self.embedder = Embedder(running, queue=queue) if isinstance(running, Embedding) and running.embeds else None
         self.metrics = Metrics(self.name)
         alone = MOST_TOKENS if self.marker else ALONE
         self.scheduler = Scheduler(running, self.metrics, queue=queue, alone=alone)
