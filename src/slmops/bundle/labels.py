@@ -46,8 +46,9 @@ def shares(scores: npt.NDArray[Any], temperature: float) -> npt.NDArray[np.float
         temperature: that the likelihoods are divided by; above 1 makes less sure (`slmops.evaluate.temperature`).
     """
     scaled = scores.astype(np.float64) / temperature
-    found: npt.NDArray[np.float64] = np.exp(scaled - scaled.max(axis=1, keepdims=True, initial=-np.inf))
-    return found / found.sum(axis=1, keepdims=True)
+    parts = np.exp(scaled - scaled.max(axis=1, keepdims=True, initial=-np.inf))
+    found: npt.NDArray[np.float64] = parts / parts.sum(axis=1, keepdims=True)
+    return found
 
 
 def label_log_likelihoods(

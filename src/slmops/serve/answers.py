@@ -71,7 +71,8 @@ class Reply:
 
     def pieces(self, index: int, piece: Piece) -> list[Json]:
         """One piece of a stream as events; none where there is nothing to tell yet."""
-        said, reason, calls = piece.text, piece.ended, list[Json]()
+        said, calls = piece.text, list[Json]()
+        reason: str | None = piece.ended
         if self.calling:
             said, calls, called = self._called(index, piece)
             reason = "tool_calls" if called and piece.ended else piece.ended
