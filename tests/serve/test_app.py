@@ -290,7 +290,7 @@ def test_of_texts_that_are_too_many_none_goes_on(classifier):
 def test_the_log_tells_where_and_not_what(writer, monkeypatch, caplog):
     asked = "what nobody but the model may read"
 
-    def fails(*_given):
+    def fails(*_given, **_named):
         raise LookupError(asked)
 
     for client in listen(writer):

@@ -61,7 +61,7 @@ def bundle(hermes, tmp_path_factory) -> Path:
     pairs = [(hermes.prompt(asked, tools=[WARMTH]), CALL), (hermes.prompt(answered, tools=[WARMTH]), SAID)]
     learn_by_heart(folder / "hf", hermes, [*pairs, (hermes.prompt(asked), "I cannot know.")], 256)
     convert(folder / "hf", folder / "onnx", CompressSettings(precision="fp32"), scratch=folder / "scratch")
-    return bundle_of(folder, folder / "onnx", Generation(None, 60))
+    return bundle_of(folder, folder / "onnx", Generation(None, 120))
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,9 @@ class Calling:
     def __init__(self, form: ToolForm, names: Collection[str], *, one: bool = False) -> None:
         """`names` are the tools that there are; with `one`, what stands behind a call is dropped."""
         self._form, self._names, self._one = form, names, one
-        self._held, self._said = "", False
+        self._held, self._said, self._behind_call = "", False, False
+        # Between calls stands what separates them, which is no text of the answer.
+        self._seams = None if form.mark else " \n\t;,"
         self.calls: list[Call] = []
 
     def feed(self, text: str) -> tuple[str, list[Call]]:
@@ -46,27 +48,30 @@ class Calling:
     def end(self) -> tuple[str, list[Call]]:
         """The same for what is left when nothing more is written."""
         said, found = self._taken(over=True)
-        rest, self._held = self._without_seams(self._held), ""
+        rest, self._held = self._text(self._held), ""
         return said + rest, found
 
     def _taken(self, *, over: bool) -> tuple[str, list[Call]]:
         said, before = "", len(self.calls)
         while not (self._one and self.calls):
             at = self._begins()
-            said, self._held = said + self._held[:at], self._held[at:]
-            self._said = self._said or bool(said.strip())
+            said, self._held = said + self._text(self._held[:at]), self._held[at:]
             call, end = self._call(over=over)
             if call is None:
                 break
             self.calls.append(call)
-            self._held = self._held[end:]
+            self._held, self._behind_call = self._held[end:], True
         if self._one and self.calls:
             self._held = ""
-        return self._without_seams(said), self.calls[before:]
+        return said, self.calls[before:]
 
-    def _without_seams(self, said: str) -> str:
-        """White space between calls is no text of the answer."""
-        return "" if self.calls and not said.strip() else said
+    def _text(self, said: str) -> str:
+        """What of a text is said."""
+        if self._behind_call:
+            said = said.lstrip(self._seams)
+            self._behind_call = not said
+        self._said = self._said or bool(said.strip())
+        return said
 
     def _begins(self) -> int:
         """Where in the held text a call begins, or may."""
@@ -75,8 +80,12 @@ class Calling:
             at = text.find(mark)
             return at if at >= 0 else len(text) - overlap(text, mark)
         # Without a mark it is a call only where the answer begins with it, or follows on another one.
-        begun = len(text) - len(text.lstrip(" \n\t;,"))
-        return begun if not self._said and text[begun : begun + 1] in ("{", "") else len(text)
+        begun = len(text) - len(text.lstrip(self._seams))
+        if self._said:
+            return len(text)
+        if begun == len(text):
+            return 0
+        return begun if text[begun] == "{" else len(text)
 
     def _call(self, *, over: bool) -> tuple[Call | None, int]:
         """The call that the held text begins with, and where it ends; None where there is none yet."""
@@ -93,7 +102,9 @@ class Calling:
             return None, 0
         closing = self._form.closing.strip()
         rest = self._held[end:].lstrip()
-        if not over and len(rest) < len(closing) and closing.startswith(rest):
+        unfinished = len(rest) < len(closing) and closing.startswith(rest)
+        if unfinished and not over:
             return None, 0
-        end = len(self._held) - len(rest.removeprefix(closing))
-        return Call(found["name"], json.dumps(arguments, ensure_ascii=False)), end
+        # An answer may end before all of it is written.
+        rest = "" if unfinished else rest.removeprefix(closing)
+        return Call(found["name"], json.dumps(arguments, ensure_ascii=False)), len(self._held) - len(rest)
