@@ -67,7 +67,7 @@ def marker(tiny, tmp_path_factory) -> Path:
     return bundle_of(folder, folder / "onnx", TASK)
 
 
-def bundle_of(folder: Path, model: Path, task) -> Path:
+def bundle_of(folder: Path, model: Path, task, **more) -> Path:
     """A bundle of a model."""
     out = folder / "bundle"
     described = task.describe()
@@ -80,6 +80,7 @@ def bundle_of(folder: Path, model: Path, task) -> Path:
         task=described,
         lineage={},
         evidence={},
+        **more,
     )
     return out
 
