@@ -15,6 +15,7 @@ from slmops.bundle.manifest import (
     FORMAT,
     MANIFEST,
     MODEL,
+    Calibration,
     FileRecord,
     Generation,
     Manifest,
@@ -40,6 +41,7 @@ def write_bundle(
     card: str | None = None,
     phrases: Phrases | None = None,
     created: str | None = None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write a bundle into the empty or absent folder `out`; the same arguments write the same bytes.
 
@@ -51,6 +53,7 @@ def write_bundle(
         evidence: plain JSON: what was measured on this model.
         card: Markdown for people who find the folder.
         phrases: a server guesses by them.
+        calibration: what `slmops.evaluate.stage_calibrate` wrote, for a task with labels.
         created: ISO 8601; leave it out where equal inputs must give equal bundles.
 
     Raises:
@@ -72,13 +75,15 @@ def write_bundle(
     if phrases:
         phrases.save(out / PHRASES)
     manifest = Manifest(
-        format=FORMAT,
+        # What an older reader reads as well is told it as such.
+        format=FORMAT if calibration else 1,
         name=name,
         version=version,
         created=created,
         engine=engine,
         task=dict(task),
         generation=generation,
+        calibration=Calibration(**calibration) if calibration else None,
         lineage=dict(lineage),
         files={
             path: FileRecord(sha256=sha256(out / path), size=(out / path).stat().st_size) for path in files_below(out)
