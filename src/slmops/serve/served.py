@@ -20,8 +20,8 @@ from slmops.engines.tagging import MOST_TOKENS
 from slmops.engines.tagging_running import TaggingRunning
 from slmops.errors import BadInput
 from slmops.serve.constraint import Grammars
-from slmops.serve.guessing import Guesser
 from slmops.serve.embedding import Embedder
+from slmops.serve.guessing import Guesser
 from slmops.serve.metrics import Metrics
 from slmops.serve.scheduler import ALONE, Scheduler
 from slmops.serve.tools import ToolForm, tool_form
