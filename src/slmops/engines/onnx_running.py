@@ -27,7 +27,7 @@ class OnnxRunning:
     system as they are written, so room that is not used costs nothing.
     """
 
-    guessing, guess_tokens = 1, 2
+    guessing, guess_tokens = 1, 6
     """Several tokens of one sequence are one run of the graph, and of several sequences as many runs."""
 
     def __init__(self, session: Any, config: dict[str, Any], slots: int) -> None:
