@@ -43,7 +43,7 @@ def answer_logits(model: Any, inputs: Inputs) -> torch.Tensor:
 def run_to_answers(model: Any, inputs: Inputs) -> torch.Tensor:
     """As `answer_logits`, with weights that are there."""
     below = {"inputs_embeds": inputs["states"]} if "states" in inputs else {"input_ids": inputs["input_ids"]}
-    # No mask: attention is causal, so no token reads the padding, which is behind it, and kernels without one are faster.
+    # No mask: attention is causal, so no token reads the padding behind it, and kernels without one are faster.
     hidden = model.base_model(**below, use_cache=False).last_hidden_state
     return head_logits(model, hidden[inputs["predicts"]], inputs)
 
