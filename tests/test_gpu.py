@@ -137,7 +137,7 @@ def test_an_engine_writes_and_scores_there_as_here(tiny):
 def test_weights_are_rounded_there_as_here():
     texts = [IDS[0].tolist(), IDS[1, :7].tolist()]
     models = [make("llama").eval().to(device) for device in ("cpu", "cuda")]
-    errors = [quantise(model, texts, 16, Silent())["rounding_error"] for model in models]
+    errors = [quantise(model, texts, Grid(4, 16), Silent())["rounding_error"] for model in models]
     assert errors[0] == pytest.approx(errors[1], rel=0.05)
     weight = models[1].get_decoder().layers[1].mlp.down_proj.weight
     assert torch.equal(Grid(4, 16)(weight), weight)

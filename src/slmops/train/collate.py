@@ -37,7 +37,7 @@ def collate_aligned(aligned: Sequence[Aligned], *, pad: int) -> dict[str, torch.
 
     Returns:
         span_of: int64 [answer tokens], the span of each of the student's; span_log_probs: float32 [spans];
-        span_begins: float32 [spans, k]; teacher_ids, teacher_attention_mask, teacher_predicts, teacher_target and
+        span_begins: float32 [spans, k]; teacher_input_ids, teacher_attention_mask, teacher_predicts, teacher_target and
         teacher_span_of as their counterparts of the student.
     """
     theirs, ours = (
@@ -45,7 +45,6 @@ def collate_aligned(aligned: Sequence[Aligned], *, pad: int) -> dict[str, torch.
     )
     number = torch.arange(len(ours))
     padded = _padded([Example(each.prompt, each.answer) for each in aligned], pad)
-    padded["ids"] = padded.pop("input_ids")
     return {
         "span_of": number.repeat_interleave(ours),
         "span_log_probs": torch.cat([torch.from_numpy(each.log_probs) for each in aligned]),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_STATES_BYTES = 2_000_000_000
 """Larger sets of rows are run through all layers in every pass."""
 
-_BATCH_TOKENS = 1024
+_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 
 def freeze(model: PreTrainedModel, layers: int) -> list[torch.nn.Parameter]:
@@ -73,7 +73,7 @@ def trunk_states(
             only_layers(model, slice(0, layers)),
             (progress or Silent()).task(f"run the {layers} still layers", tokens, "tokens") as task,
         ):
-            for batch in batches(examples):
+            for batch in batches(examples, model.device.type):
                 longest = len(examples[batch[-1]])
                 ids = torch.zeros(len(batch), longest, dtype=torch.long, device=model.device)
                 for row, i in enumerate(batch):
@@ -87,11 +87,11 @@ def trunk_states(
     return [states[i] for i in range(len(examples))]
 
 
-def batches(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Rows of like length together, shortest first, at most `_BATCH_TOKENS` tokens with padding."""
+def batches(examples: Sequence[Example], device: str) -> Iterator[list[int]]:
+    """Rows of like length together, shortest first, as many as a device of this type takes at once."""
     batch: list[int] = []
     for i in sorted(range(len(examples)), key=lambda i: len(examples[i])):
-        if batch and (len(batch) + 1) * len(examples[i]) > _BATCH_TOKENS:
+        if batch and (len(batch) + 1) * len(examples[i]) > _BATCH_TOKENS[device]:
             yield batch
             batch = []
         batch.append(i)

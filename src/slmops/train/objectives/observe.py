@@ -43,7 +43,8 @@ def answer_logits(model: Any, inputs: Inputs) -> torch.Tensor:
 def run_to_answers(model: Any, inputs: Inputs) -> torch.Tensor:
     """As `answer_logits`, with weights that are there."""
     below = {"inputs_embeds": inputs["states"]} if "states" in inputs else {"input_ids": inputs["input_ids"]}
-    hidden = model.base_model(**below, attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
+    # No mask: attention is causal, so no token reads the padding behind it, and kernels without one are faster.
+    hidden = model.base_model(**below, use_cache=False).last_hidden_state
     return head_logits(model, hidden[inputs["predicts"]], inputs)
 
 
@@ -202,7 +203,7 @@ class Teacher:
         if self.maps or answers * (1 + self.layers) * width * dtype.itemsize > MAX_STATES_BYTES:
             return
         with progress.task("run the uncut model", sum(map(len, examples)), "tokens") as task:
-            for batch in batches(examples):
+            for batch in batches(examples, device):
                 taken = [examples[i] for i in batch]
                 inputs = {name: tensor.to(device) for name, tensor in collate(taken, pad=0).items()}
                 final, hidden, _ = self._states(inputs)
@@ -215,9 +216,9 @@ class Teacher:
     @torch.no_grad()
     def read_spans(self, inputs: Inputs) -> Spans:
         """What it makes of each span of the answers, having read the same prompts and answers in its own tokens."""
-        self._go_to(inputs["teacher_ids"].device)
-        own = {name: inputs[f"teacher_{name}"] for name in ("attention_mask", "predicts")}
-        logits = answer_logits(self.model, {"input_ids": inputs["teacher_ids"], **own})
+        self._go_to(inputs["teacher_input_ids"].device)
+        own = {name: inputs[f"teacher_{name}"] for name in ("input_ids", "predicts")}
+        logits = answer_logits(self.model, own)
         of, count = inputs["teacher_span_of"], len(inputs["span_log_probs"])
         first = torch.searchsorted(of, torch.arange(count, device=of.device))
         return Spans(
@@ -237,6 +238,6 @@ class Teacher:
         if self.kept is not None:
             self.kept = self.kept.to(ids.device)
             ids = self.kept[ids]
-        mask = inputs["attention_mask"]
-        states = self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        # As of the student, without a mask.
+        states = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return states[at], *(self.taps.take(at) if self.taps else ({}, {}))
