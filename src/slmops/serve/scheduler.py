@@ -93,13 +93,15 @@ class _Seat:
     """A ticket in its slot.
 
     Attributes:
+        unread: tokens that are to be run behind those that were.
         length: tokens of its sequence that were run.
-        unread: tokens that are to be run behind them.
+        begun: its sequence has the slot of the running batch.
     """
 
     ticket: Ticket
-    length: int
     unread: Sequence[int]
+    length: int = 0
+    begun: bool = False
     reads_prompt: bool = True
 
 
@@ -188,13 +190,11 @@ class Scheduler:
             if tickets:
                 self._waiting[client] = tickets
             ticket.times.began = time.monotonic()
-            prompt = ticket.job.prompt
-            ticket.known = self._running.begin(slot, prompt)
-            self._seats[slot] = _Seat(ticket, ticket.known, prompt[ticket.known :])
+            self._seats[slot] = _Seat(ticket, ticket.job.prompt)
 
     def _step(self) -> None:
-        steps = self._steps()
         try:
+            steps = self._steps()
             found = self._running.run(steps)
         except Exception as error:
             # What a runtime says may quote somebody's text; its kind is enough for a log.
@@ -228,9 +228,17 @@ class Scheduler:
         for slot, seat in sorted(reading, key=lambda pair: pair[1].ticket.times.came):
             if room <= 0:
                 break
+            if not seat.begun:
+                self._begin(slot, seat)
             steps[slot] = seat.unread[:room]
             room -= len(steps[slot])
         return steps
+
+    def _begin(self, slot: int, seat: _Seat) -> None:
+        """Give a prompt its slot when it is read, not when it comes: it may begin like those that are read before it."""
+        seat.begun, prompt = True, seat.ticket.job.prompt
+        seat.length = seat.ticket.known = self._running.begin(slot, prompt)
+        seat.unread = prompt[seat.length :]
 
     def _move(self, slot: int, seat: _Seat, move: Move | Ended) -> None:
         if not isinstance(move, Move):
