@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 RIVALS = Path(__file__).parent / "rivals"
 
@@ -50,3 +53,15 @@ def run_rival(title: str, python: Path, script: str, arguments: list[str], *, wo
     done = subprocess.run(told, check=False, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if done.returncode:
         sys.exit(f"{title} ended with {done.returncode}:\n{done.stderr.decode()[-2000:]}")
+
+
+def write_job(work: Path, name: str, job: Mapping[str, Any]) -> None:
+    """Say that a job begins, and leave it for a process whose arguments are the folder and its name."""
+    print(f"{name} …", file=sys.stderr, flush=True)
+    (work / f"{name}.json").write_text(json.dumps(job), encoding="utf-8")
+
+
+def read_found(work: Path, name: str) -> dict[str, Any]:
+    """What that process found."""
+    found: dict[str, Any] = json.loads((work / f"{name}.found.json").read_text(encoding="utf-8"))
+    return found

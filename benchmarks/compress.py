@@ -21,7 +21,6 @@ machine reads a large array with as many threads (`read_gb_per_s`): one stream c
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -37,7 +36,7 @@ from _compress_figures import figures, table
 from _compress_sides import CHOSEN, EXACT, OURS, THEIRS, Rival, Side
 from _compress_subjects import SEED, Amount, Subject, Tuned, banking77_subject, tickets_subject, tuned
 from _contract import publish
-from _sides import model_folder, rival_python, run_rival
+from _sides import model_folder, read_found, rival_python, run_rival, write_job
 
 from slmops.recipe.compress import CompressSettings
 
@@ -249,11 +248,11 @@ def runner(side: Side, pythons: Mapping[str, Path | None], work: Path, threads: 
 
 def own(work: Path, name: str, job: Mapping[str, Any], *, threads: int) -> dict[str, Any]:
     """What one of our jobs found, in a process of its own."""
-    _told(work, name, job, threads)
+    write_job(work, name, {**job, "threads": threads, "seed": SEED})
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     script = str(Path(__file__).with_name("_compress_ours.py"))
     subprocess.run([sys.executable, script, str(work), name], check=True, env=environment, stdout=subprocess.DEVNULL)
-    return _found(work, name)
+    return read_found(work, name)
 
 
 def their(work: Path, name: str, job: Mapping[str, Any], *, side: Side, python: Path, threads: int) -> dict[str, Any]:
@@ -263,19 +262,9 @@ def their(work: Path, name: str, job: Mapping[str, Any], *, side: Side, python: 
         SystemExit: it failed.
     """
     assert side.rival  # noqa: S101
-    _told(work, name, job, threads)
+    write_job(work, name, {**job, "threads": threads, "seed": SEED})
     run_rival(side.title, python, side.rival.script.name, [str(work), name], work=work, threads=threads)
-    return _found(work, name)
-
-
-def _told(work: Path, name: str, job: Mapping[str, Any], threads: int) -> None:
-    print(f"{name} …", file=sys.stderr, flush=True)
-    (work / f"{name}.json").write_text(json.dumps({**job, "threads": threads, "seed": SEED}), encoding="utf-8")
-
-
-def _found(work: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((work / f"{name}.found.json").read_text(encoding="utf-8"))
-    return found
+    return read_found(work, name)
 
 
 if __name__ == "__main__":

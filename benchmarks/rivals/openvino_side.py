@@ -63,14 +63,16 @@ class Pipeline:
 
 
 def make(job: Job, work: Path) -> dict[str, Any]:  # noqa: ARG001
-    """What `optimum-cli export openvino --weight-format int4` makes, in groups that go into the model's width."""
+    """What `optimum-cli export openvino --weight-format` makes: int4 in groups that go into the width, or int8."""
     source, out = Path(job["source"]) / "model", Path(job["out"])
     command = [sys.executable, "-c", EXPORT, "export", "openvino", "--model", source]
-    command += ["--task", "text-generation-with-past", "--weight-format", "int4"]
-    # Its groups of 128 do not go into a width of 576, where it would stop.
-    command += ["--group-size", "128", "--ratio", "1.0", "--group-size-fallback", "adjust", out]
+    weights = job["settings"].get("weights", "int4")
+    command += ["--task", "text-generation-with-past", "--weight-format", weights]
+    if weights == "int4":
+        # Its groups of 128 do not go into a width of 576, where it would stop.
+        command += ["--group-size", "128", "--ratio", "1.0", "--group-size-fallback", "adjust"]
     begun = time.perf_counter()
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run([*command, out], check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         sys.exit(f"optimum-cli: {done.stdout.decode()[-2000:]}")
     seconds = time.perf_counter() - begun

@@ -123,6 +123,15 @@ def test_guesses_have_logits_too_and_are_taken_back(running, reference, tiny):
     assert close(running.run({0: [9]})[0][0], reference([*texts[0], *steps[0][:2], 9]))
 
 
+def test_logits_that_were_given_stay_as_they_are(running, tiny):
+    first, second = tiny.prompt("Where is order 4711?"), tiny.prompt("I want my money back")
+    found = running.run({0: first[running.begin(0, first) :]})[0]
+    before = found.copy()
+    others = running.run({0: [5], 1: second[running.begin(1, second) :]})
+    assert (found == before).all()
+    assert not (others[0] == before).all()
+
+
 def test_what_cannot_be_served_is_refused(tmp_path):
     with pytest.raises(BadInput, match="transformers cannot be served"):
         load_running("transformers", tmp_path, slots=1)

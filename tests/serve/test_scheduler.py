@@ -97,6 +97,20 @@ def test_a_long_prompt_holds_nobody_up_by_more_than_a_piece(make, running, tiny,
     assert max(max(step.values()) for step in running.steps) <= 16
 
 
+def test_prompts_that_come_together_and_begin_alike_are_read_once(make, running, tiny, monkeypatch):
+    monkeypatch.setattr(module, "ALONE", 16)
+    monkeypatch.setattr(module, "PIECE", 16)
+    scheduler, beginning = make(), list(np.random.default_rng(1).integers(0, tiny.tokenizer.size, 64).tolist())
+    answers = [Answer(tiny, [*beginning, end, 5, 6, 7], sampling={"max_tokens": 1}) for end in (1, 2)]
+    # Neither is there before the other.
+    with scheduler._changed:
+        tickets = [scheduler.submit(answer.job) for answer in answers]
+    for answer in answers:
+        answer.all()
+    assert [ticket.known for ticket in tickets] == [0, 64]
+    assert sum(sum(step.values()) for step in running.steps) == 64 + 4 + 4
+
+
 def test_clients_take_turns(make, running, tiny, watch):
     scheduler = make()
     prompt = tiny.prompt("I want my 20 € back")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,19 @@ STATES = "hidden_states"
 """The graph's output: the only one, or beside the logits."""
 
 
-def last_states(session: Any, sequences: Prompts, caches: Sequence[str], shape: tuple[int, int, int]) -> Logits:
+def last_states(
+    session: Any,
+    sequences: Prompts,
+    caches: Sequence[str],
+    shape: tuple[int, int, int],
+    also: Mapping[str, Any] | None = None,
+) -> Logits:
     """Last hidden states of whole sequences, float32 [sequences, longest, width], by a graph that gives them.
 
     Args:
         caches: the graph's inputs for what was run before; here nothing was.
         shape: heads, no tokens, and size of each.
+        also: what else the graph is to be given.
     """
     longest = max(map(len, sequences))
     ids = np.zeros((len(sequences), longest), dtype=np.int64)
@@ -31,7 +38,7 @@ def last_states(session: Any, sequences: Prompts, caches: Sequence[str], shape: 
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)], mask[row, : len(sequence)] = sequence, 1
     nothing = np.zeros((len(sequences), *shape), dtype=np.float32)
-    given = {"input_ids": ids, "attention_mask": mask} | dict.fromkeys(caches, nothing)
+    given = {"input_ids": ids, "attention_mask": mask, **dict.fromkeys(caches, nothing), **(also or {})}
     states: Logits = session.run([STATES], given)[0]
     return states
 

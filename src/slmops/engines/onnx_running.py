@@ -15,9 +15,13 @@ import numpy as np
 
 from slmops.engines.base import Logits, Prompts
 from slmops.engines.onnx_body import STATES, last_states
+from slmops.engines.onnx_last import LOGITS, WANTED, with_wanted
 from slmops.engines.onnxruntime import read_config
 from slmops.engines.running import NO_GUESSES, Steps, shared
 from slmops.errors import BadInput
+
+_WEIGHTS = "session.model_external_initializers_file_folder_path"
+"""Where a graph that comes from memory has its weights."""
 
 
 class OnnxRunning:
@@ -43,6 +47,7 @@ class OnnxRunning:
             if name.startswith("past_key_values.")
         }
         self._held: list[list[int]] = [[] for _ in range(slots)]
+        self._bindings: dict[tuple[int, int], Any] = {}
 
     @classmethod
     def load(cls, folder: Path, *, slots: int, threads: int = 0) -> OnnxRunning:
@@ -54,8 +59,10 @@ class OnnxRunning:
         config["model"]["context_length"] = min(limit, config["model"]["context_length"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.add_session_config_entry(_WEIGHTS, str(folder))
         try:
-            session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+            graph = with_wanted(folder / "model.onnx")
+            session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises classes of its own that it does not export
             raise BadInput(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
         return cls(session, config, slots)
@@ -68,7 +75,8 @@ class OnnxRunning:
     def states(self, sequences: Prompts) -> Logits:
         """See `slmops.engines.running.Embedding`."""
         shape = next(iter(self._caches.values())).shape
-        return last_states(self._session, sequences, list(self._caches), (shape[1], 0, shape[3]))
+        no_logits = {WANTED: np.zeros(0, dtype=np.int64)}
+        return last_states(self._session, sequences, list(self._caches), (shape[1], 0, shape[3]), no_logits)
 
     def begin(self, slot: int, prompt: Sequence[int]) -> int:
         """See `Running.begin`."""
@@ -92,7 +100,7 @@ class OnnxRunning:
         for slot, ids in steps.items():
             if len(ids) > 1:
                 tokens, end = np.array([ids], dtype=np.int64), len(self._held[slot]) + len(ids)
-                found[slot] = self._forward(slot, 1, tokens, [end])[0, -1 - guesses.get(slot, 0) :]
+                found[slot] = self._forward(slot, 1, tokens, [end], 1 + guesses.get(slot, 0))[0]
         for slot, ids in steps.items():
             self._held[slot] += ids
         return found
@@ -108,23 +116,30 @@ class OnnxRunning:
         tokens = np.zeros((rows, 1), dtype=np.int64)
         tokens[[slot - first for slot in slots], 0] = ids
         lengths = [len(self._held[slot]) + 1 for slot in range(first, first + rows)]
-        logits = self._forward(first, rows, tokens, lengths)
+        logits = self._forward(first, rows, tokens, lengths, 1)
         return {slot: logits[slot - first] for slot in slots}
 
-    def _forward(self, first: int, rows: int, tokens: Any, lengths: Sequence[int]) -> Logits:
-        """Logits [rows, n, vocabulary] behind each of `tokens` [rows, n], which end at `lengths`."""
-        mask = np.zeros((rows, max(lengths)), dtype=np.int64)
-        for row, length in enumerate(lengths):
-            mask[row, :length] = 1
-        binding = self._session.io_binding()
-        binding.bind_output("logits", "cpu")
+    def _forward(self, first: int, rows: int, tokens: Any, lengths: Sequence[int], wanted: int) -> Logits:
+        """Logits [rows, `wanted`, vocabulary] behind the last of `tokens` [rows, n], which end at `lengths`."""
+        mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+        binding = self._bound(first, rows)
+        # Bound anew, for a run would write over the logits of the one before.
+        binding.bind_output(LOGITS, "cpu")
         binding.bind_cpu_input("input_ids", tokens)
-        binding.bind_cpu_input("attention_mask", mask)
-        for name, cache in self._caches.items():
-            part = cache[first : first + rows]
-            place = ("cpu", 0, np.float32, part.shape, part.ctypes.data)
-            binding.bind_input(name, *place)
-            binding.bind_output(name.replace("past_key_values", "present"), *place)
+        binding.bind_cpu_input("attention_mask", mask.astype(np.int64))
+        binding.bind_cpu_input(WANTED, np.arange(tokens.shape[1] - wanted, tokens.shape[1]))
         self._session.run_with_iobinding(binding)
         logits: Logits = binding.get_outputs()[0].numpy()
         return logits
+
+    def _bound(self, first: int, rows: int) -> Any:
+        """These rows of the cache as past and as present. To bind them takes a tenth of a step of a small model."""
+        if (first, rows) not in self._bindings:
+            binding = self._bindings[first, rows] = self._session.io_binding()
+            binding.bind_output(LOGITS, "cpu")
+            for name, cache in self._caches.items():
+                part = cache[first : first + rows]
+                place = ("cpu", 0, np.float32, part.shape, part.ctypes.data)
+                binding.bind_input(name, *place)
+                binding.bind_output(name.replace("past_key_values", "present"), *place)
+        return self._bindings[first, rows]

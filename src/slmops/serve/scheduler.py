@@ -93,14 +93,16 @@ class _Seat:
     """A ticket in its slot.
 
     Attributes:
+        unread: tokens that are to be run behind those that were.
         length: tokens of its sequence that were run.
-        unread: tokens that are to be run behind them.
         guesses: what may follow on these.
+        begun: its sequence has the slot of the running batch.
     """
 
     ticket: Ticket
-    length: int
     unread: Sequence[int]
+    length: int = 0
+    begun: bool = False
     guesses: Sequence[int] = ()
     reads_prompt: bool = True
 
@@ -108,9 +110,9 @@ class _Seat:
 class Scheduler:
     """Drives a running batch in a thread of its own."""
 
-    def __init__(self, running: Running, observer: Observer, *, queue: int, alone: int = ALONE) -> None:
-        """`queue` requests wait at most; `alone` prompt tokens are read in a step while no answer is written."""
-        self._running, self._observer, self._most, self._alone = running, observer, queue, alone
+    def __init__(self, running: Running, observer: Observer, *, queue: int, alone: int | None = None) -> None:
+        """`queue` requests wait at most; `alone` prompt tokens, `ALONE`, are read in a step while nobody writes."""
+        self._running, self._observer, self._most, self._alone = running, observer, queue, alone or ALONE
         self._waiting: dict[str, deque[Ticket]] = {}
         self._seats: dict[int, _Seat] = {}
         self._changed = threading.Condition()
@@ -190,13 +192,11 @@ class Scheduler:
             if tickets:
                 self._waiting[client] = tickets
             ticket.times.began = time.monotonic()
-            prompt = ticket.job.prompt
-            ticket.known = self._running.begin(slot, prompt)
-            self._seats[slot] = _Seat(ticket, ticket.known, prompt[ticket.known :])
+            self._seats[slot] = _Seat(ticket, ticket.job.prompt)
 
     def _step(self) -> None:
-        steps, guesses = self._steps()
         try:
+            steps, guesses = self._steps()
             found = self._running.run(steps, guesses)
         except Exception as error:
             # What a runtime says may quote somebody's text; its kind is enough for a log.
@@ -235,9 +235,17 @@ class Scheduler:
         for slot, seat in sorted(reading, key=lambda pair: pair[1].ticket.times.came):
             if room <= 0:
                 break
+            if not seat.begun:
+                self._begin(slot, seat)
             steps[slot] = seat.unread[:room]
             room -= len(steps[slot])
         return steps, guesses
+
+    def _begin(self, slot: int, seat: _Seat) -> None:
+        """Give a prompt its slot when it is read, not when it comes: it may begin like those read before it."""
+        seat.begun, prompt = True, seat.ticket.job.prompt
+        seat.length = seat.ticket.known = self._running.begin(slot, prompt)
+        seat.unread = prompt[seat.length :]
 
     def _move(self, slot: int, seat: _Seat, move: Move | Ended) -> None:
         if not isinstance(move, Move):

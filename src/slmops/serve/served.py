@@ -23,7 +23,7 @@ from slmops.serve.constraint import Grammars
 from slmops.serve.embedding import Embedder
 from slmops.serve.guessing import Guesser
 from slmops.serve.metrics import Metrics
-from slmops.serve.scheduler import ALONE, Scheduler
+from slmops.serve.scheduler import Scheduler
 from slmops.serve.tools import ToolForm, tool_form
 
 
@@ -54,7 +54,7 @@ class Served:
         self.grammars = Grammars(self.bundle.tokenizer, running.vocabulary)
         self.embedder = Embedder(running, queue=queue) if isinstance(running, Embedding) and running.embeds else None
         self.metrics = Metrics(self.name)
-        alone = MOST_TOKENS if self.marker else ALONE
+        alone = MOST_TOKENS if self.marker else None
         self.scheduler = Scheduler(running, self.metrics, queue=queue, alone=alone)
 
     @cached_property
