@@ -84,11 +84,13 @@ def listen(
             await stop.wait()
             await asyncio.to_thread(server.served.scheduler.close, 5)
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(answer(),))
+    thread = threading.Thread(target=loop.run_until_complete, args=(answer(),), daemon=True)
     thread.start()
     assert ready.wait(60)
-    yield Client(sockets[0].getsockname()[1], served, server, found[0], loop)
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(60)
+    try:
+        yield Client(sockets[0].getsockname()[1], served, server, found[0], loop)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(60)
     assert not thread.is_alive()
     loop.close()

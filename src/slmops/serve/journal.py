@@ -6,11 +6,10 @@ import json
 import queue
 import sys
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from slmops.serve.accounts import Account
+from slmops.serve.accounts import Account, Sink
 
 _MOST_WAITING = 10_000
 _QUIET = frozenset({"/health", "/ready", "/metrics"})
@@ -20,10 +19,10 @@ _QUIET = frozenset({"/health", "/ready", "/metrics"})
 class Journal:
     """Writes lines in a thread of its own, so that who reads them slowly keeps no request waiting."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
-        """`out` is standard output, unless another is given."""
+    def __init__(self, out: TextIO | None = None, *, most_waiting: int = _MOST_WAITING) -> None:
+        """`out` is standard output, unless another is given; `most_waiting` lines wait for it."""
         self._out = out or sys.stdout
-        self._lines: queue.Queue[str | None] = queue.Queue(_MOST_WAITING)
+        self._lines: queue.Queue[str | None] = queue.Queue(most_waiting)
         self._lost = 0
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
@@ -41,6 +40,10 @@ class Journal:
         except queue.Full:
             self._lost += 1
 
+    def until_written(self) -> None:
+        """Return when all lines that were added are written."""
+        self._lines.join()
+
     def close(self) -> None:
         """Return when all is written, or nobody takes it."""
         try:
@@ -54,12 +57,13 @@ class Journal:
             while (line := self._lines.get()) is not None:
                 self._out.write(line + "\n")
                 self._out.flush()
+                self._lines.task_done()
         except (OSError, ValueError) as error:
             print(f"nobody takes the log any more: {error}", file=sys.stderr)
 
 
-def requests(journal: Journal, model: Callable[[], str]) -> Callable[[Account], None]:
-    """What writes the line of a request; `model` says which one is served."""
+def requests(journal: Journal, model: str) -> Sink:
+    """What writes the line of a request to `model`."""
 
     def write(account: Account) -> None:
         if account.route in _QUIET and account.status == 200:
@@ -72,7 +76,7 @@ def requests(journal: Journal, model: Callable[[], str]) -> Callable[[Account], 
             method=account.method,
             route=account.route,
             status=account.status,
-            model=model() if account.tickets else None,
+            model=model if account.tickets else None,
             read=read,
             known=known,
             written=written,

@@ -60,21 +60,22 @@ def run(options: Options, *, started: Callable[[str, str], None]) -> None:
     with contextlib.ExitStack() as at_end:
         for one in sockets:
             at_end.callback(one.close)
-        served = _load(options, options.bundle.resolve(), None)
-        log = Journal()
+        # Nothing here holds on to the model, which another may take the place of.
+        server = Server(_load(options, options.bundle.resolve(), None), keys, limits)
+        name, log = server.served.name, Journal()
         at_end.callback(log.close)
-        sinks: list[Sink] = [journal.requests(log, lambda: served.name)]
+        sinks: list[Sink] = [journal.requests(log, name)]
         if spans:
-            told = traces.Traces(spans, lambda: served.name)
+            told = traces.Traces(spans, name)
             at_end.callback(told.close)
             sinks.append(told.write)
-        server = Server(served, keys, limits, Accounts(sinks, content=options.log_content))
+        server.accounts = Accounts(sinks, content=options.log_content)
         serve(
             server,
             sockets,
             host=options.host,
             grace_s=options.grace_s,
-            started=lambda where: started(served.name, where),
+            started=lambda where: started(name, where),
             beside=partial(_beside, options, server, log),
         )
 

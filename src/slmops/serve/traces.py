@@ -7,7 +7,7 @@ Source: OpenTelemetry, Semantic conventions 1.38. What is asked and answered is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +60,8 @@ def _installed() -> bool:
 class Traces:
     """Makes the spans of requests. They are sent in a thread of their own, and lost where nobody takes them."""
 
-    def __init__(self, to: SpanExporter, model: Callable[[], str]) -> None:
-        """`model` says which one is served."""
+    def __init__(self, to: SpanExporter, model: str) -> None:
+        """`model` is what is asked."""
         from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -79,7 +79,7 @@ class Traces:
         if account.route not in _OPERATIONS:
             return
         told = {"traceparent": account.traceparent} if account.traceparent else {}
-        name, model = _OPERATIONS[account.route], self._model()
+        name, model = _OPERATIONS[account.route], self._model
         span = self._tracer.start_span(
             f"{name} {model}",
             context=TraceContextTextMapPropagator().extract(told),
