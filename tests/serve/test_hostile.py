@@ -92,19 +92,23 @@ def test_a_body_that_trickles_is_given_up(client):
 def test_who_takes_nothing_of_an_answer_is_given_up(client, stream):
     body = {"model": "tiny", "prompt": ["a"] * 16, "n": 16, "max_tokens": 64, "temperature": 2.0, "logprobs": 20}
     content = json.dumps({**body, "stream": stream}).encode()
-    before = client.connections.open
+    until_open(client, 0)
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         deaf.connect(("127.0.0.1", client.port))
         deaf.sendall(request(content).replace(b"chat/completions", b"completions"))
-        waited = threading.Event()
-        # First its answers are begun, then it is gone while its end is still open here.
-        for gone in (False, True):
-            for _ in range(600):
-                if (client.connections.open == before) is gone:
-                    break
-                waited.wait(0.1)
-        assert client.connections.open == before
+        until_open(client, 1)
+        # Its own end stays open.
+        until_open(client, 0)
+
+
+def until_open(client: Client, count: int) -> None:
+    waited = threading.Event()
+    for _ in range(1200):
+        if client.connections.open == count:
+            return
+        waited.wait(0.05)
+    raise AssertionError(f"{client.connections.open} connections are open, and not {count}")
 
 
 @pytest.mark.parametrize(
@@ -230,9 +234,7 @@ def test_a_connection_too_many_is_told_so(writer):
         with connect(client) as silent:
             assert b" 503 " in all_of(silent)
         lines[0].close()
-        waited = threading.Event()
-        while client.connections.open == 3:
-            waited.wait(0.05)
+        until_open(client, 2)
         figures = client.send("/metrics").body.decode()
         assert 'slmops_refused_total{why="connections"} 2.0' in figures
         for line in lines[1:]:

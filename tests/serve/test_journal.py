@@ -44,7 +44,9 @@ def test_a_line_for_each_request(writer, tiny, log):
         asked = client.ask("/v1/chat/completions", told, **known, **{"X-Request-Id": "order-66"})
         assert asked.headers["X-Request-Id"] == "order-66"
         client.send("/v1/chat/completions", {**told, "stream": True}, **known)
-        given = client.ask("/v1/chat/completions", {**told, "n": SECRET}, **known, **{"X-Request-Id": "a name with blanks"})
+        given = client.ask(
+            "/v1/chat/completions", {**told, "n": SECRET}, **known, **{"X-Request-Id": "a name with blanks"}
+        )
         client.ask(f"/v1/{SECRET.replace(' ', '-')}", **known)
         client.ask("/v1/models", Authorization=f"Bearer {SECRET}")
         client.send("/health")
@@ -110,5 +112,7 @@ def test_a_reader_that_stalls_keeps_nobody_waiting():
     journal.close()
     out.close()
     drained.join()
-    *told, last = map(json.loads, lines)
-    assert len(told) + last["lines_lost"] == 5000
+    told = [json.loads(line) for line in lines]
+    lost = sum(line.get("lines_lost", 0) for line in told)
+    assert lost > 0
+    assert len(told) + lost == 5001

@@ -23,7 +23,7 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
     sent: list[bytes] = []
 
     class Taking(BaseHTTPRequestHandler):
-        def do_POST(self):  # noqa: N802
+        def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
             sent.append(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
             self.send_response(200)
