@@ -16,7 +16,7 @@ from slmops.serve.journal import Journal, requests
 from tests.serve.listening import listen
 
 KEY = "a-key-of-some-length"
-SECRET = "a secret that no log may hold"
+ASKED = "a secret that no log may hold"
 
 
 @pytest.fixture
@@ -44,18 +44,17 @@ def test_a_line_for_each_request(writer, tiny, log):
         asked = client.ask("/v1/chat/completions", told, **known, **{"X-Request-Id": "order-66"})
         assert asked.headers["X-Request-Id"] == "order-66"
         client.send("/v1/chat/completions", {**told, "stream": True}, **known)
-        given = client.ask(
-            "/v1/chat/completions", {**told, "n": SECRET}, **known, **{"X-Request-Id": "a name with blanks"}
-        )
-        client.ask(f"/v1/{SECRET.replace(' ', '-')}", **known)
-        client.ask("/v1/models", Authorization=f"Bearer {SECRET}")
+        odd = {"X-Request-Id": "a name with blanks"}
+        given = client.ask("/v1/chat/completions", {**told, "n": ASKED}, **known, **odd)
+        client.ask(f"/v1/{ASKED.replace(' ', '-')}", **known)
+        client.ask("/v1/models", Authorization=f"Bearer {ASKED}")
         client.send("/health")
         client.send("/metrics", **known)
     whole, streamed, refused, lost, stranger = lines()
     assert {line["event"] for line in (whole, streamed, refused, lost, stranger)} == {"request"}
     assert [line["status"] for line in (whole, streamed, refused, lost, stranger)] == [200, 200, 400, 404, 401]
     assert whole["id"] == "order-66"
-    assert refused["id"] == given.headers["X-Request-Id"] != "a name with blanks"
+    assert refused["id"] == given.headers["X-Request-Id"] != odd["X-Request-Id"]
     assert whole["read"] == len(tiny.prompt(text))
     assert streamed["known"] == len(tiny.prompt(text)) - 1
     for line in (whole, streamed):
