@@ -17,6 +17,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from slmops.models.tokenizer import CHATML, Tokenizer
+from tests.by_heart import learn_by_heart
 
 # Several processes test at once, each on a thread of its own; and sums of one thread are the same bits every time.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -80,44 +81,10 @@ def tiny_tokenizer() -> Tokenizer:
 @pytest.fixture(scope="session")
 def tiny(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The model as a Hugging Face folder in float32."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     folder = tmp_path_factory.mktemp("tiny") / "hf"
-    tiny = Tiny(folder, tiny_tokenizer, PAIRS)
-    torch.manual_seed(0)
-    (end,) = tiny_tokenizer.end_ids
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=tiny_tokenizer.size,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=CONTEXT,
-            tie_word_embeddings=True,
-            bos_token_id=1,
-            eos_token_id=end,
-            pad_token_id=end,
-        )
-    )
-    rows = [(tiny.prompt(text), [*tiny_tokenizer.encode(answer), end]) for text, answer in PAIRS.items()]
-    width = max(len(prompt) + len(answer) for prompt, answer in rows)
-    ids = torch.tensor([[*prompt, *answer] + [end] * (width - len(prompt) - len(answer)) for prompt, answer in rows])
-    labels = torch.full_like(ids, -100)
-    for row, (prompt, answer) in enumerate(rows):
-        labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(120):
-        loss = model(input_ids=ids, labels=labels).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    assert loss.item() < 0.01, "the tiny model must know its answers by heart"
-    model.save_pretrained(folder)
-    tiny_tokenizer.save(folder)
-    return tiny
+    rows = [([{"role": "user", "content": text}], answer) for text, answer in PAIRS.items()]
+    learn_by_heart(folder, tiny_tokenizer, [(tiny_tokenizer.prompt(asked), told) for asked, told in rows], CONTEXT)
+    return Tiny(folder, tiny_tokenizer, PAIRS)
 
 
 @pytest.fixture(scope="session")

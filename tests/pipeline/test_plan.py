@@ -767,6 +767,13 @@ def test_labels_that_an_answer_has_not_are_refused_before_anything_runs(project)
     assert error.value.hint == "did you mean `refunds`?"
 
 
+def test_labels_are_calibrated_before_the_bundle_and_fields_are_not(project):
+    nodes = {node.id: node for node in nodes_for(load(project, "task={kind: classification, labels: [refund, other]}"))}
+    assert nodes["calibrate"].inputs == {"data": "data", "model": "shipped", "answers": "score:shipped"}
+    assert nodes["bundle"].inputs["calibrate"] == "calibrate"
+    assert "calibrate" not in {node.id for node in nodes_for(load(project))}
+
+
 @pytest.mark.parametrize(
     "term", ["{kind: jsd, logits: online}", "{kind: hidden}", "{kind: attention}", "{kind: span, logits: online}"]
 )

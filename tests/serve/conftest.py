@@ -48,14 +48,14 @@ def running(tiny_onnx) -> Watched:
 @pytest.fixture(scope="session")
 def writer(tiny_onnx, tmp_path_factory) -> Path:
     """A bundle that writes."""
-    return _bundle(tmp_path_factory.mktemp("writer"), tiny_onnx, Generation(None, 40))
+    return bundle_of(tmp_path_factory.mktemp("writer"), tiny_onnx, Generation(None, 40))
 
 
 @pytest.fixture(scope="session")
 def classifier(tiny_onnx, tmp_path_factory) -> Path:
     """A bundle that chooses among the answers that the model knows."""
     labels = ("refund", "refunds", "invoice", "other")
-    return _bundle(tmp_path_factory.mktemp("classifier"), tiny_onnx, Classification(labels, None, 8))
+    return bundle_of(tmp_path_factory.mktemp("classifier"), tiny_onnx, Classification(labels, None, 8))
 
 
 @pytest.fixture(scope="session")
@@ -64,10 +64,11 @@ def marker(tiny, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("marker")
     save_tagger(tiny.folder, folder / "hf")
     convert(folder / "hf", folder / "onnx", CompressSettings(precision="fp32"), scratch=folder / "scratch")
-    return _bundle(folder, folder / "onnx", TASK)
+    return bundle_of(folder, folder / "onnx", TASK)
 
 
-def _bundle(folder: Path, model: Path, task) -> Path:
+def bundle_of(folder: Path, model: Path, task, **more) -> Path:
+    """A bundle of a model."""
     out = folder / "bundle"
     described = task.describe()
     write_bundle(
@@ -79,6 +80,7 @@ def _bundle(folder: Path, model: Path, task) -> Path:
         task=described,
         lineage={},
         evidence={},
+        **more,
     )
     return out
 

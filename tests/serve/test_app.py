@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slmops.bundle import open_bundle
 from slmops.serve.access import Keys
 from slmops.serve.intake import Limits
+from tests.serve.conftest import bundle_of
 from tests.serve.listening import Client, listen
 
 KEY = "a-key-of-some-length"
@@ -141,6 +143,23 @@ def test_labels_have_probabilities(choosing, tiny):
         assert list(found["probabilities"].values()) == sorted(found["probabilities"].values(), reverse=True)
     _, body, _ = choosing.ask("/v1/classify", {**asked, "abstain_below": 1.0})
     assert [found["label"] for found in body["data"]] == [None, None]
+
+
+def test_calibrated_probabilities_are_those_of_the_bundle(choosing, classifier, tmp_path):
+    untold = open_bundle(classifier, threads=1)
+    fitted = {"temperature": 3.0, "rows": 60, "answered_accuracy": 0.9, "abstain_below": 0.7}
+    errors = {"ece_before": 0.2, "ece_after": 0.02}
+    bundle = bundle_of(tmp_path, classifier / "model", untold.task, calibration=fitted | errors)
+    asked = {"model": "tiny", "input": "I want my 20 € back"}
+    (expected,) = open_bundle(bundle, threads=1).probabilities([asked["input"]])
+    plain = choosing.ask("/v1/classify", asked).body
+    assert (plain["calibrated"], plain["recommended_abstain_below"]) == (False, None)
+    for client in listen(bundle):
+        body = client.ask("/v1/classify", asked).body
+        assert (body["calibrated"], body["recommended_abstain_below"]) == (True, 0.7)
+        assert body["data"][0]["probabilities"] == pytest.approx(expected, abs=1e-4)
+        assert body["data"][0]["label"] == plain["data"][0]["label"]
+        assert body["data"][0]["probability"] < plain["data"][0]["probability"]
 
 
 def test_what_a_model_does_not_do_is_said(client, choosing):
@@ -290,7 +309,7 @@ def test_of_texts_that_are_too_many_none_goes_on(classifier):
 def test_the_log_tells_where_and_not_what(writer, monkeypatch, caplog):
     asked = "what nobody but the model may read"
 
-    def fails(*_given):
+    def fails(*_given, **_named):
         raise LookupError(asked)
 
     for client in listen(writer):

@@ -7,6 +7,7 @@ text, with everything that texts and labels have in common run once (`Engine.sco
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +24,31 @@ def closed_set(task: Task) -> tuple[str, ...] | None:
 
 
 def label_probabilities(
-    engine: Engine, tokenizer: Tokenizer, task: Task, texts: Sequence[str]
+    engine: Engine, tokenizer: Tokenizer, task: Task, texts: Sequence[str], temperature: float = 1.0
 ) -> list[dict[str, float]]:
     """The probability of every label as the answer to each of `texts`, in the task's order of labels; they add up to 1.
+
+    Args:
+        temperature: see `shares`.
 
     Raises:
         BadInput: see `label_log_likelihoods`.
     """
     labels = closed_set(task) or ()
-    scores = label_log_likelihoods(engine, tokenizer, task, texts).astype(np.float64)
-    shares = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
-    shares /= shares.sum(axis=1, keepdims=True)
-    return [dict(zip(labels, map(float, row), strict=True)) for row in shares]
+    scores = label_log_likelihoods(engine, tokenizer, task, texts)
+    return [dict(zip(labels, map(float, row), strict=True)) for row in shares(scores, temperature)]
+
+
+def shares(scores: npt.NDArray[Any], temperature: float) -> npt.NDArray[np.float64]:
+    """What of 1 each label has, by its log-likelihood among those of all, [rows, labels].
+
+    Args:
+        temperature: that the likelihoods are divided by; above 1 makes less sure (`slmops.evaluate.temperature`).
+    """
+    scaled = scores.astype(np.float64) / temperature
+    parts = np.exp(scaled - scaled.max(axis=1, keepdims=True, initial=-np.inf))
+    found: npt.NDArray[np.float64] = parts / parts.sum(axis=1, keepdims=True)
+    return found
 
 
 def label_log_likelihoods(

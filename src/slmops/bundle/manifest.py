@@ -18,7 +18,9 @@ from slmops.errors import BadInput
 from slmops.models.weight_files import WEIGHTS
 from slmops.pipeline.files import files_below, sha256
 
-FORMAT = 1
+FORMAT = 2
+"""The newest that is read. In format 1 there is no calibration."""
+
 MANIFEST = "manifest.json"
 EVIDENCE = "evidence.json"
 CARD = "MODEL_CARD.md"
@@ -53,6 +55,17 @@ class Generation(_Part):
     top_p: float = Field(default=1.0, gt=0, le=1)
 
 
+class Calibration(_Part):
+    """What the probabilities of labels are made of; see `slmops.evaluate.temperature`."""
+
+    temperature: float = Field(gt=0, description="That log-likelihoods are divided by.")
+    rows: int = Field(ge=0, description="It was fitted on.")
+    answered_accuracy: float = Field(ge=0, le=1, description="Wanted of the answers that are given.")
+    abstain_below: float | None = Field(None, description="Least probability with which that was reached.")
+    ece_before: float = Field(ge=0, description="Expected calibration error on the test rows without the temperature.")
+    ece_after: float = Field(ge=0, description="The same with it.")
+
+
 class Manifest(_Part):
     """All that a bundle says about itself. Nothing in it depends on the time or place of writing."""
 
@@ -63,6 +76,9 @@ class Manifest(_Part):
     engine: str = Field(description="Name of the engine that runs `model/`.")
     task: dict[str, Any] = Field(description="`Task.describe()`.")
     generation: Generation
+    calibration: Calibration | None = Field(
+        None, description="Of a bundle with labels whose probabilities were fitted."
+    )
     evidence: str = EVIDENCE
     lineage: dict[str, Any] = Field(description="Recipe, seed, digests of what went in, versions and machine.")
     files: dict[Annotated[str, AfterValidator(_inside)], FileRecord]

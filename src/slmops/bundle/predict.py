@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from slmops.bundle.labels import label_probabilities
 from slmops.bundle.manifest import MODEL, Manifest
 from slmops.engines import Engine, Sampling, load_engine
 from slmops.models.tokenizer import Tokenizer
@@ -96,6 +97,19 @@ class Bundle:
             written[token.request].append(token.id)
             done_s[token.request] = time.perf_counter() - begun
         return [self._read(ids, seconds) for ids, seconds in zip(written, done_s, strict=True)]
+
+    def probabilities(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """How likely each label of the task is as the answer to each of `texts`, calibrated where the bundle is.
+
+        Raises:
+            BadInput: the task has no labels, or a text does not fit into the model's context.
+        """
+        return label_probabilities(self.engine, self.tokenizer, self.task, texts, self.temperature)
+
+    @property
+    def temperature(self) -> float:
+        """Of the probabilities of labels."""
+        return self.manifest.calibration.temperature if self.manifest.calibration else 1.0
 
     def _read(self, ids: Sequence[int], seconds: float) -> Prediction:
         text = self.tokenizer.decode(ids)

@@ -22,11 +22,11 @@ class WriteBundleSettings(Settings):
 
 class WriteBundle:
     """`model` (a folder with `model/`), `data` (`task.json`), `evaluate` (`evidence.json`), `card` (`MODEL_CARD.md`)
-    → a bundle.
+    and, of a task with labels, `calibrate` (`calibration.json`) → a bundle.
     """
 
     name: ClassVar[str] = "bundle"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "tokenizers", "torch", "transformers")
 
     def run(
@@ -38,7 +38,7 @@ class WriteBundle:
         from slmops.pipeline.environment import environment
         from slmops.pipeline.files import bytes_below, content_digest
 
-        model = inputs["model"] / "model"
+        model, fitted = inputs["model"] / "model", inputs.get("calibrate")
         lineage = {
             "recipe": settings.recipe,
             "seed": context.seed,
@@ -54,6 +54,7 @@ class WriteBundle:
             task=_read_json(inputs["data"] / "task.json"),
             lineage=lineage,
             evidence=_read_json(inputs["evaluate"] / "evidence.json"),
+            calibration=_read_json(fitted / "calibration.json") if fitted else None,
             card=(inputs["card"] / CARD).read_text(encoding="utf-8"),
         )
         return {"name": settings.name, "version": settings.version, "bundle_bytes": bytes_below(context.out)}

@@ -15,6 +15,7 @@ from slmops.bundle.manifest import (
     FORMAT,
     MANIFEST,
     MODEL,
+    Calibration,
     FileRecord,
     Generation,
     Manifest,
@@ -38,6 +39,7 @@ def write_bundle(
     evidence: Mapping[str, Any],
     card: str | None = None,
     created: str | None = None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write a bundle into the empty or absent folder `out`; the same arguments write the same bytes.
 
@@ -48,6 +50,7 @@ def write_bundle(
         lineage: plain JSON: recipe, seed, inputs, versions, machine.
         evidence: plain JSON: what was measured on this model.
         card: Markdown for people who find the folder.
+        calibration: what `slmops.evaluate.stage_calibrate` wrote, for a task with labels.
         created: ISO 8601; leave it out where equal inputs must give equal bundles.
 
     Raises:
@@ -67,13 +70,15 @@ def write_bundle(
     if card is not None:
         (out / CARD).write_text(card, encoding="utf-8")
     manifest = Manifest(
-        format=FORMAT,
+        # What an older reader reads as well is told it as such.
+        format=FORMAT if calibration else 1,
         name=name,
         version=version,
         created=created,
         engine=engine,
         task=dict(task),
         generation=generation,
+        calibration=Calibration(**calibration) if calibration else None,
         lineage=dict(lineage),
         files={
             path: FileRecord(sha256=sha256(out / path), size=(out / path).stat().st_size) for path in files_below(out)

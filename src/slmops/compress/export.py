@@ -38,7 +38,8 @@ def export(model: Path, out: Path, *, scratch: Path) -> None:
     source = _as_the_builder_reads(model, config, scratch / "source")
     arguments = ["-i", str(source), "-o", str(out), "-c", str(scratch), "-p", "fp32", "-e", "cpu"]
     # A cache of a window's last tokens alone can neither hold a padded batch nor be wound back.
-    arguments += ["--extra_options", "hf_token=false", "windowed_kv_cache=false"]
+    # The last hidden states go out beside the logits: they are what texts are compared by.
+    arguments += ["--extra_options", "hf_token=false", "windowed_kv_cache=false", "include_hidden_states=true"]
     command = child.command("onnxruntime_genai.models.builder", *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
     if done.returncode:

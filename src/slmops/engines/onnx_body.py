@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,25 @@ from slmops.engines.onnxruntime import read_config
 from slmops.errors import BadInput
 
 STATES = "hidden_states"
-"""The graph's output."""
+"""The graph's output: the only one, or beside the logits."""
+
+
+def last_states(session: Any, sequences: Prompts, caches: Sequence[str], shape: tuple[int, int, int]) -> Logits:
+    """Last hidden states of whole sequences, float32 [sequences, longest, width], by a graph that gives them.
+
+    Args:
+        caches: the graph's inputs for what was run before; here nothing was.
+        shape: heads, no tokens, and size of each.
+    """
+    longest = max(map(len, sequences))
+    ids = np.zeros((len(sequences), longest), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)], mask[row, : len(sequence)] = sequence, 1
+    nothing = np.zeros((len(sequences), *shape), dtype=np.float32)
+    given = {"input_ids": ids, "attention_mask": mask} | dict.fromkeys(caches, nothing)
+    states: Logits = session.run([STATES], given)[0]
+    return states
 
 
 class OnnxBody:
@@ -47,16 +66,7 @@ class OnnxBody:
 
     def states(self, sequences: Prompts) -> Logits:
         """See `Body.states`."""
-        longest = max(map(len, sequences))
-        ids = np.zeros((len(sequences), longest), dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)], mask[row, : len(sequence)] = sequence, 1
-        heads, _, size = self._cache
-        nothing = np.zeros((len(sequences), heads, 0, size), dtype=np.float32)
-        given = {"input_ids": ids, "attention_mask": mask} | dict.fromkeys(self._caches, nothing)
-        states: Logits = self._session.run([STATES], given)[0]
-        return states
+        return last_states(self._session, sequences, self._caches, self._cache)
 
     def info(self) -> EngineInfo:
         """See `Body.info`."""

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from slmops.engines.base import Logits
+from slmops.engines.base import Logits, Prompts
+from slmops.engines.onnx_body import STATES, last_states
 from slmops.engines.onnxruntime import read_config
 from slmops.engines.running import Steps, shared
 from slmops.errors import BadInput
@@ -55,6 +56,16 @@ class OnnxRunning:
         except Exception as error:  # the runtime raises classes of its own that it does not export
             raise BadInput(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
         return cls(session, config, slots)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the graph gives hidden states: older exports do not."""
+        return STATES in [given.name for given in self._session.get_outputs()]
+
+    def states(self, sequences: Prompts) -> Logits:
+        """See `slmops.engines.running.Embedding`."""
+        shape = next(iter(self._caches.values())).shape
+        return last_states(self._session, sequences, list(self._caches), (shape[1], 0, shape[3]))
 
     def begin(self, slot: int, prompt: Sequence[int]) -> int:
         """See `Running.begin`."""

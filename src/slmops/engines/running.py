@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from slmops.engines.base import Logits
+from slmops.engines.base import Logits, Prompts
 
 Steps = Mapping[int, Sequence[int]]
 """Slots, and the tokens that are appended to the sequence of each."""
@@ -44,6 +44,21 @@ class Running(Protocol):
 
         A sequence's logits do not depend on the others that run, up to rounding in the last bits.
         """
+
+
+@runtime_checkable
+class Embedding(Protocol):
+    """A running batch that also gives hidden states of whole sequences, apart from those in it; from any thread.
+
+    Attributes:
+        embeds: whether this model does.
+    """
+
+    @property
+    def embeds(self) -> bool: ...
+
+    def states(self, sequences: Prompts) -> Logits:
+        """Last hidden states, float32 [sequences, longest, width]; what lies behind a sequence may be anything."""
 
 
 def shared(held: Sequence[int], prompt: Sequence[int]) -> int:

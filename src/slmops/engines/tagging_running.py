@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slmops.engines.base import Logits
+from slmops.engines.base import Logits, Prompts
 from slmops.engines.running import Steps
 from slmops.engines.tagging import TaggingEngine, alike
 
@@ -26,6 +26,12 @@ class TaggingRunning:
         self.room, self.vocabulary = engine.body.info().context_tokens, engine.body.vocabulary
         self._wanted: list[Sequence[int]] = [[] for _ in range(slots)]
         self._held: list[list[int]] = [[] for _ in range(slots)]
+
+    embeds = True
+
+    def states(self, sequences: Prompts) -> Logits:
+        """See `slmops.engines.running.Embedding`."""
+        return self.engine.body.states(sequences)
 
     def begin(self, slot: int, prompt: Sequence[int]) -> int:
         """See `Running.begin`. A reading is run as a whole, so nothing is taken over from another."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -58,22 +58,28 @@ class ChatTemplate:
         except TemplateError as error:
             raise BadInput(f"the chat template is not valid Jinja: {error}") from error
 
-    def render(self, messages: Iterable[Mapping[str, str]], special_tokens: Mapping[str, str]) -> str:
+    def render(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        special_tokens: Mapping[str, str],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """The prompt that asks for the next answer to `messages`.
 
         Args:
-            messages: `{"role": …, "content": …}` each.
+            messages: `{"role": …, "content": …}` each, and perhaps `tool_calls`, plain JSON.
             special_tokens: what templates call `bos_token`, `eos_token` and so on.
+            tools: what the model may call, plain JSON; None where there is nothing.
 
         Raises:
             BadInput: the template refuses the messages, fails, or writes without end.
         """
-        plain = [{str(key): str(value) for key, value in message.items()} for message in messages]
+        plain = [{str(key): _plain(value) for key, value in message.items()} for message in messages]
         pieces: list[str] = []
         size = 0
         try:
             for piece in self._template.generate(
-                **special_tokens, messages=plain, tools=None, documents=None, add_generation_prompt=True
+                **special_tokens, messages=plain, tools=tools, documents=None, add_generation_prompt=True
             ):
                 pieces.append(piece)
                 size += len(piece)
@@ -84,6 +90,11 @@ class ChatTemplate:
         except Exception as error:  # whatever a foreign template does wrong is bad input, never a traceback
             raise BadInput(f"the chat template failed: {type(error).__name__}: {error}") from error
         return "".join(pieces)
+
+
+def _plain(value: Any) -> Any:
+    """A text; lists and objects, as calls of tools are, stay what they are."""
+    return value if isinstance(value, list | dict) else str(value)
 
 
 class _Generation(Extension):

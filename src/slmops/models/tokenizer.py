@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -132,34 +132,43 @@ class Tokenizer:
         text: str = self.backend.decode(list(ids), skip_special_tokens=True)
         return text
 
-    def render(self, messages: Iterable[Mapping[str, str]]) -> str:
+    def render(self, messages: Iterable[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The chat template's text for `messages`, up to where the assistant's answer begins.
+
+        Args:
+            tools: what the model may call, in OpenAI's form; templates that know of none show none.
 
         Raises:
             BadInput: there is no template, or it fails on these messages.
         """
-        return self._chat.render(messages, self.special_tokens)
+        return self._chat.render(messages, self.special_tokens, tools)
 
-    def prompt(self, messages: Iterable[Mapping[str, str]]) -> list[int]:
+    def prompt(
+        self, messages: Iterable[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
         """Tokens of the rendered messages: what goes into a model.
 
-        Control tokens come from the template alone. What looks like one in a message's content is plain text, so no
+        Control tokens come from the template alone. What looks like one in a message or a tool is plain text, so no
         message can end its turn or begin another's.
 
         Raises:
             BadInput: as `render` and `encode`.
         """
         given = [dict(message) for message in messages]
-        contents = "".join(str(message.get("content", "")) for message in given)
-        if self._control is None or not self._control.search(contents):
-            return self.encode(self.render(given))
+        contents = "".join(_texts([[_without_role(message) for message in given], tools]))
+        control = self._control
+        if control is None or not control.search(contents):
+            return self.encode(self.render(given, tools=tools))
         # A token that is cut in two is not recognised; the mark says where, through whatever the template does.
         runs = re.findall(f"{_NONCHARACTER}+", contents)
         mark = _NONCHARACTER * (1 + max(map(len, runs), default=0))
-        for message in given:
-            found = str(message.get("content", ""))
-            message["content"] = self._control.sub(lambda match: match[0][0] + mark + match[0][1:], found)
-        return [id for piece in self.render(given).split(mark) for id in self.encode(piece)]
+
+        def cut(text: str) -> str:
+            return control.sub(lambda match: match[0][0] + mark + match[0][1:], text)
+
+        given = [message | _changed(_without_role(message), cut) for message in given]
+        rendered = self.render(given, tools=_changed(tools, cut))
+        return [id for piece in rendered.split(mark) for id in self.encode(piece)]
 
     def stream(self) -> TextStream:
         """A decoder for tokens that arrive one by one."""
@@ -254,6 +263,32 @@ def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
     if isinstance(template, list):  # several named templates; `default` is the one for plain chat
         template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
     return template
+
+
+def _without_role(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a message anybody may have written."""
+    return {key: value for key, value in message.items() if key != "role"}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in plain JSON data, keys too."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from (str(key), *_texts(one))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
+    elif isinstance(value, str):
+        yield value
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    """Plain JSON data with all of its texts changed, keys too."""
+    if isinstance(value, dict):
+        return {change(str(key)): _changed(one, change) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_changed(one, change) for one in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def _text(token: str | Mapping[str, Any]) -> str:

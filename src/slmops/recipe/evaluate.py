@@ -193,6 +193,11 @@ class EvaluateSettings(Running):
     regression: File | None = Field(
         None, description="Rows that once failed in production; all must pass, unless a gate says otherwise."
     )
+    answered_accuracy: Share = Field(
+        0.95,
+        description="Of a task with labels: the accuracy wanted of what is answered where unsure answers are not. "
+        "The bundle names the least probability for it.",
+    )
     judge: JudgeSettings | None = Field(None, description="Judges open answers; null judges none.")
     parity: ParitySettings = Field(
         default_factory=ParitySettings, description="The bundle against the student; a bundle that fails is not placed."

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from slmops.bundle.labels import shares
 from slmops.engines.base import Logits
 from slmops.models.tokenizer import Tokenizer
+from slmops.serve.calling import Call, Calling
 from slmops.serve.generation import Piece
 from slmops.serve.scheduler import Ticket
 
@@ -27,14 +29,17 @@ class Reply:
         model: as the request called it.
         chat: whether messages were asked for.
         tops: see `Generation`.
+        calling: makes what finds the calls of tools in one answer; None where there are no tools.
     """
 
     model: str
     chat: bool
     tokenizer: Tokenizer
     tops: int | None
+    calling: Callable[[], Calling] | None = None
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
+    _callings: dict[int, Calling] = field(default_factory=dict, init=False)
 
     def _frame(self, choices: Sequence[Json], *, chunk: bool) -> Json:
         prefix, kind = ("chatcmpl", "chat.completion") if self.chat else ("cmpl", "text_completion")
@@ -47,9 +52,16 @@ class Reply:
         return {**self._frame([self._choice(i, one) for i, one in enumerate(answers)], chunk=False), "usage": usage}
 
     def _choice(self, index: int, pieces: Sequence[Piece]) -> Json:
-        text = "".join(piece.text for piece in pieces)
-        shown = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
-        return {"index": index, **shown, "logprobs": self._log_probs(pieces), "finish_reason": pieces[-1].ended}
+        text, reason = "".join(piece.text for piece in pieces), str(pieces[-1].ended)
+        shown: Json = (
+            {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
+        )
+        if calling := self.calling and self.calling():
+            said = calling.feed(text)[0] + calling.end()[0]
+            if calling.calls:
+                reason = "tool_calls"
+                shown["message"] |= {"content": said or None, "tool_calls": [_told(call) for call in calling.calls]}
+        return {"index": index, **shown, "logprobs": self._log_probs(pieces), "finish_reason": reason}
 
     def first(self, index: int) -> Json | None:
         """What a stream of messages begins with."""
@@ -57,12 +69,32 @@ class Reply:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
         return self._frame([choice], chunk=True) if self.chat else None
 
-    def piece(self, index: int, piece: Piece) -> Json:
-        """One piece of a stream."""
+    def pieces(self, index: int, piece: Piece) -> list[Json]:
+        """One piece of a stream as events; none where there is nothing to tell yet."""
+        said, calls = piece.text, list[Json]()
+        reason: str | None = piece.ended
+        if self.calling:
+            said, calls, called = self._called(index, piece)
+            reason = "tool_calls" if called and piece.ended else piece.ended
         log_probs = self._log_probs([piece]) if piece.token is not None else None
-        shown: Json = {"delta": {"content": piece.text} if piece.text else {}} if self.chat else {"text": piece.text}
-        choice = {"index": index, **shown, "logprobs": log_probs, "finish_reason": piece.ended}
-        return self._frame([choice], chunk=True)
+        told: list[Json] = [
+            {"delta": {"tool_calls": [call]}, "logprobs": None, "finish_reason": None} for call in calls
+        ]
+        if said or reason or log_probs:
+            shown: Json = {"delta": {"content": said} if said else {}} if self.chat else {"text": said}
+            last = {**shown, "logprobs": log_probs, "finish_reason": reason}
+            # What is said stands before the calls, and the reason behind them.
+            told = [*told, last] if reason else [last, *told]
+        return [self._frame([{"index": index, **one}], chunk=True) for one in told]
+
+    def _called(self, index: int, piece: Piece) -> tuple[str, list[Json], bool]:
+        """What a piece says, the calls that became whole, and whether there were any so far."""
+        assert self.calling  # noqa: S101
+        calling = self._callings.setdefault(index, self.calling())
+        before = len(calling.calls)
+        said = calling.feed(piece.text)[0] + (calling.end()[0] if piece.ended else "")
+        calls = [{"index": n, **_told(call)} for n, call in enumerate(calling.calls) if n >= before]
+        return said, calls, bool(calling.calls)
 
     def usage_chunk(self, usage: Json) -> Json:
         """What a stream ends with where it is asked for."""
@@ -105,18 +137,24 @@ class Reply:
         return str(text)
 
 
-def labelled(index: int, labels: Sequence[str], likelihoods: Logits, abstain_below: float | None) -> Json:
+def _told(call: Call) -> Json:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def labelled(
+    index: int, labels: Sequence[str], likelihoods: Logits, abstain_below: float | None, temperature: float
+) -> Json:
     """The probability of each label: its likelihood among those of all; no label where the best is below a bound.
 
     Args:
         likelihoods: their logarithms, [labels].
+        temperature: of the bundle's calibration.
     """
-    shares = np.exp(likelihoods.astype(np.float64) - likelihoods.max())
-    shares /= shares.sum()
-    order = np.argsort(-shares, kind="stable")
-    best = float(shares[order[0]])
+    (found,) = shares(likelihoods[None], temperature)
+    order = np.argsort(-found, kind="stable")
+    best = float(found[order[0]])
     label = None if abstain_below is not None and best < abstain_below else labels[order[0]]
-    told = {labels[i]: float(shares[i]) for i in order}
+    told = {labels[i]: float(found[i]) for i in order}
     return {"index": index, "label": label, "probability": best, "probabilities": told}
 
 

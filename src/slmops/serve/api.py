@@ -25,14 +25,30 @@ class TextPart(Part):
     text: Text
 
 
+class CalledFunction(Part):
+    """What was called, with arguments as JSON text."""
+
+    name: str = Field(max_length=64)
+    arguments: Text
+
+
+class ToolCall(Part):
+    """A call that the model asked for."""
+
+    id: str = Field(max_length=256)
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class Said(Part):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | list[TextPart] | None = None
     name: str | None = Field(None, max_length=256)
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
+    tool_call_id: str | None = Field(None, max_length=256)
+    refusal: None = None
 
     @property
     def text(self) -> str:
@@ -78,6 +94,19 @@ class Tool(Part):
 
     type: Literal["function"]
     function: Function
+
+
+class FunctionName(Part):
+    """One of the functions that are given."""
+
+    name: str
+
+
+class ToolChoice(Part):
+    """The tool that is to be called."""
+
+    type: Literal["function"]
+    function: FunctionName
 
 
 class StreamOptions(Part):
@@ -127,7 +156,7 @@ class ChatRequest(Generating):
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
@@ -136,7 +165,14 @@ class ChatRequest(Generating):
             raise ValueError("`top_logprobs` goes with `logprobs: true`")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise ValueError("give `max_completion_tokens` or `max_tokens`, not both")
+        if self.tool_choice not in (None, "none", "auto") and not self.tools:
+            raise ValueError("`tool_choice` goes with `tools`")
         return self
+
+    @property
+    def callable(self) -> list[Tool]:
+        """The tools that the answer may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
 
     @property
     def top(self) -> int | None:
@@ -161,6 +197,21 @@ class ClassifyRequest(Part):
     abstain_below: Annotated[float, Field(ge=0, le=1, strict=False)] | None = Field(
         None, description="Give no label where the most likely one is less likely than this."
     )
+
+
+class EmbeddingsRequest(Part):
+    """The body of `/v1/embeddings`."""
+
+    model: str = Field(max_length=256)
+    input: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=256)]
+        | Annotated[list[int], Field(min_length=1)]
+        | Annotated[list[Annotated[list[int], Field(min_length=1)]], Field(min_length=1, max_length=256)]
+    )
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="That of the model alone.")
+    user: str | None = Field(None, max_length=256)
 
 
 class Problem(Part):

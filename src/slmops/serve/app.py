@@ -11,12 +11,13 @@ from slmops.serve import pages
 from slmops.serve.access import Keys
 from slmops.serve.accounts import Accounts
 from slmops.serve.answers import problem
-from slmops.serve.api import ChatRequest, ClassifyRequest, CompletionRequest
+from slmops.serve.api import ChatRequest, ClassifyRequest, CompletionRequest, EmbeddingsRequest
 from slmops.serve.failures import Failed, telling
 from slmops.serve.handlers import about
 from slmops.serve.handlers.chat import chat
 from slmops.serve.handlers.classify import classify
 from slmops.serve.handlers.completions import complete
+from slmops.serve.handlers.embeddings import embed
 from slmops.serve.intake import CLIENT, Intake, Limits
 from slmops.serve.openapi import Address, document
 from slmops.serve.served import Served
@@ -70,6 +71,7 @@ class Server:
             get("/v1/models/{model}", partial(about.model, intake), "One of them."),
             post("/v1/chat/completions", partial(chat, intake), "The next message of a conversation.", ChatRequest),
             post("/v1/completions", partial(complete, intake), "What follows on a text.", CompletionRequest),
+            post("/v1/embeddings", partial(embed, intake), "Texts as vectors.", EmbeddingsRequest),
             post("/v1/classify", partial(classify, intake), "How likely each label is.", ClassifyRequest),
         ]
 

@@ -7,6 +7,7 @@ schema can come from anybody.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,12 +17,16 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from slmops.engines.base import Logits
 from slmops.errors import BadInput
 from slmops.models.tokenizer import Tokenizer
+from slmops.serve.tools import ToolForm
 
 MOST_SCHEMA_BYTES = 64_000
 
 _LIMITS = LLParserLimits(max_grammar_size=20_000, initial_lexer_fuel=500_000, max_lexer_states=20_000)
 _SLICES = LLTokenizer.json_slices()
 _KEPT = 64
+
+_COMPACT = {"whitespace_flexible": False}
+_AS_TEMPLATES_WRITE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class Grammars:
@@ -40,16 +45,25 @@ class Grammars:
         Raises:
             BadInput: the schema is too large, or not one that can be followed.
         """
-        told = json.dumps({"type": "object"} if schema is None else schema)
+        return self._form({"type": "object"} if schema is None else schema, _COMPACT, "", "")
+
+    def call(self, form: ToolForm, tools: Sequence[Mapping[str, Any]]) -> Form:
+        """A call of one of `tools`, as the model writes one.
+
+        Raises:
+            BadInput: as `json`, of the arguments of a tool.
+        """
+        return self._form(form.schema(tools), _AS_TEMPLATES_WRITE, form.opening, form.closing)
+
+    def _form(self, schema: dict[str, Any], spacing: dict[str, Any], opening: str, closing: str) -> Form:
+        told = json.dumps({**schema, "x-guidance": spacing})
         if len(told) > MOST_SCHEMA_BYTES:
             raise BadInput(f"the schema has {len(told)} bytes; at most {MOST_SCHEMA_BYTES} are accepted")
-        return Form(self._compiled(told), self._vocabulary)
+        return Form(self._compiled(told, opening, closing), self._vocabulary)
 
-    def _compile(self, schema: str) -> LLMatcher:
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_flexible": False})
-        except ValueError as error:
-            raise BadInput(f"the schema cannot be followed: {str(error)[:200]}") from None
+    def _compile(self, schema: str, opening: str, closing: str) -> LLMatcher:
+        around = [json.dumps(text, ensure_ascii=False) if text else "" for text in (opening, closing)]
+        grammar = LLMatcher.grammar_from_lark(f"start: {around[0]} told {around[1]}\ntold: %json {schema}\n")
         matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise BadInput(f"the schema cannot be followed: {matcher.get_error()[:200]}")

@@ -55,8 +55,8 @@ class Address:
 
 def document(addresses: Sequence[Address], *, open_to_all: Collection[str]) -> Json:
     """The description of a server that answers at `addresses`; those in `open_to_all` need no key."""
-    read: list[type[BaseModel]] = [address.body for address in addresses if address.body]
-    models: list[tuple[type[BaseModel], Any]] = [(model, "validation") for model in (*read, ErrorReply)]
+    kinds: list[type[BaseModel]] = [ErrorReply, *(address.body for address in addresses if address.body)]
+    models: list[tuple[type[BaseModel], Any]] = [(kind, "validation") for kind in kinds]
     _, schemas = models_json_schema(models, ref_template=_SCHEMAS + "{model}")
     paths: dict[str, Json] = {}
     for address in addresses:

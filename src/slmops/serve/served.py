@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from slmops.bundle.labels import closed_set, label_tokens
 from slmops.bundle.manifest import MODEL
@@ -13,13 +14,16 @@ from slmops.bundle.read import open_bundle
 from slmops.engines import load_running
 from slmops.engines.choices import Node, tree
 from slmops.engines.decoding import check
+from slmops.engines.running import Embedding
 from slmops.engines.tagging import MOST_TOKENS
 from slmops.engines.tagging_running import TaggingRunning
 from slmops.errors import BadInput
 from slmops.serve.checks import check_memory, check_runs
 from slmops.serve.constraint import Grammars
+from slmops.serve.embedding import Embedder
 from slmops.serve.metrics import Metrics
 from slmops.serve.scheduler import ALONE, Scheduler
+from slmops.serve.tools import ToolForm, tool_form
 
 
 class Served:
@@ -29,6 +33,7 @@ class Served:
         name: by which requests ask for it.
         bundle: verified.
         metrics: of its scheduler.
+        embedder: makes vectors of texts; None where the model gives no hidden states.
         marker: reads answers off what is run, where the model marks; None where it writes.
         room: tokens of a prompt and its answer.
     """
@@ -52,9 +57,15 @@ class Served:
         check_runs(running, self.bundle.tokenizer.prompt(self.bundle.task.render(".")), folder)
         self.marker = running.engine if isinstance(running, TaggingRunning) else None
         self.grammars = Grammars(self.bundle.tokenizer, running.vocabulary)
+        self.embedder = Embedder(running, queue=queue) if isinstance(running, Embedding) and running.embeds else None
         self.metrics = metrics or Metrics(self.name)
         alone = MOST_TOKENS if self.marker else ALONE
         self.scheduler = Scheduler(running, self.metrics, queue=queue, alone=alone)
+
+    @cached_property
+    def tools(self) -> ToolForm | None:
+        """How the model calls tools; None where its chat template knows of none."""
+        return tool_form(self.bundle.tokenizer)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -77,13 +88,15 @@ class Served:
             raise BadInput(f"the text has {len(prompt)} tokens, and the context {self.room} with a label")
         return self.checked(prompt)
 
-    def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """The tokens of a conversation.
+    def prompt(
+        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """The tokens of a conversation in which `tools` may be called.
 
         Raises:
             BadInput: they leave no room for an answer, or the chat template refuses the messages.
         """
-        return self.checked(self.bundle.tokenizer.prompt(messages))
+        return self.checked(self.bundle.tokenizer.prompt(messages, tools=tools))
 
     def checked(self, prompt: Sequence[int]) -> list[int]:
         """A prompt that the model can take.

@@ -36,8 +36,8 @@ async def stream(
             if piece.ended in WHY:
                 await response.write(event(problem(WHY[piece.ended], "server_error", code=piece.ended)))
                 break
-            if piece.text or piece.ended or (reply.tops is not None and piece.token is not None):
-                await response.write(event(reply.piece(index, piece)))
+            for told in reply.pieces(index, piece):
+                await response.write(event(told))
             try:
                 index, piece = await anext(pieces)
             except StopAsyncIteration:

@@ -12,6 +12,7 @@ Where the pool is bought in rounds, `teach` asks for its own work and for a stud
 Where the teacher writes rows or solutions, `write`, `converse` and `reason` stand between `data` and `teach`, in this
 order, and whoever learns reads the last of them. `user` is another model here that plays the user for `converse`.
 A student of another model is carved from `student:base`, and so is its baseline.
+`calibrate`, between `score:shipped` and bundle, makes the probabilities of labels match how often they are right.
 `parity`, between bundle and report, holds the bundle against `student`.
 Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved. Where what is shipped
 recovers from its rounding, `student:recovered` stands before it.
@@ -22,7 +23,7 @@ from __future__ import annotations
 from slmops.bundle.stage import WriteBundle, WriteBundleSettings
 from slmops.data.stage import prepare_data_node
 from slmops.pipeline.plan.checks import check
-from slmops.pipeline.plan.evaluation import evaluation_nodes, parity_node, report_node
+from slmops.pipeline.plan.evaluation import calibration_nodes, evaluation_nodes, parity_node, report_node
 from slmops.pipeline.plan.names import rows_node
 from slmops.pipeline.plan.student import student_checks, student_nodes
 from slmops.pipeline.plan.teachers import teacher_nodes
@@ -49,6 +50,9 @@ def nodes_for(recipe: Recipe) -> list[Node]:
     nodes.append(Node("card", Card, card, inputs=told))
     bundle = WriteBundleSettings(name=name, version=version, recipe=shared)
     parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
+    calibration = calibration_nodes(recipe)
+    nodes += calibration
+    parts |= {node.id: node.id for node in calibration}
     nodes += [Node("bundle", WriteBundle, bundle, inputs=parts), parity_node(recipe)]
     nodes.append(report_node(recipe, nodes))
     return nodes

@@ -10,6 +10,7 @@ from slmops.bundle.stage import OpenBundle
 from slmops.data.stage import PrepareRegression
 from slmops.errors import BadInput
 from slmops.evaluate.stage import (
+    LABELLED,
     METRIC,
     Compare,
     CompareSettings,
@@ -19,6 +20,7 @@ from slmops.evaluate.stage import (
     Score,
     ScoreSettings,
 )
+from slmops.evaluate.stage_calibrate import Calibrate, CalibrateSettings
 from slmops.evaluate.stage_parity import CheckParity, CheckParitySettings
 from slmops.models.source import local_path
 from slmops.pipeline.plan.names import fetched_node, nth_node, shipped_node, teacher_of
@@ -118,6 +120,15 @@ def _judge(recipe: Recipe, scored: Mapping[str, str]) -> list[Node]:
         judge = judge.model_copy(update={"model": Path(judge.model).name if path else judge.model})
     settings = JudgeAnswersSettings(judge=judge, engine=engine, threads=recipe.evaluate.threads, privacy=recipe.privacy)
     return [*nodes, Node("judge", JudgeAnswers, settings, inputs=inputs)]
+
+
+def calibration_nodes(recipe: Recipe) -> list[Node]:
+    """How sure the shipped model may be of its labels; no node where the task has none."""
+    if recipe.task.kind not in LABELLED:
+        return []
+    settings = CalibrateSettings(answered_accuracy=recipe.evaluate.answered_accuracy, threads=recipe.evaluate.threads)
+    inputs = {"data": "data", "model": "shipped", "answers": "score:shipped"}
+    return [Node("calibrate", Calibrate, settings, inputs=inputs)]
 
 
 def parity_node(recipe: Recipe) -> Node:

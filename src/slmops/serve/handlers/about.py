@@ -23,6 +23,7 @@ async def card(intake: Intake, _request: web.Request) -> web.Response:
     text = path.read_text(encoding="utf-8") if CARD in manifest.files else ""
     named = {"name": intake.served.name, "version": manifest.version, "engine": manifest.engine}
     told = {"task": manifest.task["kind"], "labels": list(intake.served.labels), "card": text}
+    told |= {"conversation": intake.served.marker is None}
     return web.json_response({**named, **told})
 
 

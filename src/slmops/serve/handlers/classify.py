@@ -35,6 +35,13 @@ async def classify(intake: Intake, request: web.Request) -> web.Response:
     likelihoods = [one for one in found if not isinstance(one, str)]
     if failed := [one for one in found if isinstance(one, str)]:
         raise ended_early(failed[0])
-    told = [labelled(i, served.labels, one, asked.abstain_below) for i, one in enumerate(likelihoods)]
+    bundle, bound = served.bundle, asked.abstain_below
+    told = [labelled(i, served.labels, one, bound, bundle.temperature) for i, one in enumerate(likelihoods)]
     read, known = sum(map(len, prompts)), sum(choice.ticket.known for choice in choices)
-    return web.json_response({"object": "list", "model": asked.model, "data": told, "usage": usage(read, known, 0)})
+    calibration = bundle.manifest.calibration
+    fitted = {
+        "calibrated": calibration is not None,
+        "recommended_abstain_below": calibration.abstain_below if calibration else None,
+    }
+    named = {"object": "list", "model": asked.model, **fitted}
+    return web.json_response({**named, "data": told, "usage": usage(read, known, 0)})

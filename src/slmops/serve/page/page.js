@@ -72,7 +72,9 @@ async function classify(text) {
 async function chat(text) {
   conversation.push({ role: "user", content: text });
   const shown = line(model.name);
-  const body = JSON.stringify({ model: model.name, messages: conversation, stream: true });
+  // A model that marks reads each message by itself.
+  const messages = model.conversation ? conversation : conversation.slice(-1);
+  const body = JSON.stringify({ model: model.name, messages, stream: true });
   try {
     const response = await fetch("v1/chat/completions", { method: "POST", body, headers: headers(), signal: asking.signal });
     if (!response.ok) throw await failed(response);
