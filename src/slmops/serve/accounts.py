@@ -36,7 +36,8 @@ class Account:
         client: by a key or an address, as a digest.
         came: by `time.monotonic`; `came_ns` since 1970.
         status: of its answer.
-        tickets: of all that was run for it.
+        tickets: of all that was run for it in the batch.
+        beside: tokens that were read for it beside the batch.
         asked: its body, and `said` the text of each answer; None unless content is kept.
     """
 
@@ -50,6 +51,7 @@ class Account:
     took_s: float = 0
     status: int = GONE
     tickets: list[Ticket] = field(default_factory=list)
+    beside: int = 0
     asked: str | None = None
     said: list[str] | None = None
 
@@ -58,7 +60,12 @@ class Account:
         """How many were read, how many of these were known, and how many written."""
         used = usage_of(self.tickets)
         known: int = used["prompt_tokens_details"]["cached_tokens"]
-        return used["prompt_tokens"], known, used["completion_tokens"]
+        return used["prompt_tokens"] + self.beside, known, used["completion_tokens"]
+
+    @property
+    def ran(self) -> bool:
+        """Whether the model was asked at all."""
+        return bool(self.tickets or self.beside)
 
     @property
     def first_token_s(self) -> float | None:
@@ -102,6 +109,12 @@ def note(ticket: Ticket) -> Callable[[str], None]:
         said[number] += text
 
     return hear
+
+
+def note_read(tokens: int) -> None:
+    """Put tokens that are read beside the batch on the account of the request that is being answered."""
+    if account := _CURRENT.get():
+        account.beside += tokens
 
 
 class Accounts:

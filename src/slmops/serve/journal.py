@@ -68,7 +68,7 @@ def requests(journal: Journal, model: str) -> Sink:
     def write(account: Account) -> None:
         if account.route in _QUIET and account.status == 200:
             return
-        read, known, written = account.tokens if account.tickets else (None, None, None)
+        read, known, written = account.tokens if account.ran else (None, None, None)
         journal.write(
             "request",
             id=account.id,
@@ -76,7 +76,7 @@ def requests(journal: Journal, model: str) -> Sink:
             method=account.method,
             route=account.route,
             status=account.status,
-            model=model if account.tickets else None,
+            model=model if account.ran else None,
             read=read,
             known=known,
             written=written,
