@@ -40,7 +40,7 @@ GOALS = {
     "swaps_failed": 0,
     "cache_tokens_left": 0,
     "requests_left": 0,
-    "files_left": 0,
+    "connections_left": 0,
 }
 """A leak is what even the lower end of the slope's interval says."""
 
@@ -91,7 +91,7 @@ async def _soak(
     try:
         address = await _address(home / "errors", process)
         seen, tally, over = psutil.Process(process.pid), Tally(), asyncio.Event()
-        before, watched, begun = seen.num_fds(), Watched(), time.monotonic()
+        watched, begun = Watched(), time.monotonic()
         asking = [asyncio.create_task(Traffic(address, name, texts, i, tally).run(over)) for i in range(clients)]
         while (at := time.monotonic() - begun) < seconds:
             watched.at_s.append(at)
@@ -106,7 +106,7 @@ async def _soak(
         # Who has hung up is noticed by then.
         await asyncio.sleep(_REST_S)
         left = _figures_of(address)
-        left["files_left"] = max(0, seen.num_fds() - before)
+        left["connections_left"] = float(len(_connections(seen)))
     finally:
         process.terminate()
         process.wait(60)
@@ -121,6 +121,11 @@ async def _address(errors: Path, process: subprocess.Popen[bytes]) -> str:
             return found[0]
         await asyncio.sleep(0.2)
     raise SystemExit(errors.read_text())
+
+
+def _connections(seen: psutil.Process) -> list[object]:
+    """Of clients, open or on their way to be closed."""
+    return [one for one in seen.net_connections("tcp") if one.status not in (psutil.CONN_LISTEN, psutil.CONN_TIME_WAIT)]
 
 
 def _figures_of(address: str) -> dict[str, float]:
