@@ -21,7 +21,7 @@ def test_the_description_is_kept_to(kind, request):
         modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
         cases = st.one_of(*(one.as_strategy(generation_mode=mode) for one in asked for mode in modes))
 
-        @settings(max_examples=150, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+        @settings(max_examples=100, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
         @given(cases)
         def send(case):
             reply = case.call(timeout=60)

@@ -75,8 +75,10 @@ class Account:
     @property
     def per_token_s(self) -> float | None:
         """For each token after the first of an answer."""
-        ends = [(ticket, ticket.times.first, ticket.times.ended) for ticket in self.tickets]
-        told = [(end - first, ticket.job.written - 1) for ticket, first, end in ends if first and end]
+        # A scheduler may yet have to write down the end of what it has given to us.
+        over = self.came + self.took_s
+        begun = [(ticket, ticket.times.first) for ticket in self.tickets]
+        told = [((ticket.times.ended or over) - first, ticket.job.written - 1) for ticket, first in begun if first]
         tokens = sum(written for _, written in told)
         return sum(took for took, written in told if written > 0) / tokens if tokens > 0 else None
 
