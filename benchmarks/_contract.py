@@ -11,7 +11,7 @@ from slmops.pipeline.environment import cpu_model
 
 RESULTS = Path(__file__).parent / "results"
 _ROUNDING = 1e-12
-_LESS_IS_BETTER = ("_ms", "_mb", "_s", "_points_drop", "_lost", "_twice", "overspend_usd")
+_LESS_IS_BETTER = ("_ms", "_mb", "_s", "_points_drop", "_lost", "_twice", "_failed", "_stuck", "_left", "overspend_usd")
 
 
 def machine() -> str:
@@ -50,7 +50,7 @@ def publish(
 
     Args:
         figures: plain numbers. More is better, unless a name ends in `_ms`, `_mb`, `_s`, `_points_drop`, `_lost`,
-            `_twice` or `overspend_usd`.
+            `_twice`, `_failed`, `_stuck`, `_left` or `overspend_usd`.
         goals: the worst value of a figure that is good enough.
         spread: lower and upper end of a figure.
         keep: false for a run too small to stand beside others.

@@ -1,7 +1,7 @@
 """Serving against llama.cpp, OpenVINO, Foundry Local and transformers: same trained weights, tokens and threads.
 
-The model is the one that `compress.py` trains on tickets, in four and in eight bits as each side makes them. A load is a
-number of streams, which begin one after the other; each asks its next request when the last is answered, greedily and
+The model is the one that `compress.py` trains on tickets, in four and in eight bits as each side makes them. A load is
+a number of streams, which begin one after the other; each asks its next request when the last is answered, greedily and
 for a number of tokens that differs from request to request. Prompts are short ones that have nothing in common, or
 begin alike: instructions and examples, some 600 tokens, that nobody has seen before the load. HTTP is left out for all:
 ours is what `slmops serve` runs, from the queue inwards.

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aiohttp import web
-
 from slmops.serve.access import Keys
+from slmops.serve.accounts import Accounts
 from slmops.serve.app import Server
+from slmops.serve.connections import Connections, bind
 from slmops.serve.intake import Limits
+from slmops.serve.run import listening
 from slmops.serve.served import Served
 
 
@@ -26,10 +27,16 @@ class Reply(NamedTuple):
 
 
 class Client:
-    """Asks one server."""
+    """Asks one server.
 
-    def __init__(self, port: int, served: Served) -> None:
-        self.port, self.served = port, served
+    Attributes:
+        connections: of the server, which runs in `loop`.
+    """
+
+    def __init__(
+        self, port: int, served: Served, server: Server, connections: Connections, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.port, self.served, self.server, self.connections, self.loop = port, served, server, connections, loop
 
     def send(self, path: str, body: Any = None, *, method: str | None = None, **headers: str) -> Reply:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -58,27 +65,32 @@ class Client:
 
 
 def listen(
-    bundle: Path, keys: Keys | None = None, limits: Limits | None = None, served: Served | None = None, **told: int
+    bundle: Path,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    served: Served | None = None,
+    accounts: Accounts | None = None,
+    **told: int,
 ) -> Iterator[Client]:
     served = served or Served(bundle, threads=1, **{"slots": 4, "queue": 64} | told)
-    loop, ready, port = asyncio.new_event_loop(), threading.Event(), []
+    server = Server(served, keys or Keys(), limits or Limits(), accounts)
+    sockets, ready = bind("127.0.0.1", 0), threading.Event()
+    loop, stop, found = asyncio.new_event_loop(), asyncio.Event(), []
 
-    async def start() -> web.AppRunner:
-        app = Server(served, keys or Keys(), limits or Limits()).application()
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port.append(runner.addresses[0][1])
-        ready.set()
-        return runner
+    async def answer() -> None:
+        async with listening(server, sockets, 30) as connections:
+            found.append(connections)
+            ready.set()
+            await stop.wait()
+            await asyncio.to_thread(server.served.scheduler.close, 5)
 
-    runner = []
-    thread = threading.Thread(target=lambda: (runner.append(loop.run_until_complete(start())), loop.run_forever()))
+    thread = threading.Thread(target=loop.run_until_complete, args=(answer(),), daemon=True)
     thread.start()
     assert ready.wait(60)
-    yield Client(port[0], served)
-    served.scheduler.close(5)
-    asyncio.run_coroutine_threadsafe(runner[0].cleanup(), loop).result(30)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
+    try:
+        yield Client(sockets[0].getsockname()[1], served, server, found[0], loop)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(60)
+    assert not thread.is_alive()
+    loop.close()

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
 
+from slmops.cli.main import app
 from slmops.serve.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -41,6 +43,15 @@ def test_every_kind_of_figure_is_shown(known):
     for name in known:
         family = re.sub(r"_(bucket|count|sum|total)$", "", name)
         assert family in shown
+
+
+def test_the_unit_starts_what_there_is():
+    unit = (DEPLOY / "slmops-serve.service").read_text()
+    (line,) = re.findall(r"^ExecStart=\S+/slmops (.+)$", unit, re.MULTILINE)
+    command, bundle, *told = line.split()
+    assert (command, bundle) == ("serve", "/var/lib/slmops/current")
+    known = {option for one in get_command(app).commands["serve"].params for option in one.opts}
+    assert {option for option in told if option.startswith("--")} <= known
 
 
 def test_panels_do_not_overlap():

@@ -26,32 +26,44 @@ def serve(
         int, typer.Option("--max-concurrency", min=1, max=256, help="Answers written at a time.")
     ] = 16,
     queue: Annotated[int, typer.Option("--queue", min=1, help="Requests that wait at most; others get 429.")] = 256,
+    max_connections: Annotated[
+        int | None,
+        typer.Option(
+            "--max-connections", min=1, show_default="10000, or what `ulimit -n` allows", help="Others get 503."
+        ),
+    ] = None,
     grace_s: Annotated[
         float, typer.Option("--grace", min=0, metavar="SECONDS", help="For requests under way at the end.")
     ] = 30,
     open_to_all: Annotated[
         bool, typer.Option("--open-to-all", help="Listen on other addresses than loopback without keys.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Serve another bundle as soon as it takes the place of this one.")
+    ] = False,
+    log_content: Annotated[bool, typer.Option("--log-content", help="Log what is asked and answered too.")] = False,
 ) -> None:
-    """Serve a bundle over OpenAI's chat completions, completions and models, until Ctrl-C or SIGTERM."""
-    from slmops.errors import BadInput
-    from slmops.recipe.privacy import is_loopback
-    from slmops.serve.access import Keys
-    from slmops.serve.app import Server
-    from slmops.serve.intake import Limits
-    from slmops.serve.run import serve as run
-    from slmops.serve.served import Served
+    """Serve a bundle over OpenAI's chat completions, completions and models, until Ctrl-C or SIGTERM.
 
-    keys = Keys.read(api_key_file) if api_key_file else Keys()
-    if not (keys or open_to_all or is_loopback(f"http://{host}")):
-        raise BadInput(
-            f"{host} can be reached from outside, and nobody would need a key",
-            hint="give --api-key-file, or say --open-to-all",
-        )
-    served = Served(bundle, slots=max_concurrency, threads=threads, queue=queue)
-    server = Server(served, keys, Limits())
-    run(server, host=host, port=port, grace_s=grace_s, started=lambda where: _started(served.name, where))
+    On SIGHUP the keys are read again, and the bundle that is there now takes over. A line of JSON for each request goes
+    to standard output.
+    """
+    from slmops.serve.process import Options, run
 
-
-def _started(name: str, where: str) -> None:
-    typer.echo(f"{name} at {where}/v1", err=True)
+    run(
+        Options(
+            bundle=bundle,
+            host=host,
+            port=port,
+            keys=api_key_file,
+            threads=threads,
+            slots=max_concurrency,
+            queue=queue,
+            connections=max_connections,
+            grace_s=grace_s,
+            open_to_all=open_to_all,
+            watch=watch,
+            log_content=log_content,
+        ),
+        started=lambda name, where: typer.echo(f"{name} at {where}/v1", err=True),
+    )

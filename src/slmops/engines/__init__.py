@@ -127,6 +127,7 @@ def load_running(name: str, folder: Path, *, slots: int, threads: int = 0) -> Ru
     """
     if name not in RUNNING:
         raise BadInput(f"the engine {name} cannot be served", hint=f"ship the model for {' or '.join(RUNNING)}")
+    check_installed(name)
     if is_tagger(folder):
         from slmops.engines.tagging import TaggingEngine
         from slmops.engines.tagging_running import TaggingRunning

@@ -39,8 +39,8 @@ class Keys:
             raise BadInput(f"{path}:{short[0]}: a key has at least {_LEAST} characters")
         return cls(keys.values())
 
-    def __bool__(self) -> bool:
-        return bool(self._digests)
+    def __len__(self) -> int:
+        return len(self._digests)
 
     def client(self, authorization: str | None) -> str | None:
         """Who asks, by `Authorization: Bearer KEY`, as a name that tells nothing of the key; None for nobody."""

@@ -9,6 +9,7 @@ from aiohttp.typedefs import Handler
 
 from slmops.serve import pages
 from slmops.serve.access import Keys
+from slmops.serve.accounts import Accounts
 from slmops.serve.answers import problem
 from slmops.serve.api import ChatRequest, ClassifyRequest, CompletionRequest, EmbeddingsRequest
 from slmops.serve.failures import Failed, telling
@@ -30,11 +31,14 @@ class Server:
 
     Attributes:
         intake: what handlers are given requests by.
+        keys: that are let in.
+        accounts: of the requests.
         draining: nothing new is to be sent here.
     """
 
-    def __init__(self, served: Served, keys: Keys, limits: Limits) -> None:
-        self.intake, self._keys = Intake(served, limits), keys
+    def __init__(self, served: Served, keys: Keys, limits: Limits, accounts: Accounts | None = None) -> None:
+        self.intake, self.keys = Intake(served, limits), keys
+        self.accounts = accounts or Accounts()
         self.draining = False
 
     @property
@@ -44,10 +48,15 @@ class Server:
 
     def application(self) -> web.Application:
         """What an HTTP server runs."""
-        told = telling(lambda why: self.served.metrics.refused(why))
-        app = web.Application(client_max_size=self.intake.limits.body_bytes, middlewares=[told, self._known])
+        around = [self.accounts.keeping, telling(self.refused), self._known]
+        app = web.Application(client_max_size=self.intake.limits.body_bytes, middlewares=around)
+        self.accounts.install(app)
         app.add_routes([*pages.routes(), *(address.route() for address in self.addresses())])
         return app
+
+    def refused(self, why: str) -> None:
+        """Count something that was not taken; `why` is one of a few words of ours."""
+        self.served.metrics.refused(why)
 
     def addresses(self) -> list[Address]:
         """All but those of the page."""
@@ -77,7 +86,7 @@ class Server:
     @web.middleware
     async def _known(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Nobody without a key, where there are keys."""
-        client = self._keys.client(request.headers.get("Authorization"))
+        client = self.keys.client(request.headers.get("Authorization"))
         if client is None and request.path not in _OPEN:
             told = problem("no such API key", "invalid_request_error", code="invalid_api_key")
             raise Failed(401, told)

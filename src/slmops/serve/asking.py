@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from slmops.engines.base import Logits
+from slmops.serve.accounts import note
 from slmops.serve.choosing import Choosing
 from slmops.serve.generation import Deliver, Piece
 from slmops.serve.job import Ended, Job
@@ -34,12 +35,14 @@ class Asked:
         loop, self._pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
         job = make(lambda piece: _tell(loop, self._pieces, piece))
         self.ticket: Ticket = scheduler.submit(job, client=client, deadline=deadline)
+        self._hear = note(self.ticket)
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """As they come; whoever stops listening gives the answer up."""
         try:
             while True:
                 piece = await self._pieces.get()
+                self._hear(piece.text)
                 yield piece
                 if piece.ended:
                     return
@@ -63,6 +66,7 @@ class Chosen:
         loop, self._found = asyncio.get_running_loop(), asyncio.Queue[Logits | Ended]()
         job = Choosing(prompt, served.label_tree, len(served.labels), lambda found: _tell(loop, self._found, found))
         self.ticket = served.scheduler.submit(job, client=client, deadline=deadline)
+        note(self.ticket)
 
     async def likelihoods(self) -> Logits | Ended:
         """The log-likelihood of every label, or why there is none."""

@@ -17,6 +17,9 @@ from slmops.tasks import strict_json
 CLIENT = web.RequestKey("client", str)
 """Who asks, by a name that tells nothing of a key."""
 
+BODY = web.RequestKey("body", bytes)
+"""What was sent, once it is there."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -26,11 +29,17 @@ class Limits:
         body_bytes: of a request.
         body_s: in which it must be there.
         answer_s: in which it is answered; what is not is given up.
+        connections: at a time.
+        idle_s: for which a connection may wait for a whole head of a request.
+        stalled_s: for which a client may take nothing of what it is sent.
     """
 
     body_bytes: int = 4_000_000
     body_s: float = 30
     answer_s: float = 600
+    connections: int = 10_000
+    idle_s: float = 75
+    stalled_s: float = 60
 
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -45,8 +54,12 @@ class Intake:
     """
 
     def __init__(self, served: Served, limits: Limits) -> None:
-        self.served, self.limits = served, limits
-        self.begun = int(time.time())
+        self.limits = limits
+        self.change(served)
+
+    def change(self, served: Served) -> None:
+        """Requests that come from now on ask `served`."""
+        self.served, self.begun = served, int(time.time())
 
     def model(self, name: str) -> Served:
         """The model of that name.
@@ -70,7 +83,7 @@ class Intake:
             Failed: it comes too slowly, or is nothing that can be understood.
         """
         try:
-            content = await asyncio.wait_for(request.read(), self.limits.body_s)
+            content = request[BODY] = await asyncio.wait_for(request.read(), self.limits.body_s)
         except TimeoutError:
             raise bad("the body did not come in time", status=408) from None
         try:

@@ -3,58 +3,89 @@
 from __future__ import annotations
 
 import asyncio
-import resource
+import contextlib
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
 
 from aiohttp import web
 
-from slmops.errors import BadInput
 from slmops.serve.app import Server
+from slmops.serve.connections import Connections, not_there
 
-_BACKLOG = 1024
+Beside = Callable[[asyncio.AbstractEventLoop], Sequence[Coroutine[Any, Any, None]]]
+"""What runs beside the server until it stops; it may wait for signals of the loop."""
 
 
-def serve(server: Server, *, host: str, port: int, grace_s: float, started: Callable[[str], None]) -> None:
+def serve(
+    server: Server,
+    sockets: Sequence[socket.socket],
+    *,
+    host: str,
+    grace_s: float,
+    started: Callable[[str], None],
+    beside: Beside = lambda _loop: (),
+) -> None:
     """Answer requests until SIGTERM or SIGINT.
 
     Args:
-        port: 0 takes any that is free.
+        sockets: of `slmops.serve.connections.bind`; they are closed at the end.
+        host: as it was asked for.
         grace_s: for requests under way when it is told to stop; it takes no new ones then.
         started: told the address once requests are taken.
 
     Raises:
-        BadInput: it cannot listen there.
+        BadInput: somebody else has begun to listen there.
     """
-    _many_connections()
-    asyncio.run(_serve(server, host, port, grace_s, started))
+    asyncio.run(_serve(server, sockets, host, grace_s, started, beside))
 
 
-async def _serve(server: Server, host: str, port: int, grace_s: float, started: Callable[[str], None]) -> None:
-    # A client that goes away takes its handler with it, and that its answers.
-    runner = web.AppRunner(server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=grace_s)
-    await runner.setup()
-    site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
-    try:
-        await site.start()
-    except OSError as error:
-        await runner.cleanup()
-        raise BadInput(
-            f"cannot listen on {host}:{port}: {error.strerror or error}", hint="is it in use? Give another --port"
-        ) from None
+async def _serve(
+    server: Server,
+    sockets: Sequence[socket.socket],
+    host: str,
+    grace_s: float,
+    started: Callable[[str], None],
+    beside: Beside,
+) -> None:
+    port = sockets[0].getsockname()[1]
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    bound = runner.addresses[0]
-    started(f"http://{host}:{bound[1]}")
-    await stop.wait()
-    server.draining = True
-    await asyncio.to_thread(server.served.scheduler.close, grace_s)
-    await runner.cleanup()
+    try:
+        async with listening(server, sockets, grace_s):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
+            others = [asyncio.create_task(one) for one in beside(loop)]
+            started(f"http://{host}:{port}")
+            await stop.wait()
+            server.draining = True
+            for one in others:
+                one.cancel()
+            await asyncio.to_thread(server.served.scheduler.close, grace_s)
+    except OSError as error:
+        raise not_there(host, port, error) from None
 
 
-def _many_connections() -> None:
-    """As many open files as the system lets us: each connection is one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+@contextlib.asynccontextmanager
+async def listening(server: Server, sockets: Sequence[socket.socket], grace_s: float) -> AsyncIterator[Connections]:
+    """Requests are answered within.
+
+    Raises:
+        OSError: a socket cannot be listened on.
+    """
+    # A client that goes away takes its handler with it, and that its answers.
+    runner = web.AppRunner(server.application(), handler_cancellation=True, shutdown_timeout=grace_s)
+    await runner.setup()
+    assert runner.server  # noqa: S101 - it is there after `setup`
+    connections = Connections(runner.server, server.intake.limits, server.refused)
+    taken: list[asyncio.Server] = []
+    try:
+        for one in sockets:
+            taken.append(await connections.listen(one))
+        yield connections
+    finally:
+        for listener in taken:
+            listener.close()
+        await runner.cleanup()
+        for one in sockets:
+            one.close()

@@ -58,6 +58,7 @@ class Ticket:
         client: whose it is: clients take turns.
         deadline: by `time.monotonic`; None for none.
         known: tokens of the prompt that were not run, since another sequence begins with them.
+        ended: why, once it has.
     """
 
     job: Job
@@ -65,6 +66,7 @@ class Ticket:
     deadline: float | None
     times: Times = field(default_factory=Times)
     known: int = 0
+    ended: Ended | None = None
     _cancelled: bool = False
 
     def cancel(self) -> None:
@@ -265,7 +267,7 @@ class Scheduler:
 
     def _told(self, ticket: Ticket, ended: Ended, *, told: bool = False) -> None:
         """Let the job know, unless it said so itself, and the observer."""
-        ticket.times.ended = time.monotonic()
+        ticket.times.ended, ticket.ended = time.monotonic(), ended
         if not told:
             ticket.job.stop(ended)
         self._observer.ended(ticket, ended)

@@ -19,6 +19,7 @@ from slmops.engines.running import Embedding
 from slmops.engines.tagging import MOST_TOKENS
 from slmops.engines.tagging_running import TaggingRunning
 from slmops.errors import BadInput
+from slmops.serve.checks import check_memory, check_runs
 from slmops.serve.constraint import Grammars
 from slmops.serve.embedding import Embedder
 from slmops.serve.guessing import Guesser
@@ -39,21 +40,28 @@ class Served:
         room: tokens of a prompt and its answer.
     """
 
-    def __init__(self, folder: Path, *, slots: int, threads: int, queue: int) -> None:
-        """Open the bundle in `folder`.
+    def __init__(self, folder: Path, *, slots: int, threads: int, queue: int, metrics: Metrics | None = None) -> None:
+        """Open the bundle in `folder`, and run it once.
+
+        Args:
+            metrics: to go on with; new ones unless some are given.
 
         Raises:
-            BadInput: it cannot be trusted, or not be served.
+            BadInput: it cannot be trusted, is too large for this machine, or cannot be served.
         """
+        open_bundle(folder, verify=False)
+        # To read a file that is too large takes long, so that is found before its digest is.
+        check_memory(folder)
         self.bundle: Bundle = open_bundle(folder, threads=threads)
         self.name = self.bundle.manifest.name
         running = load_running(self.bundle.manifest.engine, folder / MODEL, slots=slots, threads=threads)
         self.room, self._vocabulary = running.room, running.vocabulary
+        check_runs(running, self.bundle.tokenizer.prompt(self.bundle.task.render(".")), folder)
         self.marker = running.engine if isinstance(running, TaggingRunning) else None
         self._guess_tokens = running.guess_tokens
         self.grammars = Grammars(self.bundle.tokenizer, running.vocabulary)
         self.embedder = Embedder(running, queue=queue) if isinstance(running, Embedding) and running.embeds else None
-        self.metrics = Metrics(self.name)
+        self.metrics = metrics or Metrics(self.name)
         alone = MOST_TOKENS if self.marker else None
         self.scheduler = Scheduler(running, self.metrics, queue=queue, alone=alone)
 

@@ -9,6 +9,7 @@ import numpy as np
 from aiohttp import web
 
 from slmops.errors import BadInput
+from slmops.serve.accounts import note_read
 from slmops.serve.api import EmbeddingsRequest
 from slmops.serve.embedding import OutOfTime
 from slmops.serve.failures import bad, ended_early
@@ -24,6 +25,7 @@ async def embed(intake: Intake, request: web.Request) -> web.Response:
         message = "this bundle gives no hidden states: ship it for onnxruntime-genai with this version of slmops"
         raise bad(message, status=404, code="unsupported")
     sequences = _sequences(served, asked.input)
+    note_read(sum(map(len, sequences)))
     try:
         vectors = await served.embedder.embed(sequences, intake.deadline())
     except OutOfTime:
