@@ -61,6 +61,7 @@ def student_nodes(recipe: Recipe) -> list[Node]:
     head, objective = recipe.student.head, objective_of(recipe)
     distil = DistilSettings(
         optimisation=part_of(Optimisation, train),
+        adapter=train.to_make,
         objective=objective,
         normalise=train.normalise,
         on_policy=train.on_policy,
@@ -84,7 +85,7 @@ def student_nodes(recipe: Recipe) -> list[Node]:
     nodes += _shipped(recipe, learns)
     if train.baseline:
         moved = part_of(Optimisation, train).model_copy(update={"epochs": train.baseline_epochs})
-        alone = FitSettings(optimisation=moved, round_to_int4=train.round_to_int4, head=head)
+        alone = FitSettings(optimisation=moved, adapter=train.to_make, round_to_int4=train.round_to_int4, head=head)
         # Cut from the untouched base model: what the teacher learned must not reach the baseline by its weights.
         carved = {"model": base_node(recipe), "like": "student:carved"}
         nodes.append(Node("baseline:carved", CarveStudent, carve, inputs=carved))
