@@ -30,8 +30,6 @@ def settings(method: str, **others: object) -> Tuning:
 
 
 def tuned(tiny, work: Path, method: str, **others: object) -> Trained:
-    if method == "qlora":
-        pytest.importorskip("bitsandbytes")
     moved = settings(method, **others)
     validation = examples(seed=1)
     return train(tiny.folder, examples(), moved, adapter=moved.to_make, validation=validation, work=work, seed=1)
@@ -155,7 +153,6 @@ def _begun(model: torch.nn.Module, moved: Tuning) -> list[torch.Tensor]:
 
 
 def test_four_bits_take_less_memory_than_the_weights(tiny):
-    pytest.importorskip("bitsandbytes")
     from slmops.models.adapters.four_bit import load_in_four_bits
     from slmops.train.memory import parameters_of, weights_bytes
 

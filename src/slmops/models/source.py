@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slmops.errors import BadInput
-from slmops.models.adapters.files import ADAPTER, AdapterWeights, is_adapted
+from slmops.models.adapters.files import ADAPTER, AdapterWeights, is_adapted, refuse_adapted
 from slmops.models.chat_template import TEMPLATES
 from slmops.models.gguf import read_once
 from slmops.models.tag_files import is_tagger
@@ -49,9 +49,12 @@ def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTr
         chat_template: `model` keeps the tokenizer's own template; a name in `TEMPLATES` replaces it.
 
     Raises:
-        BadInput: the model cannot be found, is no causal language model, or has no chat template.
+        BadInput: the model cannot be found, is no causal language model, has no chat template, or has an adapter beside
+            its weights.
     """
     path = local_path(model)
+    if path:
+        refuse_adapted(path)
     with ExitStack() as stack:
         if path and path.is_file():
             if path.name == SUMS:

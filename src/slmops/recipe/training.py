@@ -463,7 +463,11 @@ class TrainSettings(Tuning):
         0.5,
         description="Share of the teacher's answers that may be left out because they were cut off before their end.",
     )
-    baseline: bool = Field(True, description="Also train the same student on the labelled rows alone.")
+    baseline: bool = Field(
+        True,
+        description="Also train the same student on the labelled rows alone; without a teacher, also measure the model "
+        "as it comes.",
+    )
     baseline_epochs: float = Field(8, gt=0, description="Passes of that baseline over the labelled rows.")
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from slmops.models.tokenizer import Tokenizer
     from slmops.tasks.base import Task
     from slmops.train.examples import Example
+    from slmops.train.forecast import Forecast
     from slmops.train.kinship import Kinship
     from slmops.train.lessons import Lessons
     from slmops.train.objectives.observe import TeacherModel
@@ -101,6 +102,26 @@ class Fit:
             validation=validation_of(data, task, tokenizer, settings, folder),
             left_out={"not_in_text": len(rows) - len(every), "too_long": len(every) - len(examples)},
         )
+
+
+def expected(folder: Path, data: Path, settings: FitSettings, *, seed: int) -> Forecast:
+    """What `Fit` of the model in `folder` on the rows in `data` is expected to take.
+
+    Raises:
+        BadInput: rows are too long for the model, or its layers or the adapter cannot be had.
+    """
+    from slmops.data.read import read_jsonl
+    from slmops.models.tokenizer import Tokenizer
+    from slmops.tasks import task_of
+    from slmops.train.forecast import forecast
+    from slmops.train.lessons import labelled_examples
+    from slmops.train.prepare import fitting
+
+    moved = settings.optimisation
+    rows, task, tokenizer = read_jsonl(data / "train.jsonl"), task_of(data), Tokenizer.load(folder)
+    every, names = labelled_examples(rows, task, tokenizer, settings.head)
+    examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
+    return forecast(folder, examples, moved, settings.adapter, seed=seed)
 
 
 class CarveStudent:
@@ -324,7 +345,7 @@ def train_and_save(
     names = term_names(objective) if objective else ["text"]
     # Of each the last that is known: the last entry may be of the student's own answers alone, and lack some.
     last = {name: entry[name] for entry in trained.history for name in names if name in entry}
-    return {
+    told = {
         **{f"loss_{name}": value for name, value in last.items()},
         "train_tokens": trained.tokens,
         "train_seconds": trained.seconds,
@@ -332,3 +353,5 @@ def train_and_save(
         **{f"left_out_{reason}": rows for reason, rows in missing.items()},
         **trained.figures,
     }
+    (context.out / "training.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+    return told

@@ -27,6 +27,7 @@ from slmops.recipe.tuning import Adapter
 from slmops.train.adapted import check_adapter, load_base, merged, put_in, taken_out
 from slmops.train.events import FOLDER, check_tensorboard, event_files
 from slmops.train.examples import Example, in_steps, schedule
+from slmops.train.forecast import seconds_of
 from slmops.train.grids import grids_of
 from slmops.train.loop import Loop, moving
 from slmops.train.memory import available_bytes, check_memory, needed, parameters_of
@@ -55,8 +56,8 @@ class Trained:
         figures: `precision` and the rates it was chosen by; with early stopping `validation_loss`, `best_step` and
             `steps`; with answers of the student's own `on_policy_tokens`, `on_policy_tokens_per_s` and the share of the
             time that went into writing them; and the step of each warning that was given (`overfitting_at_step`, ...).
-            `parameters`, `trainable_parameters`, `estimated_memory_bytes` and `peak_memory_bytes`: what the training
-            was reckoned to need before it began, and what it took. With an adapter that was merged also what of
+            `parameters`, `trainable_parameters`, `estimated_memory_bytes`, `estimated_seconds` and
+            `peak_memory_bytes`: what the training was expected to take before it began, and what it took. With an adapter that was merged also what of
             `slmops.train.adapted.Merged` is known.
         adapter: what was trained beside the weights; merged into `model`, or on it where it cannot be.
     """
@@ -188,7 +189,8 @@ def train(
         seed=seed,
         watcher=Watcher(tokens, imitation.names, settings, precision, work=work, processes=processes, progress=told),
     )
-    figures = {**sizes_of(model), "estimated_memory_bytes": memory.total}
+    estimated = seconds_of(model, plan, examples, settings, precision.name)
+    figures = {**sizes_of(model), "estimated_memory_bytes": memory.total, "estimated_seconds": estimated}
     _run(trainer, model, last, told, title)
     figures["peak_memory_bytes"] = peak.taken()
     if adapter:

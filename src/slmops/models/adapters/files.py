@@ -65,7 +65,7 @@ def is_adapted(folder: Path) -> bool:
 
 
 def refuse_adapted(folder: Path) -> None:
-    """Refuse to export a model whose adapter would be left behind.
+    """Refuse to take a model whose adapter would be left behind: to export it, or to begin from it.
 
     Raises:
         BadInput: it has one.
@@ -73,7 +73,7 @@ def refuse_adapted(folder: Path) -> None:
     if is_adapted(folder):
         kind = json.loads((folder / ADAPTER / CONFIG).read_text(encoding="utf-8"))["peft_type"]
         raise BadInput(
-            f"the model in {folder} answers with an adapter that cannot be merged into its weights ({kind}), and no "
-            "runtime but PyTorch runs it",
+            f"the model in {folder} answers with an adapter that cannot be merged into its weights ({kind}), so it can "
+            "be evaluated and not exported",
             hint="train with train.method: lora, whose adapter can be merged",
         )
