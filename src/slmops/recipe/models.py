@@ -134,8 +134,8 @@ class Recipe(Settings):
         if self.teachers:
             if self.train.to_make and not self.train.to_make.merges:
                 raise ValueError(
-                    f"`train.method: {self.train.method}` leaves an adapter that cannot be merged, so what is distilled "
-                    "could not ship: take lora"
+                    f"`train.method: {self.train.method}` leaves an adapter that cannot be merged, so what is "
+                    "distilled could not ship: take lora"
                 )
             return self
         student, train = self.student, self.train

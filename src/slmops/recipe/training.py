@@ -78,8 +78,8 @@ class Tuning(Optimisation, Tuned):
     def _prompt_from_below(self) -> Tuning:
         if self.method == "prompt" and self.freeze_layers:
             raise ValueError(
-                "`freeze_layers` runs the lowest layers once, and the tokens of `method: prompt` go through all of them "
-                "anew in every step: leave it out"
+                "`freeze_layers` runs the lowest layers once, and the tokens of `method: prompt` go through all of "
+                "them anew in every step: leave it out"
             )
         return self
 
@@ -479,7 +479,9 @@ class TrainSettings(Tuning):
     def _weights_of_ones_own(self) -> TrainSettings:
         asked = [name for name in ("round_to_int4", "fsdp") if getattr(self, name) is not None]
         if asked and self.method != "full":
-            raise ValueError(f"`{asked[0]}` moves the weights themselves, and `method: {self.method}` leaves them still")
+            raise ValueError(
+                f"`{asked[0]}` moves the weights themselves, and `method: {self.method}` leaves them still"
+            )
         return self
 
 

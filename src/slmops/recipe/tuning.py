@@ -22,9 +22,9 @@ _LEARNING_RATE: Mapping[str, float] = {
     "bottleneck": 1e-3,
     "prompt": 3e-2,
 }
-_DEFAULTS: Mapping[str, Mapping[str, float]] = {
-    **dict.fromkeys(LOW_RANK, {"rank": 16, "alpha": 32.0}),
-    "rslora": {"rank": 64, "alpha": 16.0},
+_DEFAULTS: Mapping[str, Mapping[str, int]] = {
+    **{method: {"rank": 16, "alpha": 32} for method in LOW_RANK},
+    "rslora": {"rank": 64, "alpha": 16},
     "bottleneck": {"width": 64},
     "prompt": {"tokens": 16},
 }
@@ -35,9 +35,9 @@ class AdapterSettings(Settings):
     """The size of an adapter. Each method has some of these keys, and fills in what is null."""
 
     rank: int | None = Field(None, ge=1, description="Of the update: 16, with rslora 64 (lora, rslora, dora, qlora).")
-    alpha: float | None = Field(
+    alpha: int | None = Field(
         None,
-        gt=0,
+        ge=1,
         description="The update counts alpha / rank times, with rslora alpha / √rank times: 32, with rslora 16.",
     )
     dropout: Share = Field(0.0, description="Share of the update's inputs that are left out in training.")
@@ -50,7 +50,7 @@ class Adapter(Settings):
 
     method: Method
     rank: int = 0
-    alpha: float = 0.0
+    alpha: int = 0
     dropout: float = 0.0
     width: int = 0
     tokens: int = 0
@@ -84,7 +84,9 @@ class Tuned(Settings):
         description="full moves every weight; the others leave them still and train an adapter beside them "
         "(docs/guides/finetune.md).",
     )
-    adapter: AdapterSettings = Field(default_factory=AdapterSettings, description="Its size, where it is to be another.")
+    adapter: AdapterSettings = Field(
+        default_factory=AdapterSettings, description="Its size, where it is to be another."
+    )
 
     @model_validator(mode="after")
     def _sizes_of_the_method(self) -> Tuned:

@@ -80,10 +80,10 @@ class Report:
     """What a run made → `table.txt` for the terminal, `report.html` for people, `report.json` for machines.
 
     Needs `data` and `evaluate`. Others add a chapter or a part of one: `bundle` (`manifest.json`), `student_carved`
-    (`carve.json`), `parity` (`parity.json` and `gates.json`), `teacher`, further ones by number (`teacher_2`), `student` and `baseline`
-    (`history.json` and `training.json`), `curate` (`card.json`), `bought` (`curve.json`), `write`, `converse` and `reason` (`data.json`
-    with what they made), `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE`
-    for every role whose answers are to be shown beside the others'.
+    (`carve.json`), `parity` (`parity.json` and `gates.json`), `teacher`, further ones by number (`teacher_2`),
+    `student` and `baseline` (`history.json` and `training.json`), `curate` (`card.json`), `bought` (`curve.json`),
+    `write`, `converse` and `reason` (`data.json` with what they made), `student_healed` (`heal.json`), `front`
+    (`front.json`, see `Story.front`), and `score_ROLE` for every role whose answers are to be shown beside the others'.
     """
 
     name: ClassVar[str] = "report"

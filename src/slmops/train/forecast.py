@@ -102,4 +102,4 @@ def seconds_of(
     answers = sum(len(examples[i].answer) for batch in plan for i in batch)
     again = 2 * weights if settings.checkpoint_activations else 0
     operations = padded * (4 * weights + 2 * moving + again) + answers * head * (6 if head_moves else 4)
-    return operations / (rates[precision == "bf16"] * 1e9)
+    return float(operations / (rates[precision == "bf16"] * 1e9))

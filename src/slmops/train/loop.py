@@ -196,10 +196,12 @@ class Loop(Trainer):
         optimiser = self.optimizer.optimizer if hasattr(self.optimizer, "optimizer") else self.optimizer
         return [whole(weight) for weight in optimiser.rounded()]
 
-    def save_model(self, *arguments: Any, **named: Any) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         # Of a model that is shared out, and of an adapter, the masters in the optimiser's state are the weights.
         if not self.masters_are_all:
-            super().save_model(*arguments, **named)
+            super().save_model(output_dir, _internal_call)
+        elif output_dir and self.processes.first:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
 
     def _load_from_checkpoint(self, *arguments: Any, **named: Any) -> None:
         if not self.masters_are_all:

@@ -110,14 +110,14 @@ def needed(
 def weights_bytes(model: PreTrainedModel, adapter: Adapter | None) -> int:
     """Bytes of all weights in the type that `model` computes in; the layers' matrices in four bits below a QLoRA."""
     if adapter is None or adapter.method != "qlora":
-        return sum(weight.numel() for weight in model.parameters()) * model.dtype.itemsize
+        return int(sum(weight.numel() for weight in model.parameters()) * model.dtype.itemsize)
     matrices = [_matrix(model, name) for name in linear_layers(model)]
     packed = {matrix.weight for matrix in matrices}
     others = sum(weight.numel() for weight in model.parameters() if weight not in packed)
-    return others * model.dtype.itemsize + sum(map(packed_bytes, matrices))
+    return int(others * model.dtype.itemsize + sum(map(packed_bytes, matrices)))
 
 
-def parameters_of(model: PreTrainedModel) -> int:
+def parameters_of(model: torch.nn.Module) -> int:
     """Weights of `model`, those of an adapter included; one in four bits counts as one."""
     return sum(_count(weight) for weight in model.parameters())
 
@@ -181,10 +181,10 @@ def _adapter_values(
     names = linear_layers(model, settings.freeze_layers)
     layers = max(1, model.config.get_text_config().num_hidden_layers - settings.freeze_layers)
     matrices = [_matrix(model, name) for name in names[: len(names) // layers]]
-    outputs = sum(matrix.out_features for matrix in matrices)
+    outputs = sum(int(matrix.out_features) for matrix in matrices)
     still = -2 * hidden
     if adapter.method in LOW_RANK:
-        again = sum(matrix.in_features for matrix in matrices) if adapter.dropout else 0
+        again = sum(int(matrix.in_features) for matrix in matrices) if adapter.dropout else 0
         return still + len(matrices) * adapter.rank + again + (2 * outputs if adapter.method == "dora" else 0)
     unread = still - 2 * hidden - queries - inner
     if adapter.method == "bottleneck":

@@ -51,8 +51,8 @@ class FitSettings(Settings):
         """Refuse what this process or machine cannot do, before any stage runs.
 
         Raises:
-            BadInput: event files are asked for and TensorBoard is not installed, four bits and bitsandbytes is not, or a
-                launcher started several of us.
+            BadInput: event files are asked for and TensorBoard is not installed, four bits and bitsandbytes is not, or
+                a launcher started several of us.
         """
         from slmops.models.adapters.four_bit import check_four_bits
         from slmops.train.events import check_tensorboard

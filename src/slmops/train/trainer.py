@@ -57,8 +57,8 @@ class Trained:
             `steps`; with answers of the student's own `on_policy_tokens`, `on_policy_tokens_per_s` and the share of the
             time that went into writing them; and the step of each warning that was given (`overfitting_at_step`, ...).
             `parameters`, `trainable_parameters`, `estimated_memory_bytes`, `estimated_seconds` and
-            `peak_memory_bytes`: what the training was expected to take before it began, and what it took. With an adapter that was merged also what of
-            `slmops.train.adapted.Merged` is known.
+            `peak_memory_bytes`: what the training was expected to take before it began, and what it took. With an
+            adapter that was merged also what of `slmops.train.adapted.Merged` is known.
         adapter: what was trained beside the weights; merged into `model`, or on it where it cannot be.
     """
 
@@ -127,7 +127,11 @@ def train(
     if fsdp:
         check_sharding(processes, settings, objective, rounding=rounding, normalise=normalise, head=head)
     if adapter:
-        others = [("fsdp", fsdp is not None), ("rounding", rounding is not None), ("a head that labels", head is not None)]
+        others = [
+            ("fsdp", fsdp is not None),
+            ("rounding", rounding is not None),
+            ("a head that labels", head is not None),
+        ]
         check_adapter(adapter, examples, context_of(folder), replaces_weights=others)
     available, last, peak = available_bytes(), last_checkpoint(work), Peak()
     transformers.set_seed(seed)

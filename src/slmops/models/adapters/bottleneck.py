@@ -1,4 +1,4 @@
-"""Bottleneck adapters: a small network behind each attention and feed-forward part (Houlsby et al. 2019, section 2.1)."""
+"""Bottleneck adapters: a small network behind each attention and feed-forward part (Houlsby et al. 2019)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Bottleneck(torch.nn.Module):
     def __init__(self, base_layer: torch.nn.Linear, width: int) -> None:
         super().__init__()
         weight = base_layer.weight
-        place = {"device": weight.device, "dtype": weight.dtype}
+        device, dtype = weight.device, weight.dtype
         self.base_layer = base_layer
-        self.down = torch.nn.Linear(base_layer.out_features, width, **place)
-        self.up = torch.nn.Linear(width, base_layer.out_features, **place)
+        self.down = torch.nn.Linear(base_layer.out_features, width, device=device, dtype=dtype)
+        self.up = torch.nn.Linear(width, base_layer.out_features, device=device, dtype=dtype)
         torch.nn.init.zeros_(self.up.weight)
         torch.nn.init.zeros_(self.up.bias)
 

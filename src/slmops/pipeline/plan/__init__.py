@@ -60,4 +60,8 @@ def _bundled(recipe: Recipe) -> list[Node]:
     )
     bundle = WriteBundleSettings(name=name, version=version, recipe=shared)
     parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
-    return [Node("card", Card, card, inputs=told), Node("bundle", WriteBundle, bundle, inputs=parts), parity_node(recipe)]
+    return [
+        Node("card", Card, card, inputs=told),
+        Node("bundle", WriteBundle, bundle, inputs=parts),
+        parity_node(recipe),
+    ]
