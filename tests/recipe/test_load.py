@@ -247,7 +247,7 @@ def test_plain_data_that_is_no_mapping() -> None:
     number: Any = 5
     with pytest.raises(BadInput, match="the recipe is 5; it must be a mapping"):
         parse_recipe(number, folder=".")
-    with pytest.raises(BadInput, match="teachers is missing"):
+    with pytest.raises(BadInput, match="data is missing"):
         parse_recipe({"name": "a"}, folder=".")
 
 
