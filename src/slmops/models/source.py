@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from contextlib import ExitStack
+from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,8 @@ def hush() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # bitsandbytes tells of kernels that it could fetch from the Hub, and does without.
+    getLogger("bitsandbytes").setLevel("ERROR")
 
 
 def load_model(folder: Path, *, dtype: Any = None, device: str = "cpu") -> PreTrainedModel:
