@@ -12,9 +12,18 @@ _PEAK_RSS = "VmHWM:"
 
 
 class Peak:
-    """The most memory that this process took beyond what it had when this was made; on the GPU where there is one."""
+    """The most memory that a training took: what was there when it began, and what came to it.
 
-    def __init__(self) -> None:
+    On the GPU where there is one. Libraries do not count, which are loaded by then.
+    """
+
+    def __init__(self, held: int) -> None:
+        """Begin to look.
+
+        Args:
+            held: bytes of weights, and of what was computed before, that are there already.
+        """
+        self._held = held
         self._gpu = torch.cuda.is_available()
         if self._gpu:
             torch.cuda.reset_peak_memory_stats()
@@ -28,8 +37,8 @@ class Peak:
     def taken(self) -> int:
         """Bytes at the peak so far."""
         if self._gpu:
-            return int(torch.cuda.max_memory_allocated()) - self._before
-        return max(0, _peak_rss() - self._before)
+            return self._held + int(torch.cuda.max_memory_allocated()) - self._before
+        return self._held + max(0, _peak_rss() - self._before)
 
 
 def _peak_rss() -> int:

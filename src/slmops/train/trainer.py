@@ -133,7 +133,7 @@ def train(
             ("a head that labels", head is not None),
         ]
         check_adapter(adapter, examples, context_of(folder), replaces_weights=others)
-    available, last, peak = available_bytes(), last_checkpoint(work), Peak()
+    available, last = available_bytes(), last_checkpoint(work)
     transformers.set_seed(seed)
     precision = _precision(settings, folder, last, processes, told)
     model = load_base(folder, adapter, dtype=precision.dtype, device=fastest_device())
@@ -195,6 +195,7 @@ def train(
     )
     estimated = seconds_of(model, plan, examples, settings, precision.name)
     figures = {**sizes_of(model), "estimated_memory_bytes": memory.total, "estimated_seconds": estimated}
+    peak = Peak(held=memory.weights + memory.states + memory.teacher)
     _run(trainer, model, last, told, title)
     figures["peak_memory_bytes"] = peak.taken()
     if adapter:
