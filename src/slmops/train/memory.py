@@ -174,7 +174,7 @@ def _adapter_values(
     """What a layer keeps of a token more than one whose own weights move; less than nothing where it keeps less.
 
     A norm whose weight is still needs nothing behind its input. A low-rank update reads the inputs that the matrix
-    would have read, and keeps what is between its two; DoRA both outputs besides, to be rescaled; with dropout each
+    would have read, and keeps what is between its two; DoRA its output besides, to be rescaled; with dropout each
     update keeps inputs of its own. Others leave the inputs of matrices alone: a bottleneck keeps its own, and IA³ what
     it rescales.
     """
@@ -185,7 +185,7 @@ def _adapter_values(
     still = -2 * hidden
     if adapter.method in LOW_RANK:
         again = sum(int(matrix.in_features) for matrix in matrices) if adapter.dropout else 0
-        return still + len(matrices) * adapter.rank + again + (2 * outputs if adapter.method == "dora" else 0)
+        return still + len(matrices) * adapter.rank + again + (outputs if adapter.method == "dora" else 0)
     unread = still - 2 * hidden - queries - inner
     if adapter.method == "bottleneck":
         ends = len(sublayer_ends(model, settings.freeze_layers)) // layers

@@ -37,7 +37,6 @@ from slmops.train.objectives.make import check_on_policy
 from slmops.train.objectives.observe import TeacherModel
 from slmops.train.on_policy import OwnAnswers, Writer
 from slmops.train.optimiser import Round
-from slmops.train.peak import Peak
 from slmops.train.precision import Precision, resolve_precision
 from slmops.train.processes import Processes
 from slmops.train.sharding import check_sharding, shard
@@ -191,13 +190,21 @@ def train(
         sharded=fsdp is not None,
         adapted=adapter is not None,
         seed=seed,
-        watcher=Watcher(tokens, imitation.names, settings, precision, work=work, processes=processes, progress=told),
+        watcher=Watcher(
+            tokens,
+            imitation.names,
+            settings,
+            precision,
+            held=memory.weights + memory.states + memory.teacher + (memory.optimiser if last else 0),
+            work=work,
+            processes=processes,
+            progress=told,
+        ),
     )
     estimated = seconds_of(model, plan, examples, settings, precision.name)
     figures = {**sizes_of(model), "estimated_memory_bytes": memory.total, "estimated_seconds": estimated}
-    peak = Peak(held=memory.weights + memory.states + memory.teacher)
     _run(trainer, model, last, told, title)
-    figures["peak_memory_bytes"] = peak.taken()
+    figures["peak_memory_bytes"] = trainer.watcher.peak.taken()
     if adapter:
         return _finished_adapter(trainer, model, folder, adapter, validation, figures)
     return _finished(trainer, model, folder, figures)
