@@ -93,13 +93,13 @@ def seconds_of(
     text = model.config.get_text_config()
     inner = getattr(text, "intermediate_size", None)
     rates = measured_rates(text.hidden_size, inner if isinstance(inner, int) else 4 * text.hidden_size)
-    head = text.vocab_size * text.hidden_size
+    head = model.get_output_embeddings()
     layers = model.get_decoder().layers[settings.freeze_layers :]
     weights = sum(parameters_of(layer) for layer in layers)
     moving = sum(weight.numel() for layer in layers for weight in layer.parameters() if weight.requires_grad)
-    head_moves = model.get_output_embeddings().weight.requires_grad
+    head_moves = any(weight.requires_grad for weight in head.parameters())
     padded = sum(len(batch) * max(len(examples[i]) for i in batch) for batch in plan)
     answers = sum(len(examples[i].answer) for batch in plan for i in batch)
     again = 2 * weights if settings.checkpoint_activations else 0
-    operations = padded * (4 * weights + 2 * moving + again) + answers * head * (6 if head_moves else 4)
+    operations = padded * (4 * weights + 2 * moving + again) + answers * parameters_of(head) * (6 if head_moves else 4)
     return float(operations / (rates[precision == "bf16"] * 1e9))
