@@ -205,6 +205,14 @@ def test_the_recipes_of_the_guide_to_distilling_are_valid(tmp_path: Path) -> Non
     assert set(told) == known
 
 
+def test_the_recipes_of_the_guide_to_fine_tuning_are_valid(tmp_path: Path) -> None:
+    smallest, other = (yaml.safe_load(text) for text in blocks(ROOT / "docs/guides/finetune.md", "yaml"))
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text('{"input": "a", "output": "b"}\n')
+    assert parse_recipe(smallest, folder=tmp_path).train.to_make.rank == 16
+    assert parse_recipe({**smallest, **other}, folder=tmp_path).train.to_make.rank == 8
+
+
 def test_the_recipe_of_the_guide_to_curating_is_the_default(tmp_path: Path) -> None:
     for path in ("train.jsonl", "test.jsonl"):
         (tmp_path / path).touch()

@@ -16,6 +16,15 @@ from slmops.report.stage import Card, CardSettings, Report, ReportSettings
 from slmops.tasks import Classification
 
 TASK = Classification(("late", "refund"), None, 8)
+TRAINING = {
+    "parameters": 1000,
+    "trainable_parameters": 40,
+    "estimated_memory_bytes": 9_000_000,
+    "peak_memory_bytes": 9_500_000,
+    "estimated_seconds": 3.0,
+    "train_seconds": 4.0,
+    "merge_agreement": 1.0,
+}
 ROWS = [{"id": f"r{i}", "input": f"message {i}", "output": "late"} for i in range(4)]
 
 
@@ -34,7 +43,7 @@ def inputs(story, evidence, verdicts, tmp_path) -> dict[str, Path]:
         "student_carved": write(tmp_path / "carved", carve=story.carved),
         "bundle": write(tmp_path / "bundle", manifest=story.manifest),
         "student_healed": write(tmp_path / "healed", heal=story.healed),
-        "student": write(tmp_path / "student", history=story.histories["student"]),
+        "student": write(tmp_path / "student", history=story.histories["student"], training=TRAINING),
         "curate": write(tmp_path / "curate", card=story.curated),
         "parity": write(tmp_path / "parity", parity=story.parity | {"gates": None}, gates=story.parity["gates"]),
         "bought": write(tmp_path / "bought", curve=story.bought),
@@ -113,7 +122,10 @@ def test_what_a_run_does_not_have_is_left_out(inputs, story, tmp_path):
 def test_several_teachers_are_told_by_name_and_each_has_a_curve(inputs, story, tmp_path):
     (only,) = story.recipe["teachers"]
     recipe = {**story.recipe, "teachers": [only, only | {"name": "big", "model": "acme/Big"}]}
-    both = {name: write(tmp_path / name, history=story.histories["student"]) for name in ("teacher", "teacher_2")}
+    both = {
+        name: write(tmp_path / name, history=story.histories["student"], training=TRAINING)
+        for name in ("teacher", "teacher_2")
+    }
     run = context(tmp_path)
     Report().run({**inputs, **both}, ReportSettings(recipe=recipe), run)
     html = (run.out / "report.html").read_text()

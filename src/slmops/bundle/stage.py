@@ -27,7 +27,7 @@ class WriteBundle:
     """`model` (a folder with `model/`), `data` (`task.json`), `evaluate` (`evidence.json`), `card` (`MODEL_CARD.md`)
     and, of a task with labels, `calibrate` (`calibration.json`) → a bundle.
 
-    With `answers` (`answers.jsonl`) what these and the answers of `data` commonly say goes into it, too.
+    What the answers of `data` and, where there are some, `answers` (`answers.jsonl`) commonly say goes into it, too.
     """
 
     name: ClassVar[str] = "bundle"
@@ -61,7 +61,7 @@ class WriteBundle:
             evidence=_read_json(inputs["evaluate"] / "evidence.json"),
             calibration=_read_json(fitted / "calibration.json") if fitted else None,
             card=(inputs["card"] / CARD).read_text(encoding="utf-8"),
-            phrases=_phrases(model, inputs["data"], inputs["answers"]) if "answers" in inputs else None,
+            phrases=_phrases(model, inputs["data"], inputs.get("answers")),
         )
         return {"name": settings.name, "version": settings.version, "bundle_bytes": bytes_below(context.out)}
 
@@ -93,7 +93,7 @@ class OpenBundle:
         return {"name": manifest.name, "version": manifest.version}
 
 
-def _phrases(model: Path, data: Path, answers: Path) -> Phrases | None:
+def _phrases(model: Path, data: Path, answers: Path | None) -> Phrases | None:
     """What the answers commonly say that a student was shown; None of one that marks, which does not write."""
     from slmops.bundle.phrases import Phrases
     from slmops.data.read import read_jsonl
@@ -105,7 +105,7 @@ def _phrases(model: Path, data: Path, answers: Path) -> Phrases | None:
         return None
     task, tokenizer = task_of(data), Tokenizer.load(model)
     labelled = ((row["input"], task.write(row["output"])) for row in read_jsonl(data / "train.jsonl"))
-    taught = ((row["input"], row["text"]) for row in read_jsonl(answers / "answers.jsonl"))
+    taught = ((row["input"], row["text"]) for row in (read_jsonl(answers / "answers.jsonl") if answers else ()))
     end = end_of_answer(tokenizer)
     return Phrases.of(
         (tokenizer.prompt(task.render(asked)), [*tokenizer.encode(answer), end])

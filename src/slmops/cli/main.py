@@ -16,6 +16,7 @@ from slmops.cli import (
     evaluate,
     export,
     history,
+    plan,
     privacy,
     project,
     regression,
@@ -35,6 +36,7 @@ app = typer.Typer(
 for group in (
     project,
     run,
+    plan,
     compress,
     evaluate,
     history,

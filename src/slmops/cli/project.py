@@ -23,11 +23,15 @@ def init(
     task: Annotated[
         Literal["extraction", "classification"], typer.Option("--task", help="What the model is to do.")
     ] = "extraction",
+    template: Annotated[
+        Literal["distil", "finetune"],
+        typer.Option("--template", help="Learn from a teacher, or from the labelled rows alone."),
+    ] = "distil",
 ) -> None:
     """Make a project: a recipe that runs, with sample data to replace by your own."""
     from slmops.samples.project import write_project
 
-    for path in write_project(name, task):
+    for path in write_project(name, task, template):
         typer.echo(path)
     typer.echo(f"next: slmops run {name / 'recipe.yaml'}", err=True)
 

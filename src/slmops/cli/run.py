@@ -54,7 +54,7 @@ def run(
 
     loaded = load_recipe(recipe, overrides or ())
     copies = {name: path for name, path in (("junit.xml", junit), ("summary.md", summary)) if path}
-    _check_copies(copies.values(), dry_run)
+    _check_copies(copies.values(), dry_run=dry_run, ships=loaded.ships)
     told = pipeline.forecast(loaded, home=home)
     if dry_run:
         _print_plan(loaded.resolved(), pipeline.plan(loaded, home=home), told, as_json)
@@ -83,13 +83,15 @@ def check(recipe: RecipeFile, overrides: Overrides = None, as_json: Json = False
         typer.echo(f"OK: {loaded.name} ({loaded.task.kind}), {len(stages)} stages, {cached} of them cached")
 
 
-def _check_copies(paths: Iterable[Path], dry_run: bool) -> None:
+def _check_copies(paths: Iterable[Path], *, dry_run: bool, ships: bool) -> None:
     """What cannot be written at the end of a run must be said before it."""
     from slmops.errors import BadInput
 
     for path in paths:
         if dry_run:
             raise BadInput("--dry-run makes no result that --junit or --summary could write")
+        if not ships:
+            raise BadInput("--junit and --summary are about a bundle, and this recipe makes none")
         if path.is_dir() or not path.absolute().parent.is_dir():
             raise BadInput(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is missing'}")
 

@@ -15,6 +15,7 @@ from slmops.compress.memory import check_memory
 from slmops.compress.pack import pack
 from slmops.engines.llamacpp import FILE
 from slmops.errors import BadInput
+from slmops.models.adapters.files import refuse_adapted
 from slmops.models.tag_files import is_tagger
 from slmops.progress import Progress, Silent
 from slmops.recipe.compress import CompressSettings
@@ -49,6 +50,7 @@ def convert(
             not fit in memory.
         SlmopsError: the export failed.
     """
+    refuse_adapted(model)
     if settings.recover:
         raise BadInput(
             "a model recovers before it is converted, by training",

@@ -32,11 +32,13 @@ class TransformersEngine:
     """A Hugging Face causal language model in the precision it has on disk."""
 
     def __init__(self, model: PreTrainedModel, folder: Path, threads: int) -> None:
+        from slmops.models.adapters.soft_prompt import prompt_tokens
+
         self._model = model
         self._folder = folder
         self._threads = threads
         self._end_ids = configured_end_ids(folder)
-        self._context: int = model.config.max_position_embeddings
+        self._context: int = model.config.max_position_embeddings - prompt_tokens(model)
         self._vocabulary: int = model.config.vocab_size
 
     @classmethod
@@ -194,6 +196,10 @@ def _array(tensor: torch.Tensor) -> Logits:
 
 def _attends_to_all(model: PreTrainedModel) -> bool:
     """Whether every layer sees all tokens before: only then may a mask of ours stand for the model's own."""
+    from slmops.models.adapters.soft_prompt import prompt_tokens
+
+    if prompt_tokens(model):
+        return False
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     return kinds == {"full_attention"} and not getattr(config, "sliding_window", None)

@@ -52,7 +52,7 @@ def write_outcome(
     Raises:
         BadInput: see `judge_gates`.
     """
-    verdicts = judge_gates(evidence, gates)
+    verdicts = judge_gates(evidence, gates, role=evidence["ours"])
     for name, content in (("evidence", evidence), ("gates", verdicts), ("regression", regression)):
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         (out / f"{name}.json").write_text(text, encoding="utf-8")

@@ -218,8 +218,9 @@ class CompareSettings(Settings):
 class Compare:
     """`data` and one scored input per role → `evidence.json`, `gates.json`, `errors.json` and `regression.json`.
 
-    Roles: `teacher` (as trained), `teacher_same` (on the shipped model's engine and precision), `baseline`,
-    `student`, `shipped`, `floor`, `released`; a role that is no input is left out of the comparison. Besides them
+    Roles: `teacher` (as trained), `teacher_same` (on the shipped model's engine and precision), `base` (before it was
+    tuned), `baseline`, `student`, `shipped`, `floor`, `released`; a role that is no input is left out of the
+    comparison. It is about `shipped`, or where nothing ships, about `student`. Besides them
     there may be `regression` (rows) with `regression_answers`, and `judged`. Inputs called `metric:…` are the files of
     the user's own figures: they are there for the key, and imported by the names in the settings.
     """
@@ -240,7 +241,8 @@ class Compare:
         rows = read_jsonl(inputs["data"] / "test.jsonl")
         scored = {role: path for role, path in inputs.items() if role not in APART and not role.startswith(METRIC)}
         metrics = load_metrics(settings.metrics, [figure.name for figure in task.figures()])
-        evidence = compare(task, rows, scored, seed=context.seed, metrics=metrics)
+        ours = "shipped" if "shipped" in scored else "student"
+        evidence = compare(task, rows, scored, seed=context.seed, metrics=metrics, ours=ours)
         # Here and not in the probe: a price that changes is no reason to measure again.
         for role, figures in evidence["models"].items():
             price = settings.teacher_price if role == "teacher" else None
@@ -248,13 +250,13 @@ class Compare:
         regression = regression_results(task, inputs)
         evidence = completed(evidence, regression, inputs)
         verdicts = write_outcome(context.out, evidence, settings.gates, regression)
-        wrong = errors(task, rows, scored["shipped"])
+        wrong = errors(task, rows, scored[ours])
         text = json.dumps(wrong, indent=2, ensure_ascii=False) + "\n"
         (context.out / "errors.json").write_text(text, encoding="utf-8")
         kept = {name: value for name, value in evidence["kept"].items() if value is not None}
         failed = sum(verdict["state"] != "pass" for verdict in verdicts)
         return {
-            **evidence["models"]["shipped"]["quality"],
+            **evidence["models"][ours]["quality"],
             **kept,
             **evidence["savings"],
             "gates_failed": failed,

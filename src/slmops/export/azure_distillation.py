@@ -157,6 +157,8 @@ class DistillationJob:
 
 
 def _check_teacher(recipe: Recipe) -> None:
+    if not recipe.teachers:
+        raise BadInput("a job of Azure has a teacher, and this recipe has none", hint="name one in `teachers`")
     if len(recipe.teachers) > 1:
         raise BadInput(f"a job of Azure has one teacher, and there are {len(recipe.teachers)}", hint="keep one")
     teacher = recipe.teacher

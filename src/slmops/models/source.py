@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from contextlib import ExitStack
+from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slmops.errors import BadInput
+from slmops.models.adapters.files import ADAPTER, AdapterWeights, is_adapted, refuse_adapted
 from slmops.models.chat_template import TEMPLATES
 from slmops.models.gguf import read_once
 from slmops.models.tag_files import is_tagger
@@ -48,9 +50,12 @@ def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTr
         chat_template: `model` keeps the tokenizer's own template; a name in `TEMPLATES` replaces it.
 
     Raises:
-        BadInput: the model cannot be found, is no causal language model, or has no chat template.
+        BadInput: the model cannot be found, is no causal language model, has no chat template, or has an adapter beside
+            its weights.
     """
     path = local_path(model)
+    if path:
+        refuse_adapted(path)
     with ExitStack() as stack:
         if path and path.is_file():
             if path.name == SUMS:
@@ -75,7 +80,7 @@ def _read(model: str, path: Path | None) -> tuple[Any, PreTrainedModel]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    _hush()
+    hush()
     gguf = {"gguf_file": path.name} if path and path.is_file() else {}
     place = path.parent if path and gguf else path or model
     try:
@@ -98,18 +103,21 @@ def _forget_quantisation(model: PreTrainedModel) -> None:
         del model.config.quantization_config
 
 
-def _hush() -> None:
+def hush() -> None:
     """Keep transformers' own bars and advice off the screen: people watch our progress."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # bitsandbytes tells of kernels that it could fetch from the Hub, and does without.
+    getLogger("bitsandbytes").setLevel("ERROR")
 
 
 def load_model(folder: Path, *, dtype: Any = None, device: str = "cpu") -> PreTrainedModel:
     """The causal language model in `folder`, from safetensors only and in evaluation mode.
 
-    A model that was saved with a labelling head has it in the place of its own.
+    A model that was saved with a labelling head has it in the place of its own, and one that was saved with an adapter
+    has it on.
 
     Args:
         dtype: a torch dtype; as on disk when None.
@@ -117,7 +125,7 @@ def load_model(folder: Path, *, dtype: Any = None, device: str = "cpu") -> PreTr
     """
     from transformers import AutoModelForCausalLM
 
-    _hush()
+    hush()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype or "auto", use_safetensors=True, local_files_only=True, trust_remote_code=False
     )
@@ -125,16 +133,28 @@ def load_model(folder: Path, *, dtype: Any = None, device: str = "cpu") -> PreTr
         from slmops.models.tag_head import TagHead, attach
 
         attach(model, TagHead.load(folder))
+    if is_adapted(folder):
+        from slmops.models.adapters.attach import put_on
+
+        put_on(model, AdapterWeights.load(folder / ADAPTER))
     return model.to(device).eval()
 
 
 def save_model(model: PreTrainedModel, out: Path, *, tokenizer_from: Path | None = None) -> None:
-    """Write weights (safetensors) and configuration, and copy the tokenizer of another model folder beside them."""
+    """Write weights (safetensors) and configuration, and copy the tokenizer of another model folder beside them.
+
+    An adapter that stays beside the weights is written beside them.
+    """
+    from slmops.models.adapters.attach import adapter_weights, stays, without
     from slmops.models.tag_head import attach, tag_head
 
     out.mkdir(parents=True, exist_ok=True)
     head = tag_head(model)
-    if head is None:
+    if adapter := stays(model):
+        adapter_weights(model, adapter).save(out / ADAPTER)
+        with without(model):
+            model.save_pretrained(out)
+    elif head is None:
         model.save_pretrained(out)
     else:
         model.set_output_embeddings(head.replaced[0])

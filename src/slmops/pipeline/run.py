@@ -73,7 +73,7 @@ def run(recipe: Recipe, *, home: Path = HOME, progress: Progress | None = None) 
         home=home,
         progress=progress,
     )
-    if not result.failed_gates:
+    if "bundle" in result.artifacts and not result.failed_gates:
         place_bundle(result.artifacts["bundle"].path, bundle_folder(recipe, home))
     return result
 

@@ -61,9 +61,10 @@ class Recipe(Settings):
         default_factory=PrivacySettings, description="What may leave this machine, and what is taken out of it first."
     )
     teachers: list[Teacher] = Field(
-        min_length=1,
+        default_factory=list,
         description="Who the student learns from. It is cut from the first, which is the teacher of every table; where "
-        "one is behind an endpoint or a bundle, the student is `student.model` and learns the words of all.",
+        "one is behind an endpoint or a bundle, the student is `student.model` and learns the words of all. Without "
+        "one, `student.model` is fine-tuned on the labelled rows (docs/guides/finetune.md).",
     )
     teach: TeachSettings = Field(default_factory=TeachSettings, description="How the pool is answered.")
     student: StudentSettings = Field(default_factory=StudentSettings, description="What the student is made of.")
@@ -126,6 +127,45 @@ class Recipe(Settings):
                 "with `n` above 1"
             )
         return teach
+
+    @model_validator(mode="after")
+    def _fine_tuned_alone(self) -> Recipe:
+        """Without a teacher: what has a meaning then, and what does not."""
+        if self.teachers:
+            if self.train.to_make and not self.train.to_make.merges:
+                raise ValueError(
+                    f"`train.method: {self.train.method}` leaves an adapter that cannot be merged, so what is "
+                    "distilled could not ship: take lora"
+                )
+            return self
+        student, train = self.student, self.train
+        if student.model is None:
+            raise ValueError(
+                "there is nobody to learn from: name a teacher in `teachers`, or, to fine-tune a model on the labelled "
+                "rows alone, set `student.model`"
+            )
+        without = {
+            "data.pool": self.data.pool is not None,
+            "teach": self.teach != TeachSettings(),
+            "student.carve": "carve" in student.model_fields_set,
+            "student.heal": student.heal is not None,
+            "train.normalise": train.normalise,
+            "train.on_policy": train.on_policy is not None,
+            "train.baseline_epochs": "baseline_epochs" in train.model_fields_set,
+            "train.max_cut_off": "max_cut_off" in train.model_fields_set,
+            "train.objective": "objective" in train.model_fields_set and [t.kind for t in train.objective] != ["text"],
+            "compress.recover": self.compress.recover is not None,
+        }
+        if asked := [name for name, wanted in without.items() if wanted]:
+            raise ValueError(f"`{asked[0]}` needs a teacher, and this recipe has none: take it out, or name one")
+        if student.head == "tags" and train.method != "full":
+            raise ValueError(f"`student.head: tags` is a head to train, and `train.method: {train.method}` trains none")
+        if not self.ships and (asked := [name for name in ("compress", "bundle") if name in self.model_fields_set]):
+            raise ValueError(
+                f"`{asked[0]}`: an adapter of `train.method: {train.method}` cannot be merged, so nothing ships: leave "
+                "it out, or take lora"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_to_judge(self) -> Recipe:
@@ -302,6 +342,11 @@ class Recipe(Settings):
                     "machine"
                 )
         return self
+
+    @property
+    def ships(self) -> bool:
+        """Whether what is trained becomes a plain model, which can be made small and bundled."""
+        return self.train.to_make is None or self.train.to_make.merges
 
     @property
     def teacher(self) -> Teacher:

@@ -30,8 +30,8 @@ INTRODUCTION = f"""\
 
 # The recipe
 
-One YAML file says everything a run is asked to do. Only `name`, `task`, `data` and one teacher are needed; every
-other key has a default. The smallest useful recipe:
+One YAML file says everything a run is asked to do. Only `name`, `task`, `data` and one teacher, or a model to
+fine-tune (`student.model`), are needed; every other key has a default. The smallest useful recipe:
 
 ```yaml
 {SMALLEST}```

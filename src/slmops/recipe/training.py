@@ -19,6 +19,7 @@ from slmops.recipe.objective import (
     term_names,
 )
 from slmops.recipe.settings import File, Folder, Settings, Share, local_model
+from slmops.recipe.tuning import MERGEABLE, Tuned, with_defaults
 
 
 class StopEarly(Settings):
@@ -58,10 +59,44 @@ class Optimisation(Settings):
     checkpoint_seconds: float = Field(60, gt=0, description="Time between two checkpoints.")
 
 
-class Fit(Optimisation):
+class Tuning(Optimisation, Tuned):
+    """How weights are moved, and which."""
+
+    learning_rate: float = Field(
+        2e-4,
+        gt=0,
+        description="Peak of a linear warm-up and decay. Without one: 2e-4 with full, 1e-3 with lora, rslora, dora, "
+        "qlora and bottleneck, 1e-2 with ia3, 3e-2 with prompt.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_method(cls, given: Any) -> Any:
+        return with_defaults(given)
+
+    @model_validator(mode="after")
+    def _prompt_from_below(self) -> Tuning:
+        if self.method == "prompt" and self.freeze_layers:
+            raise ValueError(
+                "`freeze_layers` runs the lowest layers once, and the tokens of `method: prompt` go through all of "
+                "them anew in every step: leave it out"
+            )
+        return self
+
+
+class Fit(Tuning):
     """Fine-tune the teacher on the labelled rows before it answers the pool."""
 
     on: Literal["train"] = Field("train", description="The rows it is fitted on.")
+
+    @model_validator(mode="after")
+    def _becomes_a_plain_model(self) -> Fit:
+        if self.method not in ("full", *MERGEABLE):
+            raise ValueError(
+                f"`method: {self.method}` leaves an adapter that cannot be merged, and a student is cut from the "
+                "teacher's weights: take lora"
+            )
+        return self
 
 
 class TransformersTeacher(Settings):
@@ -402,7 +437,7 @@ class OnPolicy(Settings):
     )
 
 
-class TrainSettings(Optimisation):
+class TrainSettings(Tuning):
     """Stage two of distillation: the student learns from the teacher's answers."""
 
     round_to_int4: Rounding | None = Field(
@@ -428,12 +463,25 @@ class TrainSettings(Optimisation):
         0.5,
         description="Share of the teacher's answers that may be left out because they were cut off before their end.",
     )
-    baseline: bool = Field(True, description="Also train the same student on the labelled rows alone.")
+    baseline: bool = Field(
+        True,
+        description="Also train the same student on the labelled rows alone; without a teacher, also measure the model "
+        "as it comes.",
+    )
     baseline_epochs: float = Field(8, gt=0, description="Passes of that baseline over the labelled rows.")
 
     @model_validator(mode="after")
     def _objective_has_weight(self) -> TrainSettings:
         _something_to_learn(self.objective)
+        return self
+
+    @model_validator(mode="after")
+    def _weights_of_ones_own(self) -> TrainSettings:
+        asked = [name for name in ("round_to_int4", "fsdp") if getattr(self, name) is not None]
+        if asked and self.method != "full":
+            raise ValueError(
+                f"`{asked[0]}` moves the weights themselves, and `method: {self.method}` leaves them still"
+            )
         return self
 
 

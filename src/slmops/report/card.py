@@ -151,7 +151,8 @@ def _made(
         teachers = ", ".join(f"`{_plain(str(t.get('model') or t['path']))}`" for t in answering(recipe))
         own = recipe.get("student", {}).get("model")
         into = f" into `{_plain(str(own))}`" if own else ""
-        yield f"Distilled from {teachers}{into} by slmops; seed {recipe['seed']}."
+        made = f"Distilled from {teachers}{into}" if teachers else f"Fine-tuned from `{_plain(str(own))}`"
+        yield f"{made} by slmops; seed {recipe['seed']}."
     if told:
         yield healing(told)
 

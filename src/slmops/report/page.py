@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slmops.console import size
+from slmops.console import duration, size
 from slmops.report import buying, comparison, confidence, failures, forest, lines, plane
 from slmops.report.pairs import against_all
 from slmops.report.story import Story
@@ -37,7 +37,7 @@ _CHAPTERS = {
     "calibration": ("Confidence and abstention", ("calibrated",)),
     "data": ("Data", ("data",)),
     "curated": ("What the student learned from", ("curated",)),
-    "training": ("Training", ("curves", "carved")),
+    "training": ("Training", ("curves", "carved", "trainings")),
     "compression": ("Compression", ("front",)),
     "cost": ("Cost of running", ("cost",)),
     "method": ("How it was measured", ("quality",)),
@@ -69,6 +69,7 @@ def page(story: Story) -> str:
         "points": points,
         "p": p_value,
         "percent": percent,
+        "duration": duration,
         "prose": prose,
         "size": size,
         "shown": lambda value, name: shown(name, value),
@@ -207,6 +208,7 @@ def _made(story: Story) -> dict[str, Any]:
         "learned_balance": learned_balance((story.curated or {}).get("labels", {})),
         "balance": _balance((story.data or {}).get("labels", {})),
         "carved": story.carved,
+        "trainings": [(name, figures) for name, figures in story.trainings.items() if "parameters" in figures],
         "taught_by": taught_by(story.recipe),
         "healed": healing(story.healed) if story.healed else None,
         "manifest": story.manifest,

@@ -79,15 +79,15 @@ class ReportSettings(Settings):
 class Report:
     """What a run made → `table.txt` for the terminal, `report.html` for people, `report.json` for machines.
 
-    Needs `data`, `evaluate`, `student_carved` and `bundle`. Others add a chapter or a part of one: `parity`
-    (`parity.json` and `gates.json`), `teacher`, further ones by number (`teacher_2`), `student` and `baseline`
-    (`history.json`), `curate` (`card.json`), `bought` (`curve.json`), `write`, `converse` and `reason` (`data.json`
-    with what they made), `student_healed` (`heal.json`), `front` (`front.json`, see `Story.front`), and `score_ROLE`
-    for every role whose answers are to be shown beside the others'.
+    Needs `data` and `evaluate`. Others add a chapter or a part of one: `bundle` (`manifest.json`), `student_carved`
+    (`carve.json`), `parity` (`parity.json` and `gates.json`), `teacher`, further ones by number (`teacher_2`),
+    `student` and `baseline` (`history.json` and `training.json`), `curate` (`card.json`), `bought` (`curve.json`),
+    `write`, `converse` and `reason` (`data.json` with what they made), `student_healed` (`heal.json`), `front`
+    (`front.json`, see `Story.front`), and `score_ROLE` for every role whose answers are to be shown beside the others'.
     """
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     libraries: ClassVar[tuple[str, ...]] = ("jinja2", "phonenumbers", "python-stdnum")
 
     def run(self, inputs: Mapping[str, Path], settings: ReportSettings, context: Context) -> Mapping[str, float | str]:
@@ -111,14 +111,15 @@ class Report:
             data=data,
             curated=plain(_read(inputs["curate"] / "card.json")) if "curate" in inputs else None,
             bought=_read(inputs["bought"] / "curve.json") if "bought" in inputs else None,
-            carved=_read(inputs["student_carved"] / "carve.json"),
+            carved=_read(inputs["student_carved"] / "carve.json") if "student_carved" in inputs else None,
             healed=_read(inputs["student_healed"] / "heal.json") if "student_healed" in inputs else None,
             histories={name.replace("_", " "): _read(inputs[name] / "history.json") for name in trained},
+            trainings={name.replace("_", " "): _read(inputs[name] / "training.json") for name in trained},
             examples=_examples(inputs, evidence, finder),
             parity=parity,
             regression=[plain(row) for row in _read(inputs["evaluate"] / "regression.json")],
             front=_read(inputs["front"] / "front.json") if "front" in inputs else None,
-            manifest=_read(inputs["bundle"] / "manifest.json"),
+            manifest=_read(inputs["bundle"] / "manifest.json") if "bundle" in inputs else None,
             command="slmops run recipe.yaml",
         )
         (context.out / "table.txt").write_text(story.table, encoding="utf-8")

@@ -31,6 +31,7 @@ class Story:
         carved: `carve.json`.
         healed: `heal.json` of the student.
         histories: trained model to its `history.json`.
+        trainings: trained model to its `training.json`: what its training moved, held and took.
         examples: rows beside the models' answers.
         parity: `parity.json`, and what its gates say as `gates`.
         regression: `regression.json`, the rows that once failed with what the shipped model answers now.
@@ -50,6 +51,7 @@ class Story:
     carved: Mapping[str, Any] | None = None
     healed: Mapping[str, Any] | None = None
     histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
+    trainings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     examples: Sequence[Group] = ()
     parity: Mapping[str, Any] | None = None
     regression: Sequence[Mapping[str, Any]] = ()
@@ -75,6 +77,7 @@ class Story:
             "carved": self.carved,
             "healed": self.healed,
             "histories": dict(self.histories) or None,
+            "trainings": {name: dict(figures) for name, figures in self.trainings.items()} or None,
             "examples": [asdict(group) for group in self.examples] or None,
             "parity": self.parity,
             "regression": list(self.regression) or None,

@@ -8,6 +8,7 @@ from typing import Any
 from slmops.console import duration
 
 ROLES = {
+    "base": "base",
     "teacher": "teacher",
     "teacher_same": "quantised",
     "baseline": "baseline",
@@ -19,6 +20,7 @@ ROLES = {
 """Column heads of a recipe's run, in the order of the columns; any other model keeps the name it was given."""
 
 SUBTITLES = {
+    "base": "untuned",
     "teacher": "PyTorch",
     "teacher_same": "teacher",
     "baseline": "untaught",
@@ -28,6 +30,7 @@ SUBTITLES = {
     "floor": "no model",
 }
 _PROSE = {
+    "base": "the model before it was tuned",
     "teacher": "the teacher",
     "teacher_same": "the quantised teacher",
     "baseline": "the same student without a teacher",
@@ -57,8 +60,10 @@ def in_order(models: Mapping[str, Any]) -> list[str]:
 
 
 def slot(role: str, roles: Iterable[str]) -> int:
-    """The colour of a model, 1 to 7: a known role always has its own."""
-    known = list(ROLES)
+    """The colour of a model, 1 to 7: a known role always has its own. A base has that of a teacher, never beside it."""
+    if role == "base":
+        return 1
+    known = [role for role in ROLES if role != "base"]
     return (known.index(role) if role in ROLES else list(roles).index(role)) % len(known) + 1
 
 

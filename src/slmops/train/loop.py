@@ -50,6 +50,7 @@ class Loop(Trainer):
         grids: dict[torch.Tensor, Round],
         states: list[torch.Tensor] | None,
         sharded: bool,
+        adapted: bool,
         seed: int,
         watcher: Watcher,
     ) -> None:
@@ -60,10 +61,12 @@ class Loop(Trainer):
             plan: this process's batches, as numbers of examples.
             writer: has the student answer some of them itself.
             validation: batches of all processes together.
+            adapted: an adapter moves, so a checkpoint leaves the weights of the model out.
         """
         self.examples, self.plan, self.settings, self.imitation = examples, plan, settings, imitation
         self.writer, self.validation, self.processes = writer, validation, watcher.processes
         self.watcher, self.grids, self.states, self.sharded = watcher, grids, states, sharded
+        self.masters_are_all = sharded or adapted
         self.answer_tokens = 0.0
         self.trainable = moving(model)
         watcher.validate, watcher.weights = self.validation_loss, self.rounded_weights
@@ -193,13 +196,15 @@ class Loop(Trainer):
         optimiser = self.optimizer.optimizer if hasattr(self.optimizer, "optimizer") else self.optimizer
         return [whole(weight) for weight in optimiser.rounded()]
 
-    def save_model(self, *arguments: Any, **named: Any) -> None:
-        # Of a model that is shared out, the masters in the optimiser's state are the weights.
-        if not self.sharded:
-            super().save_model(*arguments, **named)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        # Of a model that is shared out, and of an adapter, the masters in the optimiser's state are the weights.
+        if not self.masters_are_all:
+            super().save_model(output_dir, _internal_call)
+        elif output_dir and self.processes.first:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
 
     def _load_from_checkpoint(self, *arguments: Any, **named: Any) -> None:
-        if not self.sharded:
+        if not self.masters_are_all:
             super()._load_from_checkpoint(*arguments, **named)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

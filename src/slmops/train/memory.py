@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 
 from slmops.console import size
 from slmops.errors import BadInput
+from slmops.models.adapters.four_bit import packed_bytes
+from slmops.models.adapters.targets import linear_layers, sublayer_ends
 from slmops.recipe.training import Optimisation
+from slmops.recipe.tuning import LOW_RANK, Adapter
 from slmops.train.examples import Example
 from slmops.train.on_policy import Writer
 from slmops.train.trunk import states_bytes
@@ -69,6 +72,7 @@ def needed(
     writer: Writer | None = None,
     whole: bool = False,
     teacher_bytes: int = 0,
+    adapter: Adapter | None = None,
 ) -> Memory:
     """What training `model` on `batches` of `examples` needs; still weights have no gradient and no master.
 
@@ -78,6 +82,7 @@ def needed(
         writer: the answers of its batches count as the longest that it may write. The cache that they are written with
             is gone before the backward pass, which keeps several times as much of every token.
         whole: still layers are run again in every pass, and nothing of them is kept.
+        adapter: what of `model` moves, where that is one.
     """
     itemsize = model.dtype.itemsize
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -89,11 +94,11 @@ def needed(
         longest = writer.how.max_tokens if writer and number in writer.batches else None
         answers = [longest or len(examples[i].answer) for i in batch]
         length = max(len(examples[i].prompt) + answer for i, answer in zip(batch, answers, strict=True))
-        activations.append(
-            activation_bytes(model, rows=len(batch), length=length, answer_tokens=sum(answers), settings=settings)
-        )
+        length += adapter.tokens if adapter else 0
+        sizes = {"rows": len(batch), "length": length, "answer_tokens": sum(answers)}
+        activations.append(activation_bytes(model, **sizes, settings=settings, adapter=adapter))
     return Memory(
-        weights=sum(weight.numel() for weight in model.parameters()) * itemsize // parts,
+        weights=weights_bytes(model, adapter) // parts,
         gradients=(moving * itemsize + in_step) // parts,
         optimiser=_FLOAT32 * (2 * moving + masters) // parts,
         activations=max(activations),
@@ -102,15 +107,48 @@ def needed(
     )
 
 
+def weights_bytes(model: PreTrainedModel, adapter: Adapter | None) -> int:
+    """Bytes of all weights in the type that `model` computes in; the layers' matrices in four bits below a QLoRA."""
+    if adapter is None or adapter.method != "qlora":
+        return int(sum(weight.numel() for weight in model.parameters()) * model.dtype.itemsize)
+    matrices = [_matrix(model, name) for name in linear_layers(model)]
+    packed = {matrix.weight for matrix in matrices}
+    others = sum(weight.numel() for weight in model.parameters() if weight not in packed)
+    return int(others * model.dtype.itemsize + sum(map(packed_bytes, matrices)))
+
+
+def parameters_of(model: torch.nn.Module) -> int:
+    """Weights of `model`, those of an adapter included; one in four bits counts as one."""
+    return sum(_count(weight) for weight in model.parameters())
+
+
+def _count(weight: torch.Tensor) -> int:
+    state = getattr(weight, "quant_state", None)
+    return weight.numel() if state is None else int(state.shape.numel())
+
+
+def _matrix(model: PreTrainedModel, name: str) -> Any:
+    """The linear map called `name`, below its adapter where it has one."""
+    module = model.get_submodule(name)
+    return getattr(module, "base_layer", module)
+
+
 def activation_bytes(
-    model: PreTrainedModel, *, rows: int, length: int, answer_tokens: int, settings: Optimisation
+    model: PreTrainedModel,
+    *,
+    rows: int,
+    length: int,
+    answer_tokens: int,
+    settings: Optimisation,
+    adapter: Adapter | None = None,
 ) -> int:
     """What autograd keeps of one batch for its backward pass, counted over the operations of a Llama-like layer.
 
     Of each layer that moves and each token: both norms' input in float32 and two values behind it; queries, keys and
     values of every head, what attention puts out, and that once more for the projection; and gate, activation, upward
     projection and their product. Recomputed layers keep their input alone, and one of them all the rest at a time.
-    Of each answer token: logits and their logarithms in float32 and both gradients.
+    Of each answer token: logits and their logarithms in float32 and both gradients. Still weights do not ask for their
+    inputs; what an adapter keeps besides is in `_adapter_values`.
     """
     config = model.config.get_text_config()
     itemsize, tokens = model.dtype.itemsize, rows * length
@@ -118,13 +156,43 @@ def activation_bytes(
     queries = heads * (getattr(config, "head_dim", None) or hidden // heads)
     inner = getattr(config, "intermediate_size", None)
     inner = inner if isinstance(inner, int) else 4 * hidden
-    layer = tokens * (2 * _FLOAT32 * hidden + itemsize * (4 * hidden + 5 * queries + 4 * inner))
+    values = 4 * hidden + 5 * queries + 4 * inner
+    if adapter:
+        values += _adapter_values(model, adapter, hidden=hidden, queries=queries, inner=inner, settings=settings)
+    layer = tokens * (2 * _FLOAT32 * hidden + itemsize * values)
     if getattr(config, "_attn_implementation", None) == "eager":
         layer += rows * heads * length**2 * (_FLOAT32 + itemsize)
     layers = config.num_hidden_layers - settings.freeze_layers
     kept = layers * tokens * itemsize * hidden + layer if settings.checkpoint_activations else layers * layer
     logits = answer_tokens * config.vocab_size * (4 * _FLOAT32 + 2 * itemsize)
     return int(kept + logits)
+
+
+def _adapter_values(
+    model: PreTrainedModel, adapter: Adapter, *, hidden: int, queries: int, inner: int, settings: Optimisation
+) -> int:
+    """What a layer keeps of a token more than one whose own weights move; less than nothing where it keeps less.
+
+    A norm whose weight is still needs nothing behind its input. A low-rank update reads the inputs that the matrix
+    would have read, and keeps what is between its two; DoRA its output besides, to be rescaled; with dropout each
+    update keeps inputs of its own. Others leave the inputs of matrices alone: a bottleneck keeps its own, and IA³ what
+    it rescales.
+    """
+    names = linear_layers(model, settings.freeze_layers)
+    layers = max(1, model.config.get_text_config().num_hidden_layers - settings.freeze_layers)
+    matrices = [_matrix(model, name) for name in names[: len(names) // layers]]
+    outputs = sum(int(matrix.out_features) for matrix in matrices)
+    still = -2 * hidden
+    if adapter.method in LOW_RANK:
+        again = sum(int(matrix.in_features) for matrix in matrices) if adapter.dropout else 0
+        return still + len(matrices) * adapter.rank + again + (outputs if adapter.method == "dora" else 0)
+    unread = still - 2 * hidden - queries - inner
+    if adapter.method == "bottleneck":
+        ends = len(sublayer_ends(model, settings.freeze_layers)) // layers
+        return unread + ends * (hidden + 2 * adapter.width)
+    if adapter.method == "ia3":
+        return unread + 3 * queries + inner
+    return unread
 
 
 def check_memory(memory: Memory, available: int, model: PreTrainedModel, settings: Optimisation) -> None:

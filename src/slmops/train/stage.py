@@ -15,12 +15,14 @@ from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, term_names
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Carve, Head, OnPolicy, Optimisation, Rounding
+from slmops.recipe.tuning import Adapter
 
 if TYPE_CHECKING:
     from slmops.models.tag_head import TagHead
     from slmops.models.tokenizer import Tokenizer
     from slmops.tasks.base import Task
     from slmops.train.examples import Example
+    from slmops.train.forecast import Forecast
     from slmops.train.kinship import Kinship
     from slmops.train.lessons import Lessons
     from slmops.train.objectives.observe import TeacherModel
@@ -31,19 +33,32 @@ LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
 
 
 class FitSettings(Settings):
-    """How a model moves, and the grid it is to be on."""
+    """How a model moves, which of its weights, and the grid it is to be on."""
 
     optimisation: Optimisation
+    adapter: Adapter | None = None
     round_to_int4: Rounding | None = None
     head: Head = "language"
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What an adapter is made with."""
+        if self.adapter is None:
+            return ()
+        return ("peft", "bitsandbytes") if self.adapter.method == "qlora" else ("peft",)
 
     def check_surroundings(self) -> None:
         """Refuse what this process or machine cannot do, before any stage runs.
 
         Raises:
-            BadInput: event files are asked for and TensorBoard is not installed, or a launcher started several of us.
+            BadInput: event files are asked for and TensorBoard is not installed, four bits and bitsandbytes is not, or
+                a launcher started several of us.
         """
+        from slmops.models.adapters.four_bit import check_four_bits
         from slmops.train.events import check_tensorboard
+
+        if self.adapter and self.adapter.method == "qlora":
+            check_four_bits()
 
         if self.optimisation.tensorboard:
             check_tensorboard()
@@ -55,10 +70,10 @@ class FitSettings(Settings):
 
 
 class Fit:
-    """`model` and `data` → `model/`, fine-tuned on the labelled rows."""
+    """`model` and `data` → `model/`, fine-tuned on the labelled rows; and `adapter/`, where one was trained."""
 
     name: ClassVar[str] = "fit"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: FitSettings, context: Context) -> Mapping[str, float | str]:
@@ -83,9 +98,30 @@ class Fit:
             context,
             rounding=settings.round_to_int4,
             head=_head(settings.head, task, tokenizer, folder),
-            validation=validation_of(data, task, tokenizer, moved, folder, settings.head),
+            adapter=settings.adapter,
+            validation=validation_of(data, task, tokenizer, settings, folder),
             left_out={"not_in_text": len(rows) - len(every), "too_long": len(every) - len(examples)},
         )
+
+
+def expected(folder: Path, data: Path, settings: FitSettings, *, seed: int) -> Forecast:
+    """What `Fit` of the model in `folder` on the rows in `data` is expected to take.
+
+    Raises:
+        BadInput: rows are too long for the model, or its layers or the adapter cannot be had.
+    """
+    from slmops.data.read import read_jsonl
+    from slmops.models.tokenizer import Tokenizer
+    from slmops.tasks import task_of
+    from slmops.train.forecast import forecast
+    from slmops.train.lessons import labelled_examples
+    from slmops.train.prepare import fitting
+
+    moved = settings.optimisation
+    rows, task, tokenizer = read_jsonl(data / "train.jsonl"), task_of(data), Tokenizer.load(folder)
+    every, names = labelled_examples(rows, task, tokenizer, settings.head)
+    examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
+    return forecast(folder, examples, moved, settings.adapter, seed=seed)
 
 
 class CarveStudent:
@@ -155,11 +191,12 @@ class Distil:
     """`student`, `data` and `answers` → `model/`, trained on the teacher's answers and the labelled rows.
 
     With terms that ask for more than the teacher's stored probabilities of the student's own tokens, a student that
-    labels, or one of another model, an input `teacher`: the model that answered.
+    labels, or one of another model, an input `teacher`: the model that answered. Where an adapter was trained, it is
+    also in `adapter/`.
     """
 
     name: ClassVar[str] = "distil"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:
@@ -189,7 +226,8 @@ class Distil:
             teacher=TeacherModel(theirs, kin.tokens, kin.layers) if theirs and needs & OF_TEACHER else None,
             rounding=settings.round_to_int4,
             head=_head(settings.head, task, tokenizer, folder),
-            validation=validation_of(data, task, tokenizer, moved, folder, settings.head),
+            adapter=settings.adapter,
+            validation=validation_of(data, task, tokenizer, settings, folder),
             left_out={**every.left_out, "too_long": len(every.examples) - len(examples)},
         )
 
@@ -226,16 +264,16 @@ def _head(head: Head, task: Task, tokenizer: Tokenizer, folder: Path) -> TagHead
 
 
 def validation_of(
-    data: Path, task: Task, tokenizer: Tokenizer, settings: Optimisation, folder: Path, head: Head
+    data: Path, task: Task, tokenizer: Tokenizer, settings: FitSettings, folder: Path
 ) -> Sequence[Example]:
-    """The validation rows with their answers, where training is to be stopped by them."""
+    """The validation rows with their answers, where training is stopped by them or an adapter is compared on them."""
     from slmops.data.read import read_jsonl
     from slmops.train.lessons import labelled_examples
     from slmops.train.prepare import check_lengths
 
-    if settings.stop_early is None:
+    if settings.optimisation.stop_early is None and settings.adapter is None:
         return ()
-    examples, names = labelled_examples(read_jsonl(data / "validation.jsonl"), task, tokenizer, head)
+    examples, names = labelled_examples(read_jsonl(data / "validation.jsonl"), task, tokenizer, settings.head)
     check_lengths(examples, names, folder)
     return examples
 
@@ -264,10 +302,12 @@ def train_and_save(
     teacher_reads_once: bool = False,
     rounding: Rounding | CompressSettings | None,
     head: TagHead | None = None,
+    adapter: Adapter | None = None,
     validation: Sequence[Example],
     left_out: Mapping[str, int] | None = None,
     title: str | None = None,
 ) -> dict[str, float | str]:
+    from slmops.models.adapters.files import ADAPTER
     from slmops.models.source import save_model
     from slmops.train.events import FOLDER
     from slmops.train.trainer import train
@@ -290,19 +330,22 @@ def train_and_save(
         teacher_reads_once=teacher_reads_once,
         rounding=rounding,
         head=head,
+        adapter=adapter,
         work=context.work,
         seed=context.seed,
         progress=context.progress,
         title=title or f"train on {len(examples)} rows",
     )
     save_model(trained.model, context.out / "model", tokenizer_from=folder)
+    if trained.adapter:
+        trained.adapter.save(context.out / ADAPTER)
     (context.out / "history.json").write_text(json.dumps(trained.history) + "\n", encoding="utf-8")
     if settings.tensorboard:
         shutil.copytree(context.work / FOLDER, context.out / FOLDER)
     names = term_names(objective) if objective else ["text"]
     # Of each the last that is known: the last entry may be of the student's own answers alone, and lack some.
     last = {name: entry[name] for entry in trained.history for name in names if name in entry}
-    return {
+    told = {
         **{f"loss_{name}": value for name, value in last.items()},
         "train_tokens": trained.tokens,
         "train_seconds": trained.seconds,
@@ -310,3 +353,5 @@ def train_and_save(
         **{f"left_out_{reason}": rows for reason, rows in missing.items()},
         **trained.figures,
     }
+    (context.out / "training.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+    return told

@@ -60,7 +60,7 @@ class Recover:
             objective=[ForwardKl(logits="online")],
             teacher=TeacherModel(folder),
             rounding=settings.ships,
-            validation=validation_of(data, task_of(data), Tokenizer.load(folder), moved, folder, settings.head),
+            validation=validation_of(data, task_of(data), Tokenizer.load(folder), read, folder),
             left_out={**every.left_out, "too_long": len(every.examples) - len(examples)},
             title=f"recover on {len(examples)} rows",
         )

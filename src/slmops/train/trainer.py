@@ -13,6 +13,8 @@ import transformers
 from transformers import AutoConfig
 
 from slmops.errors import BadInput
+from slmops.models.adapters.attach import attach as put_adapter
+from slmops.models.adapters.files import AdapterWeights
 from slmops.models.device import fastest_device
 from slmops.models.layers import only_layers
 from slmops.models.source import load_model
@@ -21,11 +23,14 @@ from slmops.progress import Progress, Silent
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, TextTerm
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
+from slmops.recipe.tuning import Adapter
+from slmops.train.adapted import check_adapter, load_base, merged, put_in, taken_out
 from slmops.train.events import FOLDER, check_tensorboard, event_files
 from slmops.train.examples import Example, in_steps, schedule
+from slmops.train.forecast import seconds_of
 from slmops.train.grids import grids_of
 from slmops.train.loop import Loop, moving
-from slmops.train.memory import available_bytes, check_memory, needed
+from slmops.train.memory import available_bytes, check_memory, needed, parameters_of
 from slmops.train.objectives.base import SPANS, STORED, STORED_SPANS
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.make import check_on_policy
@@ -50,6 +55,10 @@ class Trained:
         figures: `precision` and the rates it was chosen by; with early stopping `validation_loss`, `best_step` and
             `steps`; with answers of the student's own `on_policy_tokens`, `on_policy_tokens_per_s` and the share of the
             time that went into writing them; and the step of each warning that was given (`overfitting_at_step`, ...).
+            `parameters`, `trainable_parameters`, `estimated_memory_bytes`, `estimated_seconds` and
+            `peak_memory_bytes`: what the training was expected to take before it began, and what it took. With an
+            adapter that was merged also what of `slmops.train.adapted.Merged` is known.
+        adapter: what was trained beside the weights; merged into `model`, or on it where it cannot be.
     """
 
     model: transformers.PreTrainedModel
@@ -57,6 +66,7 @@ class Trained:
     tokens: int = 0
     seconds: float = 0.0
     figures: dict[str, float | str] = field(default_factory=dict)
+    adapter: AdapterWeights | None = None
 
 
 def train(
@@ -75,6 +85,7 @@ def train(
     teacher_reads_once: bool = False,
     rounding: Rounding | CompressSettings | None = None,
     head: TagHead | None = None,
+    adapter: Adapter | None = None,
     fsdp: Fsdp | None = None,
     progress: Progress | None = None,
     title: str = "train",
@@ -97,6 +108,8 @@ def train(
             there, and the others keep their weights.
         teacher: runs beside the student where the objective asks for more than its stored probabilities.
         head: takes the place of the model's own and is trained with it; the examples then have `labels`.
+        adapter: leave every weight still and train this beside them; what it becomes when it is merged is compared with
+            what was trained on `validation`.
         fsdp: share the model out over the processes; see `slmops.train.sharding`.
         teacher_reads_once: before several passes it is run over the examples, and what it makes of them is kept.
 
@@ -112,14 +125,23 @@ def train(
     check_on_policy(objective, on_policy.fraction if on_policy else 0.0)
     if fsdp:
         check_sharding(processes, settings, objective, rounding=rounding, normalise=normalise, head=head)
+    if adapter:
+        others = [
+            ("fsdp", fsdp is not None),
+            ("rounding", rounding is not None),
+            ("a head that labels", head is not None),
+        ]
+        check_adapter(adapter, examples, context_of(folder), replaces_weights=others)
     available, last = available_bytes(), last_checkpoint(work)
     transformers.set_seed(seed)
     precision = _precision(settings, folder, last, processes, told)
-    model = load_model(folder, dtype=precision.dtype, device=fastest_device())
+    model = load_base(folder, adapter, dtype=precision.dtype, device=fastest_device())
     if head is not None:
         attach(model, head)
     grids = grids_of(model, rounding)
     _freeze(model, settings.freeze_layers, grids)
+    if adapter:
+        put_adapter(model, adapter, first=settings.freeze_layers)
     imitation = _imitation(
         objective,
         model,
@@ -144,6 +166,7 @@ def train(
         writer=writer,
         whole=from_below,
         teacher_bytes=imitation.teacher_bytes,
+        adapter=adapter,
     )
     check_memory(memory, available, model, settings)
     if teacher_reads_once and settings.epochs > 1:
@@ -165,11 +188,26 @@ def train(
         grids=grids,
         states=states,
         sharded=fsdp is not None,
+        adapted=adapter is not None,
         seed=seed,
-        watcher=Watcher(tokens, imitation.names, settings, precision, work=work, processes=processes, progress=told),
+        watcher=Watcher(
+            tokens,
+            imitation.names,
+            settings,
+            precision,
+            held=memory.weights + memory.states + memory.teacher + (memory.optimiser if last else 0),
+            work=work,
+            processes=processes,
+            progress=told,
+        ),
     )
+    estimated = seconds_of(model, plan, examples, settings, precision.name)
+    figures = {**sizes_of(model), "estimated_memory_bytes": memory.total, "estimated_seconds": estimated}
     _run(trainer, model, last, told, title)
-    return _finished(trainer, model, folder)
+    figures["peak_memory_bytes"] = trainer.watcher.peak.taken()
+    if adapter:
+        return _finished_adapter(trainer, model, folder, adapter, validation, figures)
+    return _finished(trainer, model, folder, figures)
 
 
 def _run(trainer: Loop, model: transformers.PreTrainedModel, last: Path | None, progress: Progress, title: str) -> None:
@@ -184,18 +222,58 @@ def _run(trainer: Loop, model: transformers.PreTrainedModel, last: Path | None, 
         trainer.train(resume_from_checkpoint=str(last) if last else None)
 
 
-def _finished(trainer: Loop, model: transformers.PreTrainedModel, folder: Path) -> Trained:
+def _finished(
+    trainer: Loop, model: transformers.PreTrainedModel, folder: Path, figures: dict[str, float | str]
+) -> Trained:
     """The model with the weights that come out, in float32 and without what only its training needed."""
     watcher = trainer.watcher
     weights = watcher.result()
     made = load_model(folder, dtype=torch.float32) if trainer.sharded else model.float()
-    with torch.no_grad():
-        for weight, master in zip(moving(made), weights, strict=True):
-            weight.copy_(master)
+    put_in(made, weights)
     trainer.imitation.detach(model)
+    return _told(trainer, made, figures)
+
+
+def _finished_adapter(
+    trainer: Loop,
+    model: transformers.PreTrainedModel,
+    folder: Path,
+    adapter: Adapter,
+    held_out: Sequence[Example],
+    figures: dict[str, float | str],
+) -> Trained:
+    """The base in float32 with the adapter in its weights, or on it where it cannot be merged; and the adapter."""
+    weights = trainer.watcher.result()
+    put_in(model, weights)
+    trainer.imitation.detach(model)
+    made, found = taken_out(model, weights, folder, trainer.settings, adapter)
+    kept = merged(made, model, held_out) if adapter.merges else None
+    own = {"adapter_bytes": found.size_bytes, **(kept.figures() if kept else {})}
+    return _told(trainer, made, {**figures, **own}, found)
+
+
+def _told(
+    trainer: Loop,
+    made: transformers.PreTrainedModel,
+    figures: dict[str, float | str],
+    adapter: AdapterWeights | None = None,
+) -> Trained:
+    watcher = trainer.watcher
+    tokens = int(watcher.history[-1]["tokens"])
     return Trained(
-        made.cpu().eval(), watcher.history, int(watcher.history[-1]["tokens"]), watcher.seconds, watcher.figures()
+        made.cpu().eval(), watcher.history, tokens, watcher.seconds, {**watcher.figures(), **figures}, adapter
     )
+
+
+def sizes_of(model: transformers.PreTrainedModel) -> dict[str, float | str]:
+    """`parameters`, those of an adapter included, and `trainable_parameters`."""
+    return {"parameters": parameters_of(model), "trainable_parameters": sum(w.numel() for w in moving(model))}
+
+
+def context_of(folder: Path) -> int:
+    """Tokens that the model in `folder` may read."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return int(config.get_text_config().max_position_embeddings)
 
 
 def _check(settings: Optimisation, validation: Sequence[Example]) -> None:

@@ -21,6 +21,7 @@ from slmops.progress import Progress, Task
 from slmops.recipe.training import Optimisation
 from slmops.train.alarms import Alarms
 from slmops.train.events import Record
+from slmops.train.peak import Peak
 from slmops.train.precision import Precision
 from slmops.train.processes import Processes
 from slmops.train.stopping import Lowest, evaluation_steps
@@ -52,6 +53,7 @@ class Watcher(TrainerCallback):
     Attributes:
         validate: the validation loss of the weights as they are, in nats; called where `stop_early` says so.
         weights: the moving weights as the model sees them, in float32; what is kept of the best step.
+        peak: the memory that training took; from its beginning on.
         history: one entry per logged step: `step`, `tokens`, `seconds` of training alone, the mean of each loss term
             that was computed since the last entry, and `validation` where the validation rows were evaluated. Where the
             student wrote answers itself, also `on_policy_tokens` of all processes, and `on_policy_seconds` of
@@ -62,6 +64,7 @@ class Watcher(TrainerCallback):
 
     validate: Callable[[], float]
     weights: Callable[[], list[torch.Tensor]]
+    peak: Peak
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Watcher(TrainerCallback):
         settings: Optimisation,
         precision: Precision,
         *,
+        held: int,
         work: Path,
         processes: Processes,
         progress: Progress,
@@ -81,9 +85,10 @@ class Watcher(TrainerCallback):
                 counts by them: how long the student's own answers get is known only when they are written, and their
                 share of the work is about the same in all stretches of a training.
             terms: names of the loss terms.
+            held: bytes that are there when training begins: weights, and what was computed before.
         """
         self.tokens, self.terms, self.settings, self.precision = tokens, list(terms), settings, precision
-        self.work, self.processes, self.progress = work, processes, progress
+        self.work, self.processes, self.progress, self.held = work, processes, progress, held
         stop = settings.stop_early
         self.evaluate_at = evaluation_steps(len(tokens), settings.epochs, stop.every) if stop else set()
         self.task: Task | None = None
@@ -159,6 +164,7 @@ class Watcher(TrainerCallback):
             self.taken, self.own_tokens = int(last["tokens"]), int(last.get("on_policy_tokens", 0))
             self.own_seconds = last.get("on_policy_seconds", 0.0)
             self.alarms, self.lowest = Alarms(**kept["alarms"]), Lowest(**kept["lowest"])
+        self.peak = Peak(self.held)
         self._since = self._saved = time.monotonic()
 
     def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -16,6 +16,8 @@ A student of another model is carved from `student:base`, and so is its baseline
 `parity`, between bundle and report, holds the bundle against `student`.
 Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved. Where what is shipped
 recovers from its rounding, `student:recovered` stands before it.
+Without a teacher `student` is `student:base`, fine-tuned on `data`; where its adapter cannot be merged, the graph ends
+in `evaluate` and `report`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from slmops.pipeline.plan.evaluation import calibration_nodes, evaluation_nodes,
 from slmops.pipeline.plan.names import rows_node
 from slmops.pipeline.plan.student import student_checks, student_nodes
 from slmops.pipeline.plan.teachers import teacher_nodes
+from slmops.pipeline.plan.tuning import tuning_nodes
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
 from slmops.report.stage import Card, CardSettings
@@ -40,19 +43,30 @@ def nodes_for(recipe: Recipe) -> list[Node]:
             valid each by itself do not go together, or a metric or a term of the loss cannot be imported.
     """
     check(recipe)
-    nodes = [prepare_data_node(recipe), *student_checks(recipe), *teacher_nodes(recipe), *student_nodes(recipe)]
+    nodes = [prepare_data_node(recipe), *student_checks(recipe)]
+    nodes += [*teacher_nodes(recipe), *student_nodes(recipe)] if recipe.teachers else tuning_nodes(recipe)
     nodes += evaluation_nodes(recipe, {node.id for node in nodes})
+    if recipe.ships:
+        nodes += _bundled(recipe)
+    nodes.append(report_node(recipe, nodes))
+    return nodes
+
+
+def _bundled(recipe: Recipe) -> list[Node]:
+    """What ships with its card, and held against the student."""
     name, version, shared = recipe.bundle.name or recipe.name, recipe.bundle.version, recipe.shareable()
     card = CardSettings(name=name, version=version, recipe=shared)
     told = {"data": rows_node(recipe), "evaluate": "evaluate"} | (
         {"healed": "student:healed"} if recipe.student.heal else {}
     )
-    nodes.append(Node("card", Card, card, inputs=told))
     bundle = WriteBundleSettings(name=name, version=version, recipe=shared)
-    parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card", "answers": "curate"}
+    parts = {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
+    parts |= {"answers": "curate"} if recipe.teachers else {}
     calibration = calibration_nodes(recipe)
-    nodes += calibration
     parts |= {node.id: node.id for node in calibration}
-    nodes += [Node("bundle", WriteBundle, bundle, inputs=parts), parity_node(recipe)]
-    nodes.append(report_node(recipe, nodes))
-    return nodes
+    return [
+        Node("card", Card, card, inputs=told),
+        *calibration,
+        Node("bundle", WriteBundle, bundle, inputs=parts),
+        parity_node(recipe),
+    ]

@@ -33,7 +33,7 @@ from slmops.train.objectives.make import check_on_policy, needs_of
 def check(recipe: Recipe) -> None:
     """Refuse now what would come to light only when the teacher is trained."""
     pool = recipe.data.sample.pool if recipe.data.sample else recipe.data.pool
-    if not (pool or recipe.teach.write or recipe.teach.converse):
+    if recipe.teachers and not (pool or recipe.teach.write or recipe.teach.converse):
         raise BadInput(
             "data.pool is missing: the teacher has nothing to answer",
             hint="give texts without answers, or let the teacher write some: teach.write",
@@ -72,7 +72,8 @@ def _check_processes(recipe: Recipe) -> None:
 
 def _check_objective(recipe: Recipe) -> None:
     """Refuse terms of the loss that cannot be had; the user's own are imported and made."""
-    objective = objective_of(recipe)
+    # Without a teacher the words of the rows are learned.
+    objective = objective_of(recipe) if recipe.teachers else []
     for term, name in named_terms(objective):
         needs = needs_of(term)
         if needs & (KEPT | OF_TEACHER | SPANS) and recipe.words_alone:
@@ -118,7 +119,8 @@ def _check_student_layers(recipe: Recipe, term: Term, place: str) -> None:
 def _check_gates(recipe: Recipe) -> None:
     """Refuse a gate on a figure that no evaluation has, before anything is trained."""
     own = [*figure_names(recipe.task), *(metric.partition(":")[2] for metric in recipe.evaluate.metrics)]
-    known = [*own, *(f"{name}_kept" for name in own), *COMPARED_FIGURES, *COSTS]
+    compared = [*(f"{name}_kept" for name in own), *COMPARED_FIGURES] if recipe.ships else []
+    known = [*own, *compared, *COSTS]
     for name in recipe.evaluate.gates:
         if name in known or name.startswith(JUDGED):
             continue

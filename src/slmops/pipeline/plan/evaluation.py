@@ -23,7 +23,7 @@ from slmops.evaluate.stage import (
 from slmops.evaluate.stage_calibrate import Calibrate, CalibrateSettings
 from slmops.evaluate.stage_parity import CheckParity, CheckParitySettings
 from slmops.models.source import local_path
-from slmops.pipeline.plan.names import fetched_node, nth_node, shipped_node, teacher_of
+from slmops.pipeline.plan.names import base_node, fetched_node, nth_node, shipped_node, teacher_of
 from slmops.pipeline.stage import Node
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.evaluate import Running
@@ -38,7 +38,7 @@ from slmops.tasks.custom import load_metrics
 def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
     """Each model measured on the test rows, and all of them compared."""
     settings = recipe.evaluate
-    fitted = teacher_of(recipe)
+    fitted, ships = teacher_of(recipe), "shipped" if recipe.ships else "student"
     score = ScoreSettings(latency_requests=settings.latency_requests, threads=settings.threads)
     roles: Mapping[str, tuple[str, ScoreSettings]] = {
         "teacher": (fitted, score),
@@ -48,7 +48,10 @@ def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
         "shipped": ("shipped", score),
     }
     nodes = [Node("score:floor", Floor, Settings(), inputs={"data": "data"})]
-    if recipe.words_alone:
+    if not recipe.teachers:
+        untuned = {"base": (base_node(recipe), score)} if recipe.train.baseline else {}
+        roles = {**untuned, "student": roles["student"], "shipped": roles["shipped"]}
+    elif recipe.words_alone:
         roles = {role: roles[role] for role in ("baseline", "student", "shipped")}
     else:
         nodes.insert(0, shipped_node("teacher:same", _format_of_teacher(recipe), fitted))
@@ -63,7 +66,7 @@ def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
             _score("released", "released", score),
         ]
     scored = {node.id.partition(":")[2]: node.id for node in nodes if node.id.startswith("score:")}
-    suite, judge = _regression(recipe, score), _judge(recipe, scored)
+    suite, judge = _regression(recipe, score, ships), _judge(recipe, scored, ships)
     beside = {"regression": "regression", "regression_answers": "regression:answers"} if suite else {}
     beside |= {"judged": "judge"} if judge else {}
     metrics = load_metrics(settings.metrics, figure_names(recipe.task))
@@ -72,7 +75,7 @@ def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
         gates=settings.all_gates(),
         metrics=settings.metrics,
         running=Running(**{name: getattr(settings, name) for name in Running.model_fields}),
-        teacher_price=recipe.teacher.price if isinstance(recipe.teacher, TransformersTeacher) else None,
+        teacher_price=next((t.price for t in recipe.teachers[:1] if isinstance(t, TransformersTeacher)), None),
     )
     evaluate = Node("evaluate", Compare, compare, inputs={"data": "data", **scored, **beside}, sources=sources)
     return [*nodes, *suite, *judge, evaluate]
@@ -89,25 +92,25 @@ def _score(role: str, model: str, settings: ScoreSettings) -> Node:
     return Node(f"score:{role}", Score, settings, inputs={"model": model, "data": "data"})
 
 
-def _regression(recipe: Recipe, score: ScoreSettings) -> list[Node]:
-    """The rows that once failed, answered by the shipped model; no node where the recipe has none."""
+def _regression(recipe: Recipe, score: ScoreSettings, ships: str) -> list[Node]:
+    """The rows that once failed, answered by what ships; no node where the recipe has none."""
     if recipe.evaluate.regression is None:
         return []
     answers = score.model_copy(update={"latency_requests": 1})
     return [
         Node("regression", PrepareRegression, Settings(), {"data": "data"}, {"suite": recipe.evaluate.regression}),
-        Node("regression:answers", Score, answers, inputs={"model": "shipped", "data": "regression"}),
+        Node("regression:answers", Score, answers, inputs={"model": ships, "data": "regression"}),
     ]
 
 
-def _judge(recipe: Recipe, scored: Mapping[str, str]) -> list[Node]:
+def _judge(recipe: Recipe, scored: Mapping[str, str], ships: str) -> list[Node]:
     """The judge, with its model where that runs on this machine; no node where the recipe has none."""
     judge = recipe.evaluate.judge
     if judge is None:
         return []
     if judge.against not in scored:
         raise BadInput(f"evaluate.judge.against: this recipe makes no {judge.against}")
-    inputs = {"data": "data", "ours": scored["shipped"], "theirs": scored[judge.against]}
+    inputs = {"data": "data", "ours": scored[ships], "theirs": scored[judge.against]}
     nodes, engine = [], "transformers"
     if judge.base_url is None:
         path = local_path(judge.model)

@@ -37,7 +37,7 @@ def nth_node(node: str, n: int) -> str:
 
 def teacher_of(recipe: Recipe) -> str:
     """The node of the model in whose tokens the answers are: the first teacher's or, of words alone, the student's."""
-    return base_node(recipe) if recipe.words_alone else fitted_node(recipe, 1)
+    return base_node(recipe) if recipe.words_alone or not recipe.teachers else fitted_node(recipe, 1)
 
 
 def fitted_node(recipe: Recipe, n: int) -> str:

@@ -61,6 +61,7 @@ def student_nodes(recipe: Recipe) -> list[Node]:
     head, objective = recipe.student.head, objective_of(recipe)
     distil = DistilSettings(
         optimisation=part_of(Optimisation, train),
+        adapter=train.to_make,
         objective=objective,
         normalise=train.normalise,
         on_policy=train.on_policy,
@@ -81,10 +82,10 @@ def student_nodes(recipe: Recipe) -> list[Node]:
         uncut = {"student": "student:carved", "teacher": cut["model"]}
         nodes.append(_reading(heal, "student:healed", Heal, {**uncut, "data": rows_node(recipe)}))
     nodes.append(Node("student", Distil, distil, inputs=learns, sources=own_terms(objective)))
-    nodes += _shipped(recipe, learns)
+    nodes += shipped_nodes(recipe, learns)
     if train.baseline:
         moved = part_of(Optimisation, train).model_copy(update={"epochs": train.baseline_epochs})
-        alone = FitSettings(optimisation=moved, round_to_int4=train.round_to_int4, head=head)
+        alone = FitSettings(optimisation=moved, adapter=train.to_make, round_to_int4=train.round_to_int4, head=head)
         # Cut from the untouched base model: what the teacher learned must not reach the baseline by its weights.
         carved = {"model": base_node(recipe), "like": "student:carved"}
         nodes.append(Node("baseline:carved", CarveStudent, carve, inputs=carved))
@@ -96,11 +97,11 @@ def student_nodes(recipe: Recipe) -> list[Node]:
     return nodes
 
 
-def _shipped(recipe: Recipe, learns: Mapping[str, str]) -> list[Node]:
+def shipped_nodes(recipe: Recipe, learns: Mapping[str, str]) -> list[Node]:
     """What ships, found or made as the recipe says, and where that recovers from its rounding, the node before it.
 
     Args:
-        learns: what the student learned from; it recovers on the same texts.
+        learns: what the student learned from; it recovers on the same texts. Not looked at where it does not.
     """
     ships, search = part_of(CompressSettings, recipe.compress), recipe.compress.search
     recover = RecoverSettings(
@@ -109,7 +110,7 @@ def _shipped(recipe: Recipe, learns: Mapping[str, str]) -> list[Node]:
         head=recipe.student.head,
         max_cut_off=recipe.train.max_cut_off,
     )
-    reads = {**learns, "carved": learns["student"]}
+    reads = {**learns, "carved": learns["student"]} if ships.recover else {}
     if search:
         find = FindSettings(ships=ships, search=search, recover=recover if ships.recover else None)
         more = {name: node for name, node in reads.items() if name != "student"} if ships.recover else {}

@@ -120,7 +120,7 @@ def _here(recipe: Recipe, n: int, teacher: TransformersTeacher, pool: str) -> li
     """The teacher of number `n` fitted, exported, and its answers; of words alone they are told in other tokens."""
     fitted, answers, nodes = fitted_node(recipe, n), _answers(recipe, n), list[Node]()
     if teacher.fit:
-        settings = FitSettings(optimisation=part_of(Optimisation, teacher.fit))
+        settings = FitSettings(optimisation=part_of(Optimisation, teacher.fit), adapter=teacher.fit.to_make)
         nodes.append(Node(fitted, Fit, settings, inputs={"model": nth_node("base", n), "data": labelled_node(recipe)}))
     asking, inputs, writer = part_of(Asking, recipe.teach), {"data": pool, "model": fitted}, writer_node(recipe, n)
     if writer != fitted:

@@ -1,0 +1,1 @@
+"""Adapters: few weights beside a model that stays as it is."""

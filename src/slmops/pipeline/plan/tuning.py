@@ -1,0 +1,27 @@
+"""The part of the graph that fine-tunes a model on the labelled rows, where a recipe has no teacher."""
+
+from __future__ import annotations
+
+from slmops.pipeline.plan.names import base_node, fetched_node, part_of
+from slmops.pipeline.plan.student import shipped_nodes
+from slmops.pipeline.stage import Node
+from slmops.recipe.models import Recipe
+from slmops.recipe.training import Optimisation
+from slmops.train.stage import Fit, FitSettings
+
+
+def tuning_nodes(recipe: Recipe) -> list[Node]:
+    """The model as it comes, tuned, and what ships of it; nothing does where an adapter cannot be merged."""
+    student, train, base = recipe.student, recipe.train, base_node(recipe)
+    assert student.model  # noqa: S101 - the recipe has made sure
+    settings = FitSettings(
+        optimisation=part_of(Optimisation, train),
+        adapter=train.to_make,
+        round_to_int4=train.round_to_int4,
+        head=student.head,
+    )
+    nodes = [
+        fetched_node(base, student.model, student.chat_template),
+        Node("student", Fit, settings, inputs={"model": base, "data": "data"}),
+    ]
+    return [*nodes, *(shipped_nodes(recipe, {}) if recipe.ships else [])]

@@ -1,0 +1,56 @@
+"""What a training is expected to take is near what it takes, each in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from slmops.train.examples import Example
+from slmops.train.forecast import forecast
+from tests.train.test_adapters import settings
+from tests.train.test_trainer import examples
+
+SHAPE = {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 6, "num_attention_heads": 6}
+
+TRAINED = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.train.test_forecast import long_examples, settings
+from slmops.train.trainer import train
+moved = settings(sys.argv[3], epochs=1, batch_tokens=1024)
+trained = train(Path(sys.argv[2]), long_examples(), moved, adapter=moved.to_make, work=Path(sys.argv[4]), seed=1)
+print(json.dumps(trained.figures))
+"""
+
+
+def long_examples() -> list[Example]:
+    """Rows of 128 tokens, eight in a batch, for two steps: the optimiser's state is there from the second on."""
+    return [Example(e.prompt * 14, e.answer * 4) for e in examples()[:16]]
+
+
+@pytest.fixture(scope="module")
+def medium(tmp_path_factory) -> Path:
+    """A random model of 15 million weights: large enough that its memory is not the interpreter's."""
+    folder = tmp_path_factory.mktemp("medium")
+    LlamaForCausalLM(LlamaConfig(**SHAPE, vocab_size=4096, max_position_embeddings=256)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora", "dora", "ia3", "bottleneck", "prompt"])
+def test_the_memory_is_within_a_fifth_of_what_was_expected(medium, tmp_path, method):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", TRAINED, str(root), str(medium), method, str(tmp_path)]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    moved = settings(method, epochs=1, batch_tokens=1024)
+    told = forecast(medium, long_examples(), moved, moved.to_make, seed=1)
+    assert told.memory.total == figures["estimated_memory_bytes"]
+    assert told.trainable == figures["trainable_parameters"]
+    assert told.parameters == figures["parameters"]
+    assert told.seconds > 0
+    print(method, figures["peak_memory_bytes"] / told.memory.total, told.memory)
+    assert figures["peak_memory_bytes"] == pytest.approx(told.memory.total, rel=0.2)
