@@ -13,14 +13,14 @@ import tokenizers
 
 from slmops.bundle import open_bundle
 from slmops.engines import load_engine
-from slmops.engines.blocks import Blocks
+from slmops.engines.blocks import Blocks, gguf_kind
 from slmops.errors import BadInput
 from slmops.export.gguf_vocabulary import CUTS, GPT_2, vocabulary
 from slmops.export.ollama import PROBES, export_ollama
 from slmops.models.tokenizer import Tokenizer
 from slmops.models.vocabulary import trim_vocabulary
 from tests.conftest import PAIRS
-from tests.export.conftest import INSTRUCTION, shipped
+from tests.export.conftest import INSTRUCTION
 from tests.export.test_huggingface import written
 from tests.tokenizer_kinds import KINDS, tokenizer
 
@@ -114,9 +114,9 @@ def test_longer_blocks_are_several_with_one_scale(size):
     np.testing.assert_array_equal(short.values(), blocks.values())
 
 
-def test_what_gguf_has_no_room_for_is_refused(tiny, tmp_path):
-    bundle = shipped(tiny.folder, tmp_path, block_size=16)
-    with pytest.raises(BadInput, match="no blocks of 32") as told:
-        export_ollama(bundle, tmp_path / "out")
-    assert "block_size: 32" in told.value.hint
-    assert not (tmp_path / "out").exists()
+def test_what_gguf_has_no_room_for_is_refused():
+    levels, scales = np.zeros((2, 4, 16), np.uint8), np.ones((2, 4), np.float16)
+    with pytest.raises(BadInput, match="no blocks of 32"):
+        Blocks(4, 64, levels, scales).in_blocks_of(32)
+    with pytest.raises(BadInput, match="zero points in eight bits"):
+        gguf_kind(Blocks(8, 64, levels, scales, np.zeros((2, 4), np.uint8)))

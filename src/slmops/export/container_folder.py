@@ -24,19 +24,17 @@ _SERVES = (
     "jsonschema",
     "llguidance",
     "numpy",
-    "packaging",
     "prometheus-client",
-    "psutil",
     "pydantic",
     "pyyaml",
-    "rich",
     "tokenizers",
     "typer",
 )
 """What `slmops serve` imports, besides its runtime. What trains and measures stays outside."""
 
+# Batches are run by onnxruntime alone; onnxruntime-genai is what asks a model elsewhere.
 _RUNTIMES = {
-    "onnxruntime-genai": ("onnxruntime", "onnxruntime-genai", "onnx"),
+    "onnxruntime-genai": ("onnxruntime",),
     "llama.cpp": ("llama-cpp-python", "gguf"),
 }
 
