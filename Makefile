@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check setup llamacpp bench-% clean
+.PHONY: demo test check setup llamacpp foundry bench-% clean
 
 demo: $(READY)
 	$(BIN)/slmops run recipes/support.yaml
@@ -35,6 +35,14 @@ llamacpp: $(VENV)/.llamacpp
 
 $(VENV)/.llamacpp: $(READY) requirements-llamacpp.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-llamacpp.lock
+	touch $@
+
+# Foundry Local, whose tests are skipped without it. It pins an onnxruntime of its own, so it lives apart.
+foundry: .slmops/foundry/.ready
+
+.slmops/foundry/.ready: tests/foundry.lock
+	$(PYTHON) -m venv .slmops/foundry
+	.slmops/foundry/bin/pip install --quiet --disable-pip-version-check --no-compile -r tests/foundry.lock
 	touch $@
 
 bench-%: $(READY)

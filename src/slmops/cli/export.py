@@ -7,22 +7,87 @@ from typing import Annotated
 
 import typer
 
+from slmops.cli.bundle import BundleFolder
 from slmops.cli.options import Home, Overrides
 from slmops.cli.run import RecipeFile
 from slmops.pipeline.home import HOME
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder that is empty or not there yet.")]
 
+Where = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="A folder that is empty or not there yet; exports/BUNDLE-TARGET."),
+]
+
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Write what other systems take.", rich_markup_mode=None, no_args_is_help=True)
-    group.callback()(_group)
+    for command in (foundry, ollama, openvino, container, huggingface):
+        group.command(command.__name__)(command)
     group.command("azure-distillation")(azure_distillation)
     app.add_typer(group, name="export")
 
 
-def _group() -> None:
-    """A group of one command stays a group."""
+def foundry(bundle: BundleFolder, out: Where = None) -> None:
+    """Write a bundle as a folder that Foundry Local registers."""
+    from slmops.export.foundry import export_foundry
+
+    _written(export_foundry(bundle, _place(bundle, out, "foundry")))
+
+
+def ollama(bundle: BundleFolder, out: Where = None) -> None:
+    """Write a bundle as a GGUF file with its Modelfile, for Ollama and llama.cpp."""
+    from slmops.export.ollama import export_ollama
+
+    place = _place(bundle, out, "ollama")
+    for note in export_ollama(bundle, place):
+        typer.echo(note, err=True)
+    _written(place)
+
+
+def openvino(
+    bundle: BundleFolder,
+    out: Where = None,
+    python: Annotated[
+        Path | None,
+        typer.Option("--python", metavar="FILE", help="Python of an environment with optimum-intel, which converts."),
+    ] = None,
+) -> None:
+    """Write a bundle as a model of OpenVINO's. Its weights are rounded once more, by OpenVINO."""
+    from slmops.export.openvino import export_openvino
+
+    _written(export_openvino(bundle, _place(bundle, out, "openvino"), python=python))
+
+
+def container(bundle: BundleFolder, out: Where = None) -> None:
+    """Write what builds an image that serves a bundle, and what runs it by Compose, Kubernetes and KServe."""
+    from slmops.export.container_folder import export_container
+
+    _written(export_container(bundle, _place(bundle, out, "container")))
+
+
+def huggingface(
+    bundle: BundleFolder,
+    out: Where = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Write float32, so that no weight moves; else packed ones become float16.")
+    ] = False,
+) -> None:
+    """Write a bundle as a plain Hugging Face folder, with the values that the bundle computes with."""
+    from slmops.export.huggingface import export_huggingface
+
+    _written(export_huggingface(bundle, _place(bundle, out, "huggingface"), exact=exact))
+
+
+def _place(bundle: Path, out: Path | None, target: str) -> Path:
+    return out or Path("exports") / f"{bundle.resolve().name}-{target}"
+
+
+def _written(folder: Path) -> None:
+    from slmops.pipeline.files import files_below
+
+    for name in files_below(folder):
+        typer.echo(folder / name)
 
 
 def azure_distillation(

@@ -11,7 +11,7 @@ from typing import Any
 
 from slmops import child
 from slmops.errors import BadInput, SlmopsError
-from slmops.models.source import TOKENIZER_FILES
+from slmops.models.source import CONFIG, TOKENIZER_FILES
 from slmops.models.tag_files import TAGS, WEIGHTS
 
 TESTED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Phi3ForCausalLM", "Gemma3ForCausalLM")
@@ -51,7 +51,7 @@ def export(model: Path, out: Path, *, scratch: Path) -> None:
                 hint=f"known to work: {', '.join(TESTED)}",
             )
         raise SlmopsError(f"the export to ONNX failed: {last}", hint="look into the run's log for all it said")
-    for name in (*TOKENIZER_FILES, TAGS, WEIGHTS):
+    for name in (CONFIG, *TOKENIZER_FILES, TAGS, WEIGHTS):
         if (model / name).exists():
             shutil.copyfile(model / name, out / name)
     _limit_context(out / "genai_config.json")

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slmops.compress.gguf_settings import Described, described
 from slmops.compress.pack import BITS, Packed, packed
+from slmops.engines.blocks import Blocks, gguf_bytes, gguf_kind
+from slmops.engines.gguf_settings import Described, described
 from slmops.engines.llamacpp import FILE
 from slmops.engines.onnx_weights import levels_of
 from slmops.errors import BadInput
-from slmops.models.source import TOKENIZER_FILES
+from slmops.models.source import CONFIG, TOKENIZER_FILES
 from slmops.recipe.compress import CompressSettings
 
 _EMBEDDING, _HEAD = "model.embed_tokens", "lm_head"
@@ -42,7 +43,7 @@ def write_gguf(model: Path, out: Path, settings: CompressSettings, *, int8_layer
     """
     import gguf
 
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((model / CONFIG).read_text(encoding="utf-8"))
     told = described(config)
     out.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(out / FILE, gguf.MODEL_ARCH_NAMES[told.arch])
@@ -58,7 +59,7 @@ def write_gguf(model: Path, out: Path, settings: CompressSettings, *, int8_layer
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    for file in TOKENIZER_FILES:
+    for file in (CONFIG, *TOKENIZER_FILES):
         if (model / file).exists():
             shutil.copyfile(model / file, out / file)
 
@@ -111,23 +112,12 @@ def _add(writer: Any, name: str, array: Array, bits: int | None, settings: Compr
             f"llama.cpp packs rows in blocks of {settings.block_size}, and {name} has {array.shape[1]} columns",
             hint="set compress.runtime: onnxruntime-genai, which fills the last block up",
         )
-    made = packed(array, bits, settings)
-    kind = "Q8_0" if bits == 8 else "Q4_0" if made.zeros is None else "Q4_1"
-    writer.add_tensor(name, _blocks(made), raw_dtype=getattr(gguf.GGMLQuantizationType, kind))
+    blocks = _blocks(packed(array, bits, settings))
+    writer.add_tensor(name, gguf_bytes(blocks), raw_dtype=getattr(gguf.GGMLQuantizationType, gguf_kind(blocks)))
 
 
-def _blocks(made: Packed) -> npt.NDArray[np.uint8]:
-    """The bytes of each row, [rows, bytes]: of every block its scale, of Q4_1 what level 0 means, and its levels."""
-    rows, blocks = made.scales.shape
-    levels = levels_of(made.values.reshape(rows, -1), made.bits).reshape(rows, blocks, made.block_size)
-    parts = [made.scales[..., None].view(np.uint8)]
-    if made.bits == 8:
-        parts.append((levels - np.uint8(128)).view(np.uint8))
-    else:
-        if made.zeros is not None:
-            zeros = levels_of(made.zeros, made.bits)[:, :blocks].astype(np.float32)
-            parts.append((-zeros * made.scales).astype(np.float16)[..., None].view(np.uint8))
-        half = made.block_size // 2
-        # The first half of a block is in the lower halves of its bytes.
-        parts.append(levels[..., :half] | levels[..., half:] << np.uint8(4))
-    return np.concatenate(parts, axis=-1).reshape(rows, -1)
+def _blocks(made: Packed) -> Blocks:
+    rows, count = made.scales.shape
+    levels = levels_of(made.values.reshape(rows, -1), made.bits).reshape(rows, count, made.block_size)
+    zeros = None if made.zeros is None else levels_of(made.zeros, made.bits)[:, :count]
+    return Blocks(made.bits, made.width, levels, made.scales, zeros)

@@ -18,7 +18,7 @@ class Convert:
     """
 
     name: ClassVar[str] = "convert"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime-genai", "onnxruntime", "onnx", "torch", "transformers")
 
     def run(

@@ -175,7 +175,7 @@ class Model:
     """A loaded file with a cache that grows to what is asked of it."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        library = _library()
+        library = runtime()
         if not path.is_file():
             raise BadInput(f"{path.parent} holds no {path.name}", hint="give a folder that slmops compress wrote")
         self._ll, self.threads = library, threads
@@ -254,7 +254,7 @@ class Model:
 
 
 @cache
-def _library() -> Any:
+def runtime() -> Any:
     """llama.cpp, told to be silent.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from slmops.engines.blocks import Blocks
 from slmops.errors import BadInput
 
 if TYPE_CHECKING:
@@ -42,13 +43,25 @@ class OnnxWeights:
         self._ends = {node.input[0]: node.input[2] for node in self._graph.node if node.op_type == "Slice"}
         self._flat = {node.output[0]: node.input[0] for node in self._graph.node if node.op_type == "Reshape"}
 
-    def matrices(self) -> Iterator[tuple[str, Array]]:
-        """Names as `layers.3.attn.o_proj`, and each matrix as [outputs, inputs]; the embedding as [tokens, width]."""
+    def parts(self) -> Iterator[tuple[str, Blocks | Array]]:
+        """All that a model is made of: matrices as they are stored, named as by `matrices`, with norms and biases.
+
+        Those have the names of their tensors, as `layers.3.input_layernorm.weight`, float32 [features].
+        """
+        for name, tensor in self._tensors.items():
+            if name.startswith("model.layers.") and len(tensor.dims) == 1 and name.endswith((".weight", ".bias")):
+                yield name.removeprefix("model."), self._array(tensor)
         for node in self._graph.node:
             if node.op_type in _PRODUCTS and node.input[1] in self._tensors:
-                yield _name(node.name), self._product(node)
+                yield _name(node.name), self._stored_product(node)
             elif node.op_type in _LOOKUPS and node.input[1] == "input_ids":
-                yield EMBEDDING, self._looked_up(node)
+                yield EMBEDDING, self._stored_rows(node)
+
+    def matrices(self) -> Iterator[tuple[str, Array]]:
+        """Names as `layers.3.attn.o_proj`, and each matrix as [outputs, inputs]; the embedding as [tokens, width]."""
+        for name, part in self.parts():
+            if isinstance(part, Blocks) or part.ndim == 2:
+                yield name, part.values() if isinstance(part, Blocks) else part
 
     def rotations(self) -> list[tuple[str, Rotations]]:
         """One for each table, with its name."""
@@ -59,33 +72,35 @@ class OnnxWeights:
             if name.startswith("cos_cache")
         ]
 
-    def _product(self, node: onnx.NodeProto) -> Array:
+    def _stored_product(self, node: onnx.NodeProto) -> Blocks | Array:
         if node.op_type == "MatMul":
             return self._array(self._tensors[node.input[1]]).T
         given = _numbers(node)
-        return self._unpacked(*node.input[1:4], bits=given["bits"], size=given["block_size"])[:, : given["K"]]
+        return self._blocks(*node.input[1:4], bits=given["bits"], size=given["block_size"], width=given["K"])
 
-    def _looked_up(self, node: onnx.NodeProto) -> Array:
+    def _stored_rows(self, node: onnx.NodeProto) -> Blocks | Array:
         if node.op_type == "Gather":
             turned = node.input[0] in self._turned
             matrix = self._array(self._tensors[self._turned.get(node.input[0], node.input[0])])
             return matrix.T if turned else matrix
         given = _numbers(node)
         values, _, *others = node.input
-        matrix = self._unpacked(self._flat.get(values, values), *others, bits=given["bits"], size=given["block_size"])
         end = self._tensors.get(self._ends.get(node.output[0], ""))
-        return matrix if end is None else matrix[:, : int(self._array(end)[0])]
+        width = None if end is None else int(self._array(end)[0])
+        values = self._flat.get(values, values)
+        return self._blocks(values, *others, bits=given["bits"], size=given["block_size"], width=width)
 
-    def _unpacked(self, values: str, scales: str, zeros: str | None = None, *, bits: int, size: int) -> Array:
-        """[rows, blocks · size], with what fills the last block up."""
-        scale = self._array(self._tensors[self._cast.get(scales, scales)]).astype(np.float32)
-        rows = len(scale)
-        levels = levels_of(self._array(self._tensors[values]).reshape(rows, -1), bits).reshape(rows, -1, size)
-        middle: Any = 1 << bits - 1
+    def _blocks(
+        self, values: str, scales: str, zeros: str | None = None, *, bits: int, size: int, width: int | None
+    ) -> Blocks:
+        """Without a width the last block of a row is full."""
+        scale = self._array(self._tensors[self._cast.get(scales, scales)])
+        rows, count = len(scale), scale.size // len(scale)
+        levels = levels_of(self._array(self._tensors[values]).reshape(rows, -1), bits).reshape(rows, count, size)
+        middle = None
         if zeros:
-            middle = levels_of(self._array(self._tensors[zeros]).reshape(rows, -1), bits)[:, : scale.shape[1], None]
-        matrix: Array = (levels.astype(np.float32) - middle) * scale.reshape(rows, -1, 1)
-        return matrix.reshape(rows, -1)
+            middle = levels_of(self._array(self._tensors[zeros]).reshape(rows, -1), bits)[:, :count]
+        return Blocks(bits, width or count * size, levels, scale.reshape(rows, count), middle)
 
     @staticmethod
     def _array(tensor: onnx.TensorProto) -> npt.NDArray[Any]:

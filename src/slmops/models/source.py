@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _WHEEL = "wheel:"
 
+CONFIG = "config.json"
+"""What a Hugging Face folder says of its model. It goes along with what ships, for whatever that is exported to."""
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 
 

@@ -112,7 +112,7 @@ def merged(made: PreTrainedModel, trained: PreTrainedModel, held_out: Sequence[E
     merge(made)
     made.eval(), trained.eval()
     kl, same, tokens = 0.0, 0, 0
-    for batch in _some(held_out, trained.config.get_text_config().vocab_size):
+    for batch in _some(held_out, trained):
         before, after = (_log_probs(model, batch) for model in (trained, made))
         kl += float((before.exp() * (before - after)).sum())
         same += int((before.argmax(-1) == after.argmax(-1)).sum())
@@ -120,15 +120,15 @@ def merged(made: PreTrainedModel, trained: PreTrainedModel, held_out: Sequence[E
     return Merged(max(0.0, kl / tokens), same / tokens, tokens) if tokens else None
 
 
-def _some(held_out: Sequence[Example], vocabulary: int) -> Iterator[list[Example]]:
+def _some(held_out: Sequence[Example], model: PreTrainedModel) -> Iterator[list[Example]]:
     """Batches of as many examples as `_MOST_LOGITS` has room for, the first ones."""
-    chosen, room = list[Example](), _MOST_LOGITS // vocabulary
+    chosen, room = list[Example](), _MOST_LOGITS // model.config.get_text_config().vocab_size
     for example in held_out:
         room -= len(example.answer)
         if room < 0 and chosen:
             break
         chosen.append(example)
-    return ([chosen[i] for i in batch] for batch in batches(chosen))
+    return ([chosen[i] for i in batch] for batch in batches(chosen, model.device.type))
 
 
 @torch.no_grad()

@@ -189,7 +189,7 @@ def _adapter_values(
     unread = still - 2 * hidden - queries - inner
     if adapter.method == "bottleneck":
         ends = len(sublayer_ends(model, settings.freeze_layers)) // layers
-        return unread + ends * (hidden + 2 * adapter.width)
+        return int(unread + ends * (hidden + 2 * adapter.width))
     if adapter.method == "ia3":
         return unread + 3 * queries + inner
     return unread
