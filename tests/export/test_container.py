@@ -142,7 +142,7 @@ def test_a_student_that_marks_is_refused(packed, tmp_path):
     marks = tmp_path / "marks"
     told = {"task": Generation(None, 8).describe(), "lineage": {}, "evidence": {}}
     write_bundle(marks, name="m", version="1", engine="onnxruntime-genai", model_folder=model, **told)
-    for export in (export_container, export_foundry, export_huggingface, export_ollama):
+    for export in (export_foundry, export_huggingface, export_ollama):
         with pytest.raises(BadInput, match="marks its message"):
             export(marks, tmp_path / "out")
         assert not (tmp_path / "out").exists()

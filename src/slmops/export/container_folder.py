@@ -9,11 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from slmops.bundle import Bundle
+from slmops.bundle import Bundle, open_bundle
 from slmops.bundle.manifest import MANIFEST, MODEL
 from slmops.engines import RUNNING
 from slmops.errors import BadInput
-from slmops.export.folder import fresh, writing_bundle
+from slmops.export.folder import fresh
 from slmops.export.wheel import write_wheel
 from slmops.models.weight_files import weights_bytes
 from slmops.pipeline.files import link_or_copy
@@ -25,8 +25,10 @@ _SERVES = (
     "llguidance",
     "numpy",
     "prometheus-client",
+    "psutil",
     "pydantic",
     "pyyaml",
+    "safetensors",
     "tokenizers",
     "typer",
 )
@@ -34,7 +36,7 @@ _SERVES = (
 
 # Batches are run by onnxruntime alone; onnxruntime-genai is what asks a model elsewhere.
 _RUNTIMES = {
-    "onnxruntime-genai": ("onnxruntime",),
+    "onnxruntime-genai": ("onnxruntime", "onnx"),
     "llama.cpp": ("llama-cpp-python", "gguf"),
 }
 
@@ -51,7 +53,7 @@ def export_container(folder: Path, out: Path) -> Path:
         BadInput: the bundle cannot be trusted or is not served, its name is none for Kubernetes, or `out` holds
             something.
     """
-    bundle = writing_bundle(folder, "slmops serve")
+    bundle = open_bundle(folder)
     told = bundle.manifest
     if told.engine not in RUNNING:
         raise BadInput(f"the engine {told.engine} cannot be served", hint=f"ship for {' or '.join(RUNNING)}")
