@@ -9,15 +9,16 @@ from slmops.compress.convert import convert
 from slmops.engines import RUNNING, Running, load_engine, load_running
 from slmops.errors import BadInput
 from slmops.recipe.compress import CompressSettings
+from tests.runtimes import needs
 
 SLOTS = 4
 
 
 @pytest.fixture(scope="module", params=sorted(RUNNING))
 def running(request, tiny, tiny_onnx, tmp_path_factory) -> Running:
-    folder = tiny_onnx
+    needs(request.param)
+    folder = {"transformers": tiny.folder}.get(request.param, tiny_onnx)
     if request.param == "llama.cpp":
-        pytest.importorskip("llama_cpp", reason="it is compiled, and installed apart")
         made = tmp_path_factory.mktemp("gguf")
         folder = made / "model"
         settings = CompressSettings(precision="fp32", runtime="llama.cpp")

@@ -28,6 +28,7 @@ __all__ = [
 ENGINES = {
     "transformers": "slmops.engines.transformers:TransformersEngine",
     "onnxruntime-genai": "slmops.engines.onnxruntime:OnnxGenaiEngine",
+    "openvino": "slmops.engines.openvino:OpenVinoEngine",
     "llama.cpp": "slmops.engines.llamacpp:LlamaCppEngine",
 }
 """Name to `module:class`; the module is imported when the engine is first loaded."""
@@ -35,18 +36,22 @@ ENGINES = {
 _PACKAGES = {
     "transformers": ("transformers", "pip install transformers"),
     "onnxruntime-genai": ("onnxruntime_genai", "pip install onnxruntime-genai"),
+    "openvino": ("openvino", "pip install 'slmops[openvino]'"),
     "llama.cpp": ("llama_cpp", "pip install 'slmops[llamacpp]' (it is compiled, for minutes)"),
 }
 """What an engine imports, and how it is installed."""
 
 RUNNING = {
     "onnxruntime-genai": "slmops.engines.onnx_running:OnnxRunning",
+    "openvino": "slmops.engines.openvino_running:OpenVinoRunning",
     "llama.cpp": "slmops.engines.llamacpp_running:LlamaCppRunning",
+    "transformers": "slmops.engines.transformers_running:TransformersRunning",
 }
 """What a server drives the same models by."""
 
 FILES = {
     "model.gguf": "llama.cpp",
+    "openvino.json": "openvino",
     "genai_config.json": "onnxruntime-genai",
     "config.json": "transformers",
 }
