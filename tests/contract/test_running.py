@@ -107,5 +107,5 @@ def test_a_full_sequence_between_others_is_left_alone(running, reference, tiny):
 
 
 def test_what_cannot_be_served_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="transformers cannot be served"):
-        load_running("transformers", tmp_path, slots=1)
+    with pytest.raises(BadInput, match="marvel cannot be served"):
+        load_running("marvel", tmp_path, slots=1)

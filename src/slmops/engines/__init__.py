@@ -120,7 +120,7 @@ def load_engine(name: str, folder: Path, *, threads: int = 0, gpu: bool = False)
 
 
 def load_running(name: str, folder: Path, *, slots: int, threads: int = 0) -> Running:
-    """The model in `folder` as a batch that requests join and leave.
+    """The model in `folder` as a batch that requests join and leave, on a GPU where the runtime has a use for one.
 
     Args:
         name: a key of `RUNNING`.
@@ -134,7 +134,8 @@ def load_running(name: str, folder: Path, *, slots: int, threads: int = 0) -> Ru
         raise BadInput(f"the engine {name} cannot be served", hint=f"ship the model for {' or '.join(RUNNING)}")
     if is_tagger(folder):
         raise BadInput(f"{folder} holds a model that marks, and it writes nothing", hint="ask it by slmops predict")
-    running: Running = _named(RUNNING[name]).load(folder, slots=slots, threads=threads)
+    where = {"device": _named(DEVICES[name])()} if name in DEVICES else {}
+    running: Running = _named(RUNNING[name]).load(folder, slots=slots, threads=threads, **where)
     return running
 
 
