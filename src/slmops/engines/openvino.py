@@ -17,6 +17,9 @@ from slmops.models.tokenizer import configured_end_ids
 
 NAME = "openvino"
 
+MARK = "openvino.json"
+"""In a folder of onnxruntime-genai: it was made small for this runtime, which gets the same file."""
+
 
 class OpenVinoEngine:
     """A folder of onnxruntime-genai, whose configuration is read for the sizes of the model alone."""

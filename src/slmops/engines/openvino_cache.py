@@ -11,12 +11,18 @@ from typing import Any
 import numpy as np
 
 from slmops.engines.base import Logits
-from slmops.engines.onnx_file import describe
 from slmops.engines.onnxruntime import read_config
 from slmops.engines.openvino_attention import BLOCK
+from slmops.engines.openvino_graph import Paged, paged
 from slmops.errors import BadInput
 
 INSTALL = "pip install 'slmops[openvino]'"
+
+CONTEXT_TOKENS = 2048
+"""Prompt and answer together at most, as of the other runtimes that ship; less where the model takes less."""
+
+_GROUP = 32
+"""Numbers that share a scale where what comes into a product is rounded."""
 
 
 class Model:
@@ -33,19 +39,18 @@ class Model:
             import openvino
         except ImportError as error:
             raise BadInput(f"the engine openvino cannot be imported: {error}", hint=INSTALL) from error
-        from slmops.engines.openvino_graph import paged
 
         config = read_config(folder)
         told, self.threads = config["model"], threads
-        precision, _ = _described(folder)
         try:
-            graph, longest = paged(folder, head_size=told["decoder"]["head_size"])
-            self._compiled = openvino.Core().compile_model(graph, "CPU", _settings(threads, exact="int" not in precision))
+            made = paged(folder, head_size=told["decoder"]["head_size"])
+            self._compiled = openvino.Core().compile_model(made.graph, "CPU", _settings(made, threads))
         except BadInput:
             raise
         except Exception as error:  # what is damaged may fail anywhere in onnx, numpy or the runtime
-            raise BadInput(f"the model in {folder} cannot be loaded: {str(error).strip().splitlines()[-1:]}") from error
-        self.context: int = min(told["context_length"], longest)
+            said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise BadInput(f"the model in {folder} cannot be loaded: {said}") from error
+        self.context: int = min(CONTEXT_TOKENS, told["context_length"], made.longest)
         self.vocabulary: int = told["vocab_size"]
         self.caches = [
             (port.any_name, port.element_type, [int(str(size)) for size in list(port.partial_shape)[1:]])
@@ -73,20 +78,14 @@ class Model:
         return logits
 
 
-def _described(folder: Path) -> tuple[str, int]:
-    path = folder / "model.onnx"
-    if not path.is_file():
-        raise BadInput(f"{folder} holds no {path.name}", hint="give a folder that slmops compress wrote")
-    try:
-        return describe(path)
-    except Exception as error:  # of protobuf, which onnx does not wrap
-        raise BadInput(f"the model in {folder} cannot be loaded: {path.name} is no ONNX") from error
-
-
-def _settings(threads: int, *, exact: bool) -> Mapping[str, Any]:
-    """Weights that were not rounded are computed with as they are; by default the runtime would round all else."""
-    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    return settings | ({"KV_CACHE_PRECISION": "f32"} if exact else {})
+def _settings(made: Paged, threads: int) -> Mapping[str, Any]:
+    """Compute as the other runtimes do: in float32, but for what comes into packed weights, where the model says so."""
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "KV_CACHE_PRECISION": "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if made.rounds_inputs else 0,
+    }
 
 
 @dataclass

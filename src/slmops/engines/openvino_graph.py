@@ -7,13 +7,14 @@ onnxruntime-genai writes are translated one by one, so whatever it exports runs 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from slmops.engines.onnx_weights import whole_graph
+from slmops.engines.onnx_weights import levels_of, whole_graph
 from slmops.engines.openvino_attention import Paging, attention
 from slmops.errors import BadInput
 
@@ -26,12 +27,29 @@ _HINT = "run it by onnxruntime-genai"
 _SHIFT = {4: 0x88, 8: 0x80}
 """Turns levels around the middle one into signed ones, of a byte's two at once."""
 
+_IN_INT8 = 4
+"""What the exporter's operator calls that."""
+
 Node = Any
 """Of OpenVINO's operators, which have no types."""
 
 
-def paged(folder: Path, *, head_size: int) -> tuple[openvino.Model, int]:
-    """The model in a folder of onnxruntime-genai, and how many tokens a sequence may have by its rotary tables.
+@dataclass(frozen=True)
+class Paged:
+    """A translated model.
+
+    Attributes:
+        longest: tokens of a sequence that its rotary tables have room for.
+        rounds_inputs: whether what its packed weights are multiplied with is rounded to eight bits.
+    """
+
+    graph: openvino.Model
+    longest: int
+    rounds_inputs: bool
+
+
+def paged(folder: Path, *, head_size: int) -> Paged:
+    """The model in a folder of onnxruntime-genai.
 
     Inputs are `input_ids` int64 [tokens], those of `Paging`, and `wanted` int64 [n], the places of the tokens whose
     logits come out: float32 [n, vocabulary].
@@ -42,7 +60,8 @@ def paged(folder: Path, *, head_size: int) -> tuple[openvino.Model, int]:
     import openvino
 
     made = _Translation(whole_graph(folder), head_size)
-    return openvino.Model([made.logits()], made.paging.inputs(), "paged"), made.paging.longest
+    graph = openvino.Model([made.logits()], made.paging.inputs(), "paged")
+    return Paged(graph, made.paging.longest, made.rounds_inputs)
 
 
 class _Translation:
@@ -58,7 +77,7 @@ class _Translation:
         }
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._matrices: dict[str, Node] = {}
-        self.paging = Paging(head_size)
+        self.paging, self.rounds_inputs = Paging(head_size), False
         ids = self.paging.input("input_ids", [-1], "i64")
         self._made: dict[str, Node] = {"input_ids": ops.unsqueeze(ids, np.int64(1))}
 
@@ -117,6 +136,7 @@ class _Translation:
     def _MatMulNBits(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
         import openvino
 
+        self.rounds_inputs |= given.get("accuracy_level") == _IN_INT8
         bits, size, rows = given["bits"], given["block_size"], given["N"]
         packed = self._array(node.input[1])
         blocks = packed.size * 8 // bits // rows // size
@@ -139,8 +159,6 @@ class _Translation:
 
     def _zeros(self, node: onnx.NodeProto, bits: int, rows: int, blocks: int) -> npt.NDArray[np.uint8] | None:
         """uint8 [rows, blocks] where a node has zero points."""
-        from slmops.engines.onnx_weights import levels_of
-
         if len(node.input) < 4 or not node.input[3]:
             return None
         return np.ascontiguousarray(levels_of(self._array(node.input[3]).reshape(rows, -1), bits)[:, :blocks])
