@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slmops.cli.bundle import BundleFolder, Threads
+
+if TYPE_CHECKING:
+    from slmops.serve.served import Served
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +28,18 @@ def serve(
     max_concurrency: Annotated[
         int, typer.Option("--max-concurrency", min=1, max=256, help="Answers written at a time.")
     ] = 16,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            help="What runs the bundle: its own runtime, or another that runs the same file (onnxruntime-genai, "
+            "openvino); auto measures which is the fastest here.",
+        ),
+    ] = None,
+    expected_streams: Annotated[
+        int, typer.Option("--expected-streams", min=1, help="Requests at a time that --engine auto goes by.")
+    ] = 8,
     queue: Annotated[int, typer.Option("--queue", min=1, help="Requests that wait at most; others get 429.")] = 256,
     grace_s: Annotated[
         float, typer.Option("--grace", min=0, metavar="SECONDS", help="For requests under way at the end.")
@@ -47,10 +62,12 @@ def serve(
             f"{host} can be reached from outside, and nobody would need a key",
             hint="give --api-key-file, or say --open-to-all",
         )
-    served = Served(bundle, slots=max_concurrency, threads=threads, queue=queue)
+    served = Served(
+        bundle, slots=max_concurrency, threads=threads, queue=queue, engine=engine, streams=expected_streams
+    )
     server = Server(served, keys, Limits())
-    run(server, host=host, port=port, grace_s=grace_s, started=lambda where: _started(served.name, where))
+    run(server, host=host, port=port, grace_s=grace_s, started=lambda where: _started(served, where))
 
 
-def _started(name: str, where: str) -> None:
-    typer.echo(f"{name} at {where}/v1", err=True)
+def _started(served: Served, where: str) -> None:
+    typer.echo(f"{served.name} (by {served.engine}) at {where}/v1", err=True)

@@ -14,12 +14,15 @@ from slmops.models.tag_files import is_tagger
 
 __all__ = [
     "ENGINES",
+    "RUNNING",
+    "SAME_FILE",
     "Engine",
     "EngineInfo",
     "Finish",
     "Running",
     "Sampling",
     "Token",
+    "check_installed",
     "engine_of",
     "load_engine",
     "load_running",
@@ -48,6 +51,9 @@ RUNNING = {
     "transformers": "slmops.engines.transformers_running:TransformersRunning",
 }
 """What a server drives the same models by."""
+
+SAME_FILE = {"onnxruntime-genai": ("openvino",), "openvino": ("onnxruntime-genai",)}
+"""Others that run what was made for an engine: the same values, in the same file."""
 
 FILES = {
     "model.gguf": "llama.cpp",

@@ -57,7 +57,7 @@ class Model:
             for port in self._compiled.inputs
             if "_cache." in port.any_name
         ]
-        # One for all: where a request is given up, the runtime goes on to use what it was bound to.
+        # One for all caches: each has memory of its own for what is computed on the way.
         self._request = self._compiled.create_infer_request()
         self._bound: Mapping[str, Any] = {}
 

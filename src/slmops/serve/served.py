@@ -15,6 +15,7 @@ from slmops.engines.choices import Node, tree
 from slmops.engines.decoding import check
 from slmops.errors import BadInput
 from slmops.serve.constraint import Grammars
+from slmops.serve.fastest import choose
 from slmops.serve.metrics import Metrics
 from slmops.serve.scheduler import Scheduler
 
@@ -25,19 +26,33 @@ class Served:
     Attributes:
         name: by which requests ask for it.
         bundle: verified.
+        engine: what runs it.
         metrics: of its scheduler.
         room: tokens of a prompt and its answer.
     """
 
-    def __init__(self, folder: Path, *, slots: int, threads: int, queue: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        slots: int,
+        threads: int,
+        queue: int,
+        engine: str | None = None,
+        streams: int = 1,
+    ) -> None:
         """Open the bundle in `folder`.
 
+        Args:
+            engine, streams: which runtime is to serve it; see `slmops.serve.fastest.choose`.
+
         Raises:
-            BadInput: it cannot be trusted, or not be served.
+            BadInput: it cannot be trusted, or not be served, or not by `engine`.
         """
         self.bundle: Bundle = open_bundle(folder, threads=threads)
         self.name = self.bundle.manifest.name
-        running = load_running(self.bundle.manifest.engine, folder / MODEL, slots=slots, threads=threads)
+        self.engine = choose(self.bundle, engine, streams=min(streams, slots))
+        running = load_running(self.engine, folder / MODEL, slots=slots, threads=threads)
         self.room, self._vocabulary = running.room, running.vocabulary
         self.grammars = Grammars(self.bundle.tokenizer, running.vocabulary)
         self.metrics = Metrics(self.name)
