@@ -25,7 +25,7 @@ def test_left_alone_it_is_served_by_what_it_was_measured_with(writer):
 
 
 def test_what_runs_other_files_is_refused(writer):
-    with pytest.raises(BadInput, match="llama.cpp cannot run what the bundle tiny holds") as error:
+    with pytest.raises(BadInput, match=r"llama\.cpp cannot run what the bundle tiny holds") as error:
         choose(open_bundle(writer), "llama.cpp", streams=1)
     assert "--engine auto or onnxruntime-genai or openvino" in error.value.hint
 
@@ -49,7 +49,7 @@ def test_auto_takes_the_fastest_and_measures_once(writer, kept, monkeypatch):
         return name
 
     monkeypatch.setattr(fastest, "load_running", load)
-    monkeypatch.setattr(fastest, "tokens_per_s", lambda name, streams: next(speeds[name]))
+    monkeypatch.setattr(fastest, "tokens_per_s", lambda name, _: next(speeds[name]))
     assert choose(bundle, "auto", streams=8) == "openvino"
     assert choose(bundle, "auto", streams=8) == "openvino"
     assert choose(bundle, "auto", streams=1) == "onnxruntime-genai", "another load is another question"

@@ -65,7 +65,8 @@ def convert(
     check_memory(model)
     if settings.runtime not in BODIES and is_tagger(model):
         raise BadInput(
-            f"{settings.runtime} runs no model that labels", hint="set compress.runtime: onnxruntime-genai, or student.head: text"
+            f"{settings.runtime} runs no model that labels",
+            hint="set compress.runtime: onnxruntime-genai, or student.head: text",
         )
     told = progress or Silent()
     source, int8_layers, figures = model, list[int](), dict[str, float]()

@@ -24,7 +24,7 @@ class Paging:
     Of T tokens of S sequences:
 
     - `positions` int64 [T].
-    - `past_lens` int32 [S]: tokens of each that are in the cache; `subsequence_begins` int32 [S + 1]: where each begins.
+    - `past_lens` int32 [S]: tokens of each that are in the cache; `subsequence_begins` int32 [S + 1].
     - `block_indices` int32 [blocks]: the blocks of one sequence after another, `block_indices_begins` int32 [S + 1].
     - `max_context_len` int32 []: tokens of the longest sequence.
     - `key_cache.N` and `value_cache.N` [blocks, heads, BLOCK, head size], in the type that the runtime is told.
@@ -93,18 +93,11 @@ def attention(
         for part, count in zip(parts, (heads, kv_heads), strict=False)
     )
     layer, paging.layers = paging.layers, paging.layers + 1
-    node = op._PagedAttentionExtension(  # noqa: SLF001 - it has no other name
-        [
-            each.output(0) if hasattr(each, "output") else each
-            for each in (
-                query,
-                key,
-                _flat(parts[2], kv_heads * size),
-                *(paging.input(f"{what}_cache.{layer}", [-1, kv_heads, BLOCK, size], "f32") for what in ("key", "value")),
-                *_told(paging, given.get("scale") or size**-0.5, max(0, given.get("local_window_size", -1))),
-            )
-        ]
-    )
+    caches = [paging.input(f"{what}_cache.{layer}", [-1, kv_heads, BLOCK, size], "f32") for what in ("key", "value")]
+    window = max(0, given.get("local_window_size", -1))
+    told = _told(paging, given.get("scale") or size**-0.5, window)
+    inputs = [query, key, _flat(parts[2], kv_heads * size), *caches, *told]
+    node = op._PagedAttentionExtension([each.output(0) for each in inputs])
     info = node.get_rt_info()
     for which in ("k", "v"):
         info[f"num_{which}_heads"], info[f"{which}_head_size"] = kv_heads, size

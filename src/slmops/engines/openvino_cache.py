@@ -1,4 +1,4 @@
-"""A model for OpenVINO, and sequences of it whose keys and values lie in blocks that they share where they are alike."""
+"""A model for OpenVINO, and sequences of it: keys and values lie in blocks, shared where sequences are alike."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class Cache:
         past = [row.tokens for row in rows]
         given = {
             "input_ids": _whole((id for ids in steps.values() for id in ids), np.int64),
-            "positions": np.concatenate([np.arange(at, at + n, dtype=np.int64) for at, n in zip(past, counts, strict=True)]),
+            "positions": _whole((at + i for at, n in zip(past, counts, strict=True) for i in range(n)), np.int64),
             "wanted": np.arange(begins[-1], dtype=np.int64) if every else begins[1:].astype(np.int64) - 1,
             "past_lens": np.array(past, dtype=np.int32),
             "subsequence_begins": begins,

@@ -86,14 +86,14 @@ class _Translation:
         for node in self._nodes:
             if self._is_stored(node):
                 continue
-            if (translate := getattr(self, f"_{node.op_type}", None)) is None:
+            if (translate := _TRANSLATED.get(node.op_type)) is None:
                 raise BadInput(f"OpenVINO is not told of the operator {node.op_type}", hint=_HINT)
             if "logits" in node.output:
                 # The head is a large part of a small model, and only the last token of a sequence has a use for it.
                 wanted = self.paging.input("wanted", [-1], "i64")
                 hidden = self._made[node.input[0]]
                 self._made[node.input[0]] = ops.gather(hidden, wanted, np.int64(0))
-            outputs = translate(node, {each.name: _value(each) for each in node.attribute})
+            outputs = translate(self, node, {each.name: _value(each) for each in node.attribute})
             self._made |= {name: made for name, made in zip(node.output, outputs, strict=False) if name}
         return ops.squeeze(self._made["logits"], np.int64(1))
 
@@ -117,23 +117,23 @@ class _Translation:
 
     # Matrices and look-ups.
 
-    def _MatMul(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
+    def product(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
         return [self._ops.matmul(self._in(node, 0), self._matrix(node.input[1]), False, True)]
 
     def _matrix(self, name: str) -> Node:
-        """A matrix in float32 as [outputs, inputs], once, though a head may be an embedding too."""
+        """A stored matrix in float32 as [outputs, inputs], once, though a head may be an embedding too."""
         while name in self._stored_in:
             name = self._stored_in[name]
         if name not in self._matrices:
             self._matrices[name] = self._ops.constant(np.ascontiguousarray(self._array(name).T))
         return self._matrices[name]
 
-    def _Gather(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
+    def looked_up(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
         turned = node.input[0] in self._stored_in
         table = self._matrix(node.input[0]) if turned else self._in(node, 0)
         return [self._ops.gather(table, self._in(node, 1), np.int64(0))]
 
-    def _MatMulNBits(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
+    def packed_product(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
         import openvino
 
         self.rounds_inputs |= given.get("accuracy_level") == _IN_INT8
@@ -144,8 +144,9 @@ class _Translation:
         zeros = self._zeros(node, bits, rows, blocks)
         kind = ("u" if zeros is not None else "i") + str(bits)
         values = packed if zeros is not None else packed ^ np.uint8(_SHIFT[bits])
-        ops = self._ops
-        stored = ops.constant(openvino.Tensor(np.ascontiguousarray(values), shape, getattr(openvino.Type, kind)), shared_memory=False)
+        ops, tensor = self._ops, openvino.Tensor(np.ascontiguousarray(values), shape, getattr(openvino.Type, kind))
+        # The array ends with this call, and a constant would go on to read it.
+        stored = ops.constant(tensor, shared_memory=False)
         weights = ops.convert(stored, "f32")
         if zeros is not None:
             weights = ops.subtract(weights, ops.convert(ops.constant(zeros.reshape(rows, blocks, 1)), "f32"))
@@ -163,7 +164,7 @@ class _Translation:
             return None
         return np.ascontiguousarray(levels_of(self._array(node.input[3]).reshape(rows, -1), bits)[:, :blocks])
 
-    def _GatherBlockQuantized(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
+    def packed_looked_up(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
         """Rows are looked up as they are packed, and unpacked then."""
         ops, bits, size = self._ops, given["bits"], given["block_size"]
         scales = self._array(node.input[2])
@@ -187,48 +188,70 @@ class _Translation:
 
     # Norms, sums and shapes.
 
-    def _SimplifiedLayerNormalization(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
-        return [self._norm(self._in(node, 0), self._in(node, 1), given["epsilon"])]
+    def norm(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
+        return [self._root_mean_square(self._in(node, 0), self._in(node, 1), given["epsilon"])]
 
-    def _SkipSimplifiedLayerNormalization(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
+    def sum_and_norm(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
         total = self._ops.add(self._in(node, 0), self._in(node, 1))
-        return [self._norm(total, self._in(node, 2), given["epsilon"]), None, None, total]
+        return [self._root_mean_square(total, self._in(node, 2), given["epsilon"]), None, None, total]
 
-    def _norm(self, values: Node, weight: Node, epsilon: float) -> Node:
+    def _root_mean_square(self, values: Node, weight: Node, epsilon: float) -> Node:
         """Root mean square (Zhang and Sennrich 2019), in the form that the runtime knows for one operator."""
         ops = self._ops
         mean = ops.reduce_mean(ops.power(values, np.float32(2)), np.array([-1]), True)
         inverse = ops.divide(np.float32(1), ops.sqrt(ops.add(mean, np.float32(epsilon))))
         return ops.multiply(ops.multiply(values, inverse), weight)
 
-    def _Add(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
+    def sum(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
         return [self._ops.add(self._in(node, 0), self._in(node, 1))]
 
-    def _Mul(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
+    def times(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
         return [self._ops.multiply(self._in(node, 0), self._in(node, 1))]
 
-    def _Sigmoid(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
+    def sigmoid(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
         return [self._ops.sigmoid(self._in(node, 0))]
 
-    def _Gelu(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
+    def gelu(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
         return [self._ops.gelu(self._in(node, 0), "tanh" if given.get("approximate") == b"tanh" else "erf")]
 
-    def _Split(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
-        return self._ops.variadic_split(self._in(node, 0), np.int64(given["axis"]), self._in(node, 1)).outputs()
+    def split(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
+        parts: list[Node] = self._ops.variadic_split(
+            self._in(node, 0), np.int64(given["axis"]), self._in(node, 1)
+        ).outputs()
+        return parts
 
-    def _Reshape(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
+    def reshape(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
         return [self._ops.reshape(self._in(node, 0), self._in(node, 1), True)]
 
-    def _Slice(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
+    def slice(self, node: onnx.NodeProto, _: Mapping[str, Any]) -> Sequence[Node]:
         begin, end, axes = (self._in(node, i) for i in (1, 2, 3))
         return [self._ops.slice(self._in(node, 0), begin, end, np.array([1]), axes)]
 
-    def _GroupQueryAttention(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
+    def attention(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Sequence[Node]:
         if given.get("softcap") or given.get("rotary_interleaved") or not given.get("do_rotary") or any(node.input[9:]):
             raise BadInput("OpenVINO is not told of attention with capped logits, sinks or a bias", hint=_HINT)
         parts = [self._made[name] for name in node.input[:3] if name]
         tables = [(name, self._array(name)) for name in node.input[7:9]]
         return [attention(self.paging, parts, tables, given)]
+
+
+_TRANSLATED = {
+    "MatMul": _Translation.product,
+    "Gather": _Translation.looked_up,
+    "MatMulNBits": _Translation.packed_product,
+    "GatherBlockQuantized": _Translation.packed_looked_up,
+    "SimplifiedLayerNormalization": _Translation.norm,
+    "SkipSimplifiedLayerNormalization": _Translation.sum_and_norm,
+    "Add": _Translation.sum,
+    "Mul": _Translation.times,
+    "Sigmoid": _Translation.sigmoid,
+    "Gelu": _Translation.gelu,
+    "Split": _Translation.split,
+    "Reshape": _Translation.reshape,
+    "Slice": _Translation.slice,
+    "GroupQueryAttention": _Translation.attention,
+}
+"""What the exporter writes, and the packing after it."""
 
 
 def _needed(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

@@ -51,8 +51,8 @@ class CompressSettings(Settings):
 
     runtime: Runtime = Field(
         "onnxruntime-genai",
-        description="What runs the shipped model. openvino and llama.cpp have to be installed besides; the latter takes "
-        "blocks of 32.",
+        description="What runs the shipped model. openvino and llama.cpp have to be installed besides; the latter "
+        "takes blocks of 32.",
     )
     precision: Bits | Half = Field(
         "int4", description="Of the layers' weights; fp32 rounds nothing. fp16 and bf16 are for llama.cpp."
