@@ -15,6 +15,7 @@ from slmops.compress.convert import convert
 from slmops.engines import ENGINES, Engine, Sampling, Token, load_engine
 from slmops.errors import BadInput
 from slmops.recipe.compress import CompressSettings
+from tests.runtimes import needs
 
 CONTEXT = 128
 GREEDY = Sampling(max_tokens=40)
@@ -25,13 +26,13 @@ def folders(tiny, tiny_onnx, tmp_path_factory) -> dict[str, Path]:
     gguf = tmp_path_factory.mktemp("gguf")
     settings = CompressSettings(precision="fp32", runtime="llama.cpp")
     convert(tiny.folder, gguf / "model", settings, scratch=gguf / "scratch")
-    return {"transformers": tiny.folder, "onnxruntime-genai": tiny_onnx, "llama.cpp": gguf / "model"}
+    ours = {"transformers": tiny.folder, "onnxruntime-genai": tiny_onnx, "openvino": tiny_onnx}
+    return ours | {"llama.cpp": gguf / "model"}
 
 
 @pytest.fixture(scope="session", params=sorted(ENGINES))
 def name(request) -> str:
-    if request.param == "llama.cpp":
-        pytest.importorskip("llama_cpp", reason="it is compiled, and installed apart")
+    needs(request.param)
     return request.param
 
 

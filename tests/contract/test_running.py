@@ -9,15 +9,16 @@ from slmops.compress.convert import convert
 from slmops.engines import RUNNING, Running, load_engine, load_running
 from slmops.errors import BadInput
 from slmops.recipe.compress import CompressSettings
+from tests.runtimes import needs
 
 SLOTS = 4
 
 
 @pytest.fixture(scope="module", params=sorted(RUNNING))
 def running(request, tiny, tiny_onnx, tmp_path_factory) -> Running:
-    folder = tiny_onnx
+    needs(request.param)
+    folder = {"transformers": tiny.folder}.get(request.param, tiny_onnx)
     if request.param == "llama.cpp":
-        pytest.importorskip("llama_cpp", reason="it is compiled, and installed apart")
         made = tmp_path_factory.mktemp("gguf")
         folder = made / "model"
         settings = CompressSettings(precision="fp32", runtime="llama.cpp")
@@ -133,5 +134,5 @@ def test_logits_that_were_given_stay_as_they_are(running, tiny):
 
 
 def test_what_cannot_be_served_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="transformers cannot be served"):
-        load_running("transformers", tmp_path, slots=1)
+    with pytest.raises(BadInput, match="marvel cannot be served"):
+        load_running("marvel", tmp_path, slots=1)

@@ -20,7 +20,7 @@ def test_an_engine_that_is_not_installed_says_what_to_install(name, tmp_path):
     """In a process where the runtime cannot be imported."""
     code = f"""
 import sys
-sys.modules["torch"] = sys.modules["onnxruntime_genai"] = sys.modules["llama_cpp"] = None
+sys.modules["torch"] = sys.modules["onnxruntime_genai"] = sys.modules["llama_cpp"] = sys.modules["openvino"] = None
 from pathlib import Path
 from slmops.engines import load_engine
 from slmops.errors import BadInput

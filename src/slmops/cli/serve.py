@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slmops.cli.bundle import BundleFolder, Threads
+
+if TYPE_CHECKING:
+    pass
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +28,18 @@ def serve(
     max_concurrency: Annotated[
         int, typer.Option("--max-concurrency", min=1, max=256, help="Answers written at a time.")
     ] = 16,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            help="What runs the bundle: its own runtime, or another that runs the same file (onnxruntime-genai, "
+            "openvino); auto measures which is the fastest here.",
+        ),
+    ] = None,
+    expected_streams: Annotated[
+        int, typer.Option("--expected-streams", min=1, help="Requests at a time that --engine auto goes by.")
+    ] = 8,
     queue: Annotated[int, typer.Option("--queue", min=1, help="Requests that wait at most; others get 429.")] = 256,
     max_connections: Annotated[
         int | None,
@@ -63,7 +78,9 @@ def serve(
             grace_s=grace_s,
             open_to_all=open_to_all,
             watch=watch,
+            engine=engine,
+            streams=expected_streams,
             log_content=log_content,
         ),
-        started=lambda name, where: typer.echo(f"{name} at {where}/v1", err=True),
+        started=lambda name, by, where: typer.echo(f"{name} (by {by}) at {where}/v1", err=True),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zlib
 from collections.abc import Collection
@@ -13,7 +14,9 @@ from slmops.compress.export import export
 from slmops.compress.gguf_file import write_gguf
 from slmops.compress.memory import check_memory
 from slmops.compress.pack import pack
+from slmops.engines import BODIES
 from slmops.engines.llamacpp import FILE
+from slmops.engines.openvino import MARK
 from slmops.errors import BadInput
 from slmops.models.adapters.files import refuse_adapted
 from slmops.models.tag_files import is_tagger
@@ -62,9 +65,10 @@ def convert(
             hint="give `data`, the folder of a data stage, or set algorithm: rtn",
         )
     check_memory(model)
-    if settings.runtime == "llama.cpp" and is_tagger(model):
+    if settings.runtime not in BODIES and is_tagger(model):
         raise BadInput(
-            "llama.cpp runs no model that labels", hint="set compress.runtime: onnxruntime-genai, or student.head: text"
+            f"{settings.runtime} runs no model that labels",
+            hint="set compress.runtime: onnxruntime-genai, or student.head: text",
         )
     told = progress or Silent()
     source, int8_layers, figures = model, list[int](), dict[str, float]()
@@ -78,6 +82,9 @@ def convert(
         else:
             export(source, out, scratch=scratch)
             shrink(out / "model.onnx", settings, int8_layers, labels=is_tagger(model))
+            if settings.runtime == "openvino":
+                # The same file, which OpenVINO translates as it loads it; this says who runs it.
+                (out / MARK).write_text(json.dumps({"runs": "model.onnx"}) + "\n", encoding="utf-8")
         task.advance()
     if settings.sparsity:
         figures["weights_bytes_compressed"] = float(deflated_bytes(out / weights_file(settings.runtime)))

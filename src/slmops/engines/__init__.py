@@ -14,12 +14,15 @@ from slmops.models.tag_files import is_tagger
 
 __all__ = [
     "ENGINES",
+    "RUNNING",
+    "SAME_FILE",
     "Engine",
     "EngineInfo",
     "Finish",
     "Running",
     "Sampling",
     "Token",
+    "check_installed",
     "engine_of",
     "load_engine",
     "load_running",
@@ -28,6 +31,7 @@ __all__ = [
 ENGINES = {
     "transformers": "slmops.engines.transformers:TransformersEngine",
     "onnxruntime-genai": "slmops.engines.onnxruntime:OnnxGenaiEngine",
+    "openvino": "slmops.engines.openvino:OpenVinoEngine",
     "llama.cpp": "slmops.engines.llamacpp:LlamaCppEngine",
 }
 """Name to `module:class`; the module is imported when the engine is first loaded."""
@@ -35,18 +39,25 @@ ENGINES = {
 _PACKAGES = {
     "transformers": ("transformers", "pip install transformers"),
     "onnxruntime-genai": ("onnxruntime_genai", "pip install onnxruntime-genai"),
+    "openvino": ("openvino", "pip install 'slmops[openvino]'"),
     "llama.cpp": ("llama_cpp", "pip install 'slmops[llamacpp]' (it is compiled, for minutes)"),
 }
 """What an engine imports, and how it is installed."""
 
 RUNNING = {
     "onnxruntime-genai": "slmops.engines.onnx_running:OnnxRunning",
+    "openvino": "slmops.engines.openvino_running:OpenVinoRunning",
     "llama.cpp": "slmops.engines.llamacpp_running:LlamaCppRunning",
+    "transformers": "slmops.engines.transformers_running:TransformersRunning",
 }
 """What a server drives the same models by."""
 
+SAME_FILE = {"onnxruntime-genai": ("openvino",), "openvino": ("onnxruntime-genai",)}
+"""Others that run what was made for an engine: the same values, in the same file."""
+
 FILES = {
     "model.gguf": "llama.cpp",
+    "openvino.json": "openvino",
     "genai_config.json": "onnxruntime-genai",
     "config.json": "transformers",
 }
@@ -115,7 +126,7 @@ def load_engine(name: str, folder: Path, *, threads: int = 0, gpu: bool = False)
 
 
 def load_running(name: str, folder: Path, *, slots: int, threads: int = 0) -> Running:
-    """The model in `folder` as a batch that requests join and leave.
+    """The model in `folder` as a batch that requests join and leave, on a GPU where the runtime has a use for one.
 
     Args:
         name: a key of `RUNNING`.
@@ -133,7 +144,8 @@ def load_running(name: str, folder: Path, *, slots: int, threads: int = 0) -> Ru
         from slmops.engines.tagging_running import TaggingRunning
 
         return TaggingRunning(TaggingEngine(_named(BODIES[name]).load(folder, threads=threads), folder), slots)
-    running: Running = _named(RUNNING[name]).load(folder, slots=slots, threads=threads)
+    where = {"device": _named(DEVICES[name])()} if name in DEVICES else {}
+    running: Running = _named(RUNNING[name]).load(folder, slots=slots, threads=threads, **where)
     return running
 
 

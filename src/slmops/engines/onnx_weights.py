@@ -31,7 +31,7 @@ class OnnxWeights:
     """The matrices and the rotary tables of the model in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._graph = _whole(folder)
+        self._graph = whole_graph(folder)
         self._tensors = {tensor.name: tensor for tensor in self._graph.initializer}
         self._cast = {
             node.output[0]: node.input[0]
@@ -121,7 +121,7 @@ def levels_of(packed: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
 
 
-def _whole(folder: Path) -> onnx.GraphProto:
+def whole_graph(folder: Path) -> onnx.GraphProto:
     """The graph with the data of its tensors, which mostly stand in a file beside it.
 
     onnx itself refuses that file where it has two names, as every file of the store has that a bundle links to.

@@ -44,7 +44,7 @@ class TransformersEngine:
     @classmethod
     def load(cls, folder: Path, *, threads: int = 0, device: str = "cpu") -> TransformersEngine:
         """See `load_engine`. The number of threads is PyTorch's own and holds for the whole process."""
-        return cls(*_load(folder, threads, device))
+        return cls(*load(folder, threads, device))
 
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         """See `Engine.generate`."""
@@ -87,7 +87,7 @@ class TransformersEngine:
         import torch
 
         with torch.inference_mode():
-            return _array(self._model(input_ids=_padded(self._model, sequences)).logits)
+            return as_array(self._model(input_ids=_padded(self._model, sequences)).logits)
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""
@@ -104,7 +104,7 @@ class TransformersBody:
     @classmethod
     def load(cls, folder: Path, *, threads: int = 0, device: str = "cpu") -> TransformersBody:
         """See `load_engine`."""
-        return cls(*_load(folder, threads, device))
+        return cls(*load(folder, threads, device))
 
     def states(self, sequences: Prompts) -> Logits:
         """See `Body.states`."""
@@ -112,7 +112,7 @@ class TransformersBody:
 
         with torch.inference_mode():
             output = self._model.base_model(input_ids=_padded(self._model, sequences), use_cache=False)
-            return _array(output.last_hidden_state)
+            return as_array(output.last_hidden_state)
 
     def info(self) -> EngineInfo:
         """See `Body.info`. The head is in the model, so its weights are left out here."""
@@ -127,7 +127,7 @@ class TransformersBody:
         )
 
 
-def _load(folder: Path, threads: int, device: str) -> tuple[PreTrainedModel, Path, int]:
+def load(folder: Path, threads: int, device: str) -> tuple[PreTrainedModel, Path, int]:
     """The model in `folder`, the folder, and how many threads PyTorch now takes."""
     try:
         import torch
@@ -170,7 +170,7 @@ class _Batch:
         self._rows = CachedBatch(model, prompts)
 
     def logits(self) -> Logits:
-        return _array(self._rows.logits)
+        return as_array(self._rows.logits)
 
     def advance(self, ids: Sequence[int]) -> None:
         self._rows.advance(ids)
@@ -189,7 +189,8 @@ def _padded(model: PreTrainedModel, sequences: Prompts) -> torch.Tensor:
     return torch.tensor(rows, device=model.device)
 
 
-def _array(tensor: torch.Tensor) -> Logits:
+def as_array(tensor: torch.Tensor) -> Logits:
+    """Of any type and device."""
     array: Logits = tensor.float().cpu().numpy()
     return array
 

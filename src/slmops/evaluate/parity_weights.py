@@ -30,6 +30,7 @@ from slmops.engines.onnx_weights import EMBEDDING, Array, OnnxWeights, Rotations
 
 READERS: Mapping[str, Callable[[Path], OnnxWeights | GgufWeights]] = {
     "onnxruntime-genai": OnnxWeights,
+    "openvino": OnnxWeights,
     "llama.cpp": GgufWeights,
 }
 """Engines whose files can be read back."""

@@ -51,7 +51,8 @@ class CompressSettings(Settings):
 
     runtime: Runtime = Field(
         "onnxruntime-genai",
-        description="What runs the shipped model. llama.cpp has to be installed besides, and takes blocks of 32.",
+        description="What runs the shipped model. openvino and llama.cpp have to be installed besides; the latter "
+        "takes blocks of 32.",
     )
     precision: Bits | Half = Field(
         "int4", description="Of the layers' weights; fp32 rounds nothing. fp16 and bf16 are for llama.cpp."
@@ -118,7 +119,7 @@ class CompressSettings(Settings):
     def _runs_where_it_says(self) -> CompressSettings:
         if self.runtime != "llama.cpp" and self.precision in get_args(Half):
             raise ValueError(
-                f"`precision: {self.precision}` is what llama.cpp computes with; onnxruntime-genai would turn it to "
+                f"`precision: {self.precision}` is what llama.cpp computes with; {self.runtime} would turn it to "
                 "float32 as it loads it: set `runtime: llama.cpp`, or `int8`, which is half of that"
             )
         if self.runtime != "llama.cpp" or not self.packed:

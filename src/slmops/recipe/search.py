@@ -10,7 +10,7 @@ from slmops.recipe.settings import Settings
 
 Objective = Literal["latency", "size", "memory"]
 Algorithm = Literal["rtn", "k_quant", "gptq", "awq", "awq-gptq"]
-Runtime = Literal["onnxruntime-genai", "llama.cpp"]
+Runtime = Literal["onnxruntime-genai", "openvino", "llama.cpp"]
 CONFIDENCE = 0.95
 
 

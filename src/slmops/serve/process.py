@@ -42,13 +42,15 @@ class Options:
     open_to_all: bool
     watch: bool
     log_content: bool
+    engine: str | None
+    streams: int
 
 
-def run(options: Options, *, started: Callable[[str, str], None]) -> None:
+def run(options: Options, *, started: Callable[[str, str, str], None]) -> None:
     """Serve a bundle until SIGTERM or SIGINT.
 
     Args:
-        started: told the model's name and the address once requests are taken.
+        started: told the model's name, what runs it, and the address, once requests are taken.
 
     Raises:
         BadInput: something of that cannot be done; nothing was started then.
@@ -62,7 +64,7 @@ def run(options: Options, *, started: Callable[[str, str], None]) -> None:
             at_end.callback(one.close)
         # Nothing here holds on to the model, which another may take the place of.
         server = Server(_load(options, options.bundle.resolve(), None), keys, limits)
-        name, log = server.served.name, Journal()
+        name, engine, log = server.served.name, server.served.engine, Journal()
         at_end.callback(log.close)
         sinks: list[Sink] = [journal.requests(log, name)]
         if spans:
@@ -75,7 +77,7 @@ def run(options: Options, *, started: Callable[[str, str], None]) -> None:
             sockets,
             host=options.host,
             grace_s=options.grace_s,
-            started=lambda where: started(name, where),
+            started=lambda where: started(name, engine, where),
             beside=partial(_beside, options, server, log),
         )
 
@@ -91,7 +93,15 @@ def _keys(options: Options) -> Keys:
 
 
 def _load(options: Options, folder: Path, metrics: Metrics | None) -> Served:
-    return Served(folder, slots=options.slots, threads=options.threads, queue=options.queue, metrics=metrics)
+    return Served(
+        folder,
+        slots=options.slots,
+        threads=options.threads,
+        queue=options.queue,
+        metrics=metrics,
+        engine=options.engine,
+        streams=options.streams,
+    )
 
 
 def _beside(

@@ -22,6 +22,7 @@ from slmops.errors import BadInput
 from slmops.serve.checks import check_memory, check_runs
 from slmops.serve.constraint import Grammars
 from slmops.serve.embedding import Embedder
+from slmops.serve.fastest import choose
 from slmops.serve.guessing import Guesser
 from slmops.serve.metrics import Metrics
 from slmops.serve.scheduler import Scheduler
@@ -34,27 +35,40 @@ class Served:
     Attributes:
         name: by which requests ask for it.
         bundle: verified.
+        engine: what runs it.
         metrics: of its scheduler.
         embedder: makes vectors of texts; None where the model gives no hidden states.
         marker: reads answers off what is run, where the model marks; None where it writes.
         room: tokens of a prompt and its answer.
     """
 
-    def __init__(self, folder: Path, *, slots: int, threads: int, queue: int, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        slots: int,
+        threads: int,
+        queue: int,
+        metrics: Metrics | None = None,
+        engine: str | None = None,
+        streams: int = 1,
+    ) -> None:
         """Open the bundle in `folder`, and run it once.
 
         Args:
             metrics: to go on with; new ones unless some are given.
+            engine, streams: which runtime is to serve it; see `slmops.serve.fastest.choose`.
 
         Raises:
-            BadInput: it cannot be trusted, is too large for this machine, or cannot be served.
+            BadInput: it cannot be trusted, is too large for this machine, or cannot be served, or not by `engine`.
         """
         open_bundle(folder, verify=False)
         # To read a file that is too large takes long, so that is found before its digest is.
         check_memory(folder)
         self.bundle: Bundle = open_bundle(folder, threads=threads)
         self.name = self.bundle.manifest.name
-        running = load_running(self.bundle.manifest.engine, folder / MODEL, slots=slots, threads=threads)
+        self.engine = choose(self.bundle, engine, streams=min(streams, slots))
+        running = load_running(self.engine, folder / MODEL, slots=slots, threads=threads)
         self.room, self._vocabulary = running.room, running.vocabulary
         check_runs(running, self.bundle.tokenizer.prompt(self.bundle.task.render(".")), folder)
         self.marker = running.engine if isinstance(running, TaggingRunning) else None

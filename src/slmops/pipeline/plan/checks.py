@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from slmops.engines import check_installed
+from slmops.engines import BODIES, check_installed
 from slmops.errors import BadInput
 from slmops.evaluate.cost import COSTS
 from slmops.evaluate.evidence import JUDGED
@@ -52,13 +52,12 @@ def check(recipe: Recipe) -> None:
 def _check_runtime(recipe: Recipe) -> None:
     """Refuse a runtime that is not there, or that cannot run what the recipe trains."""
     search = recipe.compress.search
-    if "llama.cpp" not in ((search and search.candidates.runtime) or [recipe.compress.runtime]):
-        return
-    if recipe.student.head == "tags":
-        raise BadInput(
-            "llama.cpp runs no student that marks (student.head: tags)", hint="leave compress.runtime as it is"
-        )
-    check_installed("llama.cpp")
+    for runtime in (search and search.candidates.runtime) or [recipe.compress.runtime]:
+        if runtime not in BODIES and recipe.student.head == "tags":
+            raise BadInput(
+                f"{runtime} runs no student that marks (student.head: tags)", hint="leave compress.runtime as it is"
+            )
+        check_installed(runtime)
 
 
 def _check_processes(recipe: Recipe) -> None:

@@ -1,0 +1,17 @@
+"""Runtimes that are installed apart: where one is missing, its tests are left out, and say so."""
+
+from __future__ import annotations
+
+import pytest
+
+_APART = {
+    "llama.cpp": ("llama_cpp", "it is compiled, and installed apart"),
+    "openvino": ("openvino", "it is installed apart: pip install 'slmops[openvino]'"),
+}
+
+
+def needs(engine: str) -> None:
+    """Skip what cannot run without the package of `engine`."""
+    if engine in _APART:
+        module, reason = _APART[engine]
+        pytest.importorskip(module, reason=reason)
