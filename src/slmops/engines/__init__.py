@@ -44,6 +44,9 @@ _PACKAGES = {
 }
 """What an engine imports, and how it is installed."""
 
+_BATCH_PACKAGES = _PACKAGES | {"onnxruntime-genai": ("onnxruntime", "pip install onnxruntime")}
+"""What a running batch imports: of the first it is onnxruntime alone."""
+
 RUNNING = {
     "onnxruntime-genai": "slmops.engines.onnx_running:OnnxRunning",
     "openvino": "slmops.engines.openvino_running:OpenVinoRunning",
@@ -86,13 +89,13 @@ def engine_of(folder: Path) -> str:
     raise BadInput(f"{folder} {problem}", hint=f"a model has one of {', '.join(FILES)}")
 
 
-def check_installed(name: str) -> None:
-    """Refuse an engine whose package is not there, without loading it.
+def check_installed(name: str, *, serving: bool = False) -> None:
+    """Refuse an engine, or with `serving` its running batch, whose package is not there, without loading it.
 
     Raises:
         BadInput: with the command that installs it.
     """
-    package, install = _PACKAGES[name]
+    package, install = (_BATCH_PACKAGES if serving else _PACKAGES)[name]
     if find_spec(package) is None:
         raise BadInput(f"the engine {name} is not installed", hint=install)
 
@@ -138,7 +141,7 @@ def load_running(name: str, folder: Path, *, slots: int, threads: int = 0) -> Ru
     """
     if name not in RUNNING:
         raise BadInput(f"the engine {name} cannot be served", hint=f"ship the model for {' or '.join(RUNNING)}")
-    check_installed(name)
+    check_installed(name, serving=True)
     if is_tagger(folder):
         from slmops.engines.tagging import TaggingEngine
         from slmops.engines.tagging_running import TaggingRunning

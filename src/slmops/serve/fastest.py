@@ -49,7 +49,7 @@ def choose(bundle: Bundle, asked: str | None, *, streams: int) -> str:
             hint=f"give --engine {' or '.join([AUTO, *able])}, or ship the model for it (compress.runtime)",
         )
     name = asked or own
-    check_installed(name)
+    check_installed(name, serving=True)
     return name
 
 
@@ -125,7 +125,7 @@ def _keep(known: Mapping[str, float]) -> None:
 
 def _is_installed(name: str) -> bool:
     try:
-        check_installed(name)
+        check_installed(name, serving=True)
     except BadInput:
         return False
     return True
