@@ -51,6 +51,8 @@ class OnnxRunning:
         config["model"]["context_length"] = min(limit, config["model"]["context_length"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        # The runtime plans its memory for every shape that it meets and keeps that; here nearly every run has its own.
+        options.enable_mem_pattern = False
         try:
             session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises classes of its own that it does not export
