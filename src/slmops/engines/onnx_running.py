@@ -59,12 +59,9 @@ class OnnxRunning:
         config["model"]["context_length"] = min(limit, config["model"]["context_length"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-<<<<<<< HEAD
         options.add_session_config_entry(_WEIGHTS, str(folder))
-=======
         # The runtime plans its memory for every shape that it meets and keeps that; here nearly every run has its own.
         options.enable_mem_pattern = False
->>>>>>> ops
         try:
             graph = with_wanted(folder / "model.onnx")
             session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
