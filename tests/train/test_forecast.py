@@ -1,6 +1,7 @@
 """What a training is expected to take is near what it takes, each in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,9 @@ def medium(tmp_path_factory) -> Path:
 def test_the_memory_is_within_a_fifth_of_what_was_expected(medium, tmp_path, method):
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", TRAINED, str(root), str(medium), method, str(tmp_path)]
-    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    # Else glibc keeps freed pieces of this size, and the process holds far more than the training has.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144"}
+    done = subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True)
     figures = json.loads(done.stdout.splitlines()[-1])
     moved = settings(method, epochs=1, batch_tokens=1024)
     told = forecast(medium, long_examples(), moved, moved.to_make, seed=1)
@@ -52,5 +55,4 @@ def test_the_memory_is_within_a_fifth_of_what_was_expected(medium, tmp_path, met
     assert told.trainable == figures["trainable_parameters"]
     assert told.parameters == figures["parameters"]
     assert told.seconds > 0
-    print(method, figures["peak_memory_bytes"] / told.memory.total, told.memory)
     assert figures["peak_memory_bytes"] == pytest.approx(told.memory.total, rel=0.2)

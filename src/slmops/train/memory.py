@@ -34,7 +34,8 @@ class Memory:
         weights: of the model, in the type it computes in.
         gradients: in that type, and once more in float32 while a step is taken where that is another.
         optimiser: two moments of each moving weight, and a float32 master where the model computes with another value.
-        activations: what the backward pass of the largest batch reads, and the logits of its answers.
+        activations: what the backward pass of the largest batch reads, the logits of its answers, and the gradients of
+            one layer's values at a time.
         states: what the still layers put out, where it is kept for every example.
         teacher: weights of the teacher that runs beside the student.
     """
@@ -96,7 +97,8 @@ def needed(
         length = max(len(examples[i].prompt) + answer for i, answer in zip(batch, answers, strict=True))
         length += adapter.tokens if adapter else 0
         sizes = {"rows": len(batch), "length": length, "answer_tokens": sum(answers)}
-        activations.append(activation_bytes(model, **sizes, settings=settings, adapter=adapter))
+        kept = activation_bytes(model, **sizes, settings=settings, adapter=adapter)
+        activations.append(kept + _layer_bytes(model, len(batch), length, settings, adapter))
     return Memory(
         weights=weights_bytes(model, adapter) // parts,
         gradients=(moving * itemsize + in_step) // parts,
@@ -152,6 +154,22 @@ def activation_bytes(
     """
     config = model.config.get_text_config()
     itemsize, tokens = model.dtype.itemsize, rows * length
+    layer, layers = (
+        _layer_bytes(model, rows, length, settings, adapter),
+        config.num_hidden_layers - settings.freeze_layers,
+    )
+    inputs = layers * tokens * itemsize * config.hidden_size
+    kept = inputs + layer if settings.checkpoint_activations else layers * layer
+    logits = answer_tokens * config.vocab_size * (4 * _FLOAT32 + 2 * itemsize)
+    return int(kept + logits)
+
+
+def _layer_bytes(
+    model: PreTrainedModel, rows: int, length: int, settings: Optimisation, adapter: Adapter | None
+) -> int:
+    """What autograd keeps of one layer; see `activation_bytes`."""
+    config = model.config.get_text_config()
+    itemsize, tokens = model.dtype.itemsize, rows * length
     hidden, heads = config.hidden_size, config.num_attention_heads
     queries = heads * (getattr(config, "head_dim", None) or hidden // heads)
     inner = getattr(config, "intermediate_size", None)
@@ -162,10 +180,7 @@ def activation_bytes(
     layer = tokens * (2 * _FLOAT32 * hidden + itemsize * values)
     if getattr(config, "_attn_implementation", None) == "eager":
         layer += rows * heads * length**2 * (_FLOAT32 + itemsize)
-    layers = config.num_hidden_layers - settings.freeze_layers
-    kept = layers * tokens * itemsize * hidden + layer if settings.checkpoint_activations else layers * layer
-    logits = answer_tokens * config.vocab_size * (4 * _FLOAT32 + 2 * itemsize)
-    return int(kept + logits)
+    return int(layer)
 
 
 def _adapter_values(
