@@ -17,6 +17,7 @@ from serving import Ask, Came, Server
 from serving import main as do_job
 
 from slmops.bundle import write_bundle
+from slmops.bundle.stage import common_phrases
 from slmops.engines import Sampling, engine_of
 from slmops.engines.base import Logits
 from slmops.serve.choosing import Choosing
@@ -41,7 +42,8 @@ class Writes:
             self._came.put(came or piece.ended or "failed")
 
         sampling = Sampling(max_tokens=ask["tokens"])
-        job = Generation(ask["prompt"], sampling, deliver, self._served.bundle.tokenizer)
+        tokenizer, guesser = self._served.bundle.tokenizer, self._served.guesser(ask["prompt"])
+        job = Generation(ask["prompt"], sampling, deliver, tokenizer, guesser=guesser)
         job._end_ids = self._ends
         self._served.scheduler.submit(job)
 
@@ -74,7 +76,8 @@ def make(job: Job, work: Path) -> Mapping[str, Any]:
     made = make_model(job, work)
     folder, bundle = Path(made["model"]), Path(job["out"]) / "bundle"
     task = json.loads((Path(job["source"]) / "data" / "task.json").read_text(encoding="utf-8"))
-    told = {"task": task, "lineage": {}, "evidence": {}}
+    phrases = common_phrases(folder, Path(job["source"]) / "data", None)
+    told = {"task": task, "lineage": {}, "evidence": {}, "phrases": phrases}
     write_bundle(bundle, name="served", version="1", engine=engine_of(folder), model_folder=folder, **told)
     return made | {"model": str(bundle), "folder": str(folder)}
 

@@ -61,7 +61,7 @@ class WriteBundle:
             evidence=_read_json(inputs["evaluate"] / "evidence.json"),
             calibration=_read_json(fitted / "calibration.json") if fitted else None,
             card=(inputs["card"] / CARD).read_text(encoding="utf-8"),
-            phrases=_phrases(model, inputs["data"], inputs.get("answers")),
+            phrases=common_phrases(model, inputs["data"], inputs.get("answers")),
         )
         return {"name": settings.name, "version": settings.version, "bundle_bytes": bytes_below(context.out)}
 
@@ -93,7 +93,7 @@ class OpenBundle:
         return {"name": manifest.name, "version": manifest.version}
 
 
-def _phrases(model: Path, data: Path, answers: Path | None) -> Phrases | None:
+def common_phrases(model: Path, data: Path, answers: Path | None) -> Phrases | None:
     """What the answers commonly say that a student was shown; None of one that marks, which does not write."""
     from slmops.bundle.phrases import Phrases
     from slmops.data.read import read_jsonl
