@@ -13,7 +13,7 @@ import pytest
 from slmops.compress.convert import convert
 from slmops.compress.stage import Convert
 from slmops.data.read import write_jsonl
-from slmops.engines import load_engine
+from slmops.engines import engine_of, load_engine
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe.compress import CompressSettings, Recover, Sparsity
@@ -71,6 +71,15 @@ def test_zeros_take_their_room_and_pack_well(inputs, tmp_path):
 def test_what_is_written_for_another_runtime_is_weighed_as_well(inputs, tmp_path):
     figures = shipped(inputs, tmp_path, runtime="llama.cpp", precision="fp16")
     assert figures["weights_bytes"] == (tmp_path / "out" / "model" / "model.gguf").stat().st_size
+
+
+def test_openvino_gets_the_file_of_onnxruntime_and_a_mark(inputs, tmp_path):
+    shipped(inputs, tmp_path, runtime="openvino", precision="int8")
+    shipped(inputs, tmp_path / "other", precision="int8")
+    ours, theirs = tmp_path / "out" / "model", tmp_path / "other" / "out" / "model"
+    assert (engine_of(ours), engine_of(theirs)) == ("openvino", "onnxruntime-genai")
+    for file in ("model.onnx", "model.onnx.data"):
+        assert (ours / file).read_bytes() == (theirs / file).read_bytes()
 
 
 def test_what_is_chosen_by_rows_needs_rows(tiny, tmp_path):

@@ -5,25 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from slmops.compress.convert import convert
-from slmops.engines import RUNNING, Running, load_engine, load_running
+from slmops.engines import Running, load_engine, load_running
 from slmops.errors import BadInput
-from slmops.recipe.compress import CompressSettings
-from tests.runtimes import needs
-
-SLOTS = 4
-
-
-@pytest.fixture(scope="module", params=sorted(RUNNING))
-def running(request, tiny, tiny_onnx, tmp_path_factory) -> Running:
-    needs(request.param)
-    folder = {"transformers": tiny.folder}.get(request.param, tiny_onnx)
-    if request.param == "llama.cpp":
-        made = tmp_path_factory.mktemp("gguf")
-        folder = made / "model"
-        settings = CompressSettings(precision="fp32", runtime="llama.cpp")
-        convert(tiny.folder, folder, settings, scratch=made / "scratch")
-    return load_running(request.param, folder, slots=SLOTS, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +34,7 @@ def test_whoever_joins_reads_writes_and_leaves_the_logits_are_those_of_each_alon
     sequences: dict[int, list[int]] = {}
     for step in range(40):
         steps: dict[int, list[int]] = {}
-        for slot in range(SLOTS):
+        for slot in range(running.slots):
             held = sequences.get(slot)
             if held is None or rng.random() < 0.15 or len(held) > running.room - 8:
                 steps[slot] = join(running, slot, sequences, rng, tiny.tokenizer.size)
@@ -75,7 +58,7 @@ def join(
     running: Running, slot: int, sequences: dict[int, list[int]], rng: np.random.Generator, size: int
 ) -> list[int]:
     """Begin a sequence, half of the time like another one; the first piece of what is to be read."""
-    other = sequences.get(int(rng.integers(SLOTS)), [])
+    other = sequences.get(int(rng.integers(running.slots)), [])
     prompt = [*(other[: int(rng.integers(60))] if rng.random() < 0.5 else []), *drawn(rng, 12, size)][-100:]
     known = running.begin(slot, prompt)
     sequences[slot] = prompt[:known]

@@ -30,12 +30,12 @@ WAYS: list[dict[str, Any]] = [
 """Inputs of packed products stay as they are, so that both runtimes compute the same."""
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2", "phi4-mini", "gemma3"])
+@pytest.fixture(scope="module", params=["qwen2", "phi4-mini", "gemma3"])
 def exported(request, tmp_path_factory) -> Path:
-    """Each with something of its own; the Llama has rows that blocks of 64 do not go into."""
+    """Each with something of its own; Qwen 2 has rows that blocks of 64 do not go into."""
     folder = tmp_path_factory.mktemp(request.param)
-    changes = {"hidden_size": 96, "head_dim": 16} if request.param == "llama" else {}
-    source = model(request.param, folder / "hf", **changes)
+    changes = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}
+    source = model(request.param, folder / "hf", **(changes if request.param == "qwen2" else {}))
     export(source, folder / "whole", scratch=folder / "scratch")
     return folder / "whole"
 

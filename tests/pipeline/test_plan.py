@@ -621,13 +621,18 @@ def test_a_bound_on_no_figure_is_refused_before_anything_runs(project):
 
 
 @pytest.mark.parametrize(
-    "how", ["compress.runtime=llama.cpp", "compress.search={candidates: {runtime: [onnxruntime-genai, llama.cpp]}}"]
+    ("how", "name", "extra"),
+    [
+        ("compress.runtime=llama.cpp", "llama.cpp", "llamacpp"),
+        ("compress.runtime=openvino", "openvino", "openvino"),
+        ("compress.search={candidates: {runtime: [onnxruntime-genai, llama.cpp]}}", "llama.cpp", "llamacpp"),
+    ],
 )
-def test_a_runtime_that_is_not_there_or_cannot_run_the_student_is_refused(project, how, monkeypatch):
+def test_a_runtime_that_is_not_there_or_cannot_run_the_student_is_refused(project, how, name, extra, monkeypatch):
     monkeypatch.setattr("slmops.engines.find_spec", lambda _: None)
-    with pytest.raises(BadInput, match=r"llama\.cpp is not installed") as error:
+    with pytest.raises(BadInput, match=f"{name} is not installed") as error:
         nodes_for(load(project, how))
-    assert "slmops[llamacpp]" in error.value.hint
+    assert f"slmops[{extra}]" in error.value.hint
     monkeypatch.setattr("slmops.engines.find_spec", lambda name: name)
     assert nodes_for(load(project, how))
     with pytest.raises(BadInput, match="runs no student that marks"):

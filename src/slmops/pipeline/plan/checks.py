@@ -53,6 +53,8 @@ def _check_runtime(recipe: Recipe) -> None:
     """Refuse a runtime that is not there, or that cannot run what the recipe trains."""
     search = recipe.compress.search
     for runtime in (search and search.candidates.runtime) or [recipe.compress.runtime]:
+        if runtime == "onnxruntime-genai":
+            continue
         if runtime not in BODIES and recipe.student.head == "tags":
             raise BadInput(
                 f"{runtime} runs no student that marks (student.head: tags)", hint="leave compress.runtime as it is"
