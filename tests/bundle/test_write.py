@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from slmops.bundle import open_bundle, place_bundle, write_bundle
+from slmops.bundle.phrases import PHRASES, Phrases
 from slmops.bundle.stage import WriteBundle, WriteBundleSettings
+from slmops.data.read import write_jsonl
 from slmops.errors import BadInput
 from slmops.pipeline.files import content_digest
 from slmops.pipeline.stage import Context
@@ -90,6 +92,8 @@ def test_the_stage(tiny_onnx, task, tmp_path):
     for folder in inputs.values():
         folder.mkdir()
     (inputs["data"] / "task.json").write_text(json.dumps(task.describe()))
+    labelled = {"input": "Where is my order?", "output": {"intent": "order_late"}}
+    write_jsonl(inputs["data"] / "train.jsonl", [labelled] * 3)
     (inputs["evaluate"] / "evidence.json").write_text('{"n": 3}')
     (inputs["card"] / "MODEL_CARD.md").write_text("# support")
     shutil.copytree(tiny_onnx, inputs["model"] / "model")
@@ -109,4 +113,8 @@ def test_the_stage(tiny_onnx, task, tmp_path):
     assert "onnxruntime-genai" in lineage["environment"]["versions"]
     assert json.loads((outs[0] / "evidence.json").read_text()) == {"n": 3}
     assert (outs[0] / "MODEL_CARD.md").read_text() == "# support"
+    bundle = open_bundle(outs[0])
+    phrases = Phrases.load(outs[0] / PHRASES, vocabulary=bundle.tokenizer.size)
+    asked = bundle.tokenizer.prompt(task.render(labelled["input"]))
+    assert phrases.after(asked) == (bundle.tokenizer.encode(task.write(labelled["output"]))[0], 1.0)
     assert "MODEL_CARD.md" in open_bundle(outs[0]).manifest.files

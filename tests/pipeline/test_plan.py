@@ -108,7 +108,13 @@ def test_each_node_reads_what_it_should(project):
     assert reads["evaluate"] == {"data": "data"} | {
         role: f"score:{role}" for role in ("floor", "teacher", "teacher_same", "baseline", "student", "shipped")
     }
-    assert reads["bundle"] == {"data": "data", "model": "shipped", "evaluate": "evaluate", "card": "card"}
+    assert reads["bundle"] == {
+        "data": "data",
+        "model": "shipped",
+        "evaluate": "evaluate",
+        "card": "card",
+        "answers": "curate",
+    }
     roles = ("floor", "teacher", "teacher_same", "baseline", "student", "shipped")
     # What ships is the bundle, so that is asked; what the student answers is known.
     answered = {"source": "student", "answers": "score:student", "evaluate": "evaluate"}

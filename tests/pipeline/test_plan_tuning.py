@@ -38,7 +38,7 @@ def ids(of: Recipe) -> list[str]:
 def test_a_model_is_tuned_and_shipped_without_a_teacher(tiny, tmp_path):
     made = recipe(tmp_path, tiny.folder, train={"method": "lora"})
     before = ["data", "student:base", "student", "shipped", "score:floor", "score:base", "score:student"]
-    assert ids(made) == [*before, "score:shipped", "evaluate", "card", "bundle", "parity", "report"]
+    assert ids(made) == [*before, "score:shipped", "evaluate", "card", "calibrate", "bundle", "parity", "report"]
     (student,) = (node for node in nodes_for(made) if node.id == "student")
     assert student.settings.adapter.rank == 16
     assert student.settings.optimisation.learning_rate == 1e-3

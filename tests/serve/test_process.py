@@ -95,7 +95,7 @@ def test_a_model_of_another_kind(bundle):
     write(folder / "model.onnx", model.SerializeToString())
     told_anew(bundle, f"{MODEL}/model.onnx")
     error = refused(bundle)
-    assert "cannot be run" in str(error)
+    assert "no product makes `logits`" in str(error)
     assert "export it again" in str(error.hint)
     write(folder / "model.onnx", b"no graph at all")
     told_anew(bundle, f"{MODEL}/model.onnx")
@@ -129,7 +129,7 @@ def test_memory_is_what_the_control_group_leaves(tmp_path, monkeypatch):
 
 def test_an_engine_that_is_not_installed(tiny_onnx, tmp_path, monkeypatch):
     install = engines._PACKAGES["llama.cpp"][1]
-    monkeypatch.setitem(engines._PACKAGES, "llama.cpp", ("no_such_package", install))
+    monkeypatch.setitem(engines._BATCH_PACKAGES, "llama.cpp", ("no_such_package", install))
     model = tmp_path / "model"
     shutil.copytree(tiny_onnx, model)
     (model / "model.gguf").write_bytes(b"GGUF")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slmops.errors import BadInput
+
 if TYPE_CHECKING:
     import onnx
 
@@ -20,6 +22,9 @@ def with_wanted(path: Path) -> bytes:
     """The graph in a file, without its weights, whose `logits` are [rows, n, vocabulary] for the n places in `WANTED`.
 
     The head is a fifth of the work of a small model, and of a prompt's tokens the last one's logits alone are wanted.
+
+    Raises:
+        BadInput: it is no language model's.
     """
     import onnx
 
@@ -41,7 +46,9 @@ def with_wanted(path: Path) -> bytes:
 def _head(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, int]:
     """The product that makes the logits, and where it stands; between the two are casts and scalings alone."""
     made_by = {name: (node, at) for at, node in enumerate(graph.node) for name in node.output}
-    node, at = made_by[LOGITS]
-    while node.op_type not in _PRODUCTS:
-        node, at = made_by[node.input[0]]
+    node, at = made_by.get(LOGITS, (None, 0))
+    while node is not None and node.op_type not in _PRODUCTS:
+        node, at = made_by.get(node.input[0], (None, 0))
+    if node is None:
+        raise BadInput(f"no product makes `{LOGITS}` in its graph", hint="export it again")
     return node, at

@@ -66,7 +66,9 @@ class OnnxRunning:
             graph = with_wanted(folder / "model.onnx")
             session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises classes of its own that it does not export
-            raise BadInput(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+            hint = error.hint if isinstance(error, BadInput) else None
+            said = f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}"
+            raise BadInput(said, hint=hint) from error
         return cls(session, config, slots)
 
     @property
