@@ -22,9 +22,7 @@ SYSTEM = (
 Streams = list[list[dict[str, Any]]]
 
 
-def loads(
-    model: Tuned, streams: Mapping[int, int], lengths: Sequence[int], prefix_tokens: int
-) -> dict[str, Streams]:
+def loads(model: Tuned, streams: Mapping[int, int], lengths: Sequence[int], prefix_tokens: int) -> dict[str, Streams]:
     """By name, e.g. `short_8`, the requests of each load.
 
     Args:
@@ -64,9 +62,7 @@ def _prefix(model: Tuned, rows: Sequence[Row], tokens: int) -> list[int]:
     return prefix
 
 
-def _stream(
-    model: Tuned, prompts: Iterator[list[int]], tokens: Iterator[int], requests: int
-) -> list[dict[str, Any]]:
+def _stream(model: Tuned, prompts: Iterator[list[int]], tokens: Iterator[int], requests: int) -> list[dict[str, Any]]:
     return [
         {"prompt": prompt, "text": model.tokenizer.decode(prompt), "tokens": length}
         for prompt, length in zip(islice(prompts, requests), tokens, strict=False)
