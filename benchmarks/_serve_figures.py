@@ -65,7 +65,7 @@ def figures(found: Found) -> tuple[dict[str, float], dict[str, Interval]]:
 
 
 def _beside_the_best(sides: Mapping[str, Found], load: str = "short_8") -> dict[str, float]:
-    """At eight streams, our fastest beside the fastest rival: its time to the first token and its memory over ours."""
+    """At eight streams, the fastest rival's time to the first token and memory, over those of our fastest."""
     mine, other = fastest(sides, OURS, load), fastest(sides, THEIRS, load)
     if mine is None or other is None:
         return {}

@@ -1,4 +1,4 @@
-"""Serving against llama.cpp, OpenVINO, Foundry Local and transformers: same trained weights, tokens and threads.
+"""Serving against llama.cpp, OpenVINO, Foundry Local and transformers: same weights, same tokens, same threads.
 
 The model is the one that `compress.py` trains on tickets, in four and in eight bits as each side makes them. A load is
 a number of streams, which begin one after the other; each asks its next request when the last is answered, greedily and
@@ -12,11 +12,11 @@ cache, Foundry Local its SDK with a session for each request, transformers `gene
 are measured in one round, the others in every round in turn, each in a process of its own.
 
 `lead_over_best_at_*` is output tokens a second of our fastest runtime over the fastest rival: the median over rounds.
-`classify_ratio_vs_llamacpp` is requests a second, labels weighed by ours and written by llama.cpp, eight at a time, of
-the first six layers trained on Banking77. `first_*` is the time to the first token, waiting included, and `next_*` from
-each to the next. Memory is the process's high-water mark after all loads. `as_fp32_*` is how many tokens of the answers
-are those of the unrounded weights: it tells that a side serves this model. `floor_utilisation` is the share of a
-token's time that would go into reading all weights once, as fast as this machine reads a large array with as many
+`classify_ratio_vs_llamacpp` is requests a second, labels weighed by ours and written by llama.cpp, eight at a time,
+with the first six layers trained on Banking77. `first_*` is the time to the first token, waiting included, and `next_*`
+from each to the next. Memory is the process's high-water mark after all loads. `as_fp32_*` is how many tokens of the
+answers are those of the unrounded weights: it tells that a side serves this model. `floor_utilisation` is the share of
+a token's time that would go into reading all weights once, as fast as this machine reads a large array with as many
 threads; `prefill_floor_utilisation` the products of reading the long beginning a second, over those of a float32 matrix
 product.
 """

@@ -63,7 +63,7 @@ class Pipeline:
 
 
 def make(job: Job, work: Path) -> dict[str, Any]:  # noqa: ARG001
-    """What `optimum-cli export openvino --weight-format` makes: int4 in groups that go into the width, or int8."""
+    """What `optimum-cli export openvino --weight-format` makes: int8, or int4 in groups that go into its width."""
     source, out = Path(job["source"]) / "model", Path(job["out"])
     command = [sys.executable, "-c", EXPORT, "export", "openvino", "--model", source]
     weights = job["settings"].get("weights", "int4")

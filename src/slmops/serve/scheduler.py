@@ -244,7 +244,7 @@ class Scheduler:
         return steps, guesses
 
     def _begin(self, slot: int, seat: _Seat) -> None:
-        """Give a prompt its slot when it is read, not when it comes: it may begin like those read before it."""
+        """Give a prompt its slot, when it is read and not when it comes: those before it may begin alike."""
         seat.begun, prompt = True, seat.ticket.job.prompt
         seat.length = seat.ticket.known = self._running.begin(slot, prompt)
         seat.unread = prompt[seat.length :]
