@@ -194,7 +194,7 @@ def _adapter_values(
     it rescales.
     """
     names = linear_layers(model, settings.freeze_layers)
-    layers = max(1, model.config.get_text_config().num_hidden_layers - settings.freeze_layers)
+    layers = max(1, int(model.config.get_text_config().num_hidden_layers) - settings.freeze_layers)
     matrices = [_matrix(model, name) for name in names[: len(names) // layers]]
     outputs = sum(int(matrix.out_features) for matrix in matrices)
     still = -2 * hidden
