@@ -28,7 +28,7 @@ from slmops.train.memory import needed
 from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW
-from slmops.train.trainer import train
+from slmops.train.trainer import Trained, train
 from slmops.train.watcher import WHOLE, last_checkpoint
 from tests.train.launch import together
 
@@ -102,6 +102,11 @@ train(Path(sys.argv[2]), examples(), settings, work=Path(sys.argv[3]), seed=1, p
 """
 
 
+def told(trained: Trained) -> dict[str, float | str]:
+    """Its figures but for what the process took, which is not the same twice."""
+    return {name: value for name, value in trained.figures.items() if name != "peak_memory_bytes"}
+
+
 @pytest.mark.parametrize(
     ("settings", "checkpoint"),
     [
@@ -131,7 +136,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(tiny, tmp_path, settings, che
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     for name in ("step", "tokens", "text", "validation"):
         assert [h.get(name) for h in resumed.history] == [h.get(name) for h in unbroken.history]
-    assert resumed.figures == unbroken.figures
+    assert told(resumed) == told(unbroken)
 
 
 class Watching(MasterAdamW):
