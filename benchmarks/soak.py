@@ -105,8 +105,8 @@ async def _soak(
         took = time.monotonic() - begun
         # Who has hung up is noticed by then.
         await asyncio.sleep(_REST_S)
-        left = _figures_of(address)
-        left["connections_left"] = float(len(_connections(seen)))
+        # Counted before the server is asked for its figures, which is a connection too.
+        left = {"connections_left": float(len(_connections(seen))), **_figures_of(address)}
     finally:
         process.terminate()
         process.wait(60)
