@@ -12,7 +12,7 @@ from slmops.recipe.compress import CompressSettings
 
 
 class Convert:
-    """`model` (a Hugging Face folder) → `model/` (a folder of onnxruntime-genai or llama.cpp).
+    """`model` (a Hugging Face folder) → `model/` (a folder of onnxruntime-genai, openvino or llama.cpp).
 
     With an input `data` the values of its weights are chosen on its rows.
     """

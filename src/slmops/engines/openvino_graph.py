@@ -102,7 +102,7 @@ class _Translation:
         return node.op_type == "Constant" or (node.output[0] in self._stored_in and node.input[0] in self._tensors)
 
     def _array(self, name: str) -> npt.NDArray[Any]:
-        """A stored tensor, in the type and the order that it is stored in; read once, since constants share it."""
+        """A stored tensor, in the type and the order that it is stored in."""
         import onnx
 
         while name in self._stored_in:
