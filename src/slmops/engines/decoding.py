@@ -135,6 +135,16 @@ def _log_probabilities(logits: Logits, ids: Sequence[int]) -> Logits:
     return chosen
 
 
+def in_rows(logits: Logits, sequences: Prompts) -> Logits:
+    """Logits [tokens, vocabulary] of all sequences, one behind the other, as [sequences, longest, vocabulary]."""
+    padded = np.zeros((len(sequences), max(map(len, sequences)), logits.shape[1]), dtype=np.float32)
+    begin = 0
+    for row, ids in enumerate(sequences):
+        padded[row, : len(ids)] = logits[begin : begin + len(ids)]
+        begin += len(ids)
+    return padded
+
+
 def check(prompts: Prompts, *, vocabulary: int, context: int, continuations: Prompts | None = None) -> None:
     """Refuse requests that a model cannot take.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token, Top
 from slmops.engines.choices import check_choices, common_prefix, search, tree
-from slmops.engines.decoding import check, decode, score, score_top
+from slmops.engines.decoding import check, decode, in_rows, score, score_top
 from slmops.errors import BadInput
 from slmops.models.tokenizer import configured_end_ids
 
@@ -88,12 +88,7 @@ class LlamaCppEngine:
         self._model.make_room(len(sequences), len(sequences) * longest)
         places = (place for row, ids in enumerate(sequences) for place in _places(row, 0, ids, every=True))
         written = self._model.run(places)
-        logits = np.zeros((len(sequences), longest, self._model.vocabulary), dtype=np.float32)
-        begin = 0
-        for row, ids in enumerate(sequences):
-            logits[row, : len(ids)] = written[begin : begin + len(ids)]
-            begin += len(ids)
-        return logits
+        return in_rows(written, sequences)
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""

@@ -6,11 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from slmops.engines.base import Logits
 from slmops.engines.llamacpp import CONTEXT_TOKENS, FILE, Model, Place
-from slmops.engines.running import NO_GUESSES, Steps, shared
+from slmops.engines.running import NO_GUESSES, Steps, beginning, by_slot
 
 
 class LlamaCppRunning:
@@ -33,9 +31,7 @@ class LlamaCppRunning:
 
     def begin(self, slot: int, prompt: Sequence[int]) -> int:
         """See `Running.begin`. What is shared is read by both, and stored once."""
-        found = [shared(held, prompt) for held in self._held]
-        source = max(range(self.slots), key=lambda other: (found[other], other == slot))
-        known = found[source]
+        source, known = beginning(self._held, slot, prompt)
         if source == slot:
             self._model.forget(slot, known)
         else:
@@ -59,5 +55,4 @@ class LlamaCppRunning:
         logits = self._model.run(places)
         for slot, ids in steps.items():
             self._held[slot] += ids
-        ends = np.cumsum([1 + guesses.get(slot, 0) for slot in steps])[:-1]
-        return dict(zip(steps, np.split(logits, ends), strict=True))
+        return by_slot(steps, guesses, logits)

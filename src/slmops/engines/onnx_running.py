@@ -17,7 +17,7 @@ from slmops.engines.base import Logits, Prompts
 from slmops.engines.onnx_body import STATES, last_states
 from slmops.engines.onnx_last import LOGITS, WANTED, with_wanted
 from slmops.engines.onnxruntime import read_config
-from slmops.engines.running import NO_GUESSES, Steps, shared
+from slmops.engines.running import NO_GUESSES, Steps, beginning
 from slmops.errors import BadInput
 
 _WEIGHTS = "session.model_external_initializers_file_folder_path"
@@ -84,9 +84,7 @@ class OnnxRunning:
 
     def begin(self, slot: int, prompt: Sequence[int]) -> int:
         """See `Running.begin`."""
-        found = [shared(held, prompt) for held in self._held]
-        source = max(range(self.slots), key=lambda other: (found[other], other == slot))
-        known = found[source]
+        source, known = beginning(self._held, slot, prompt)
         if source != slot:
             for cache in self._caches.values():
                 cache[slot, :, :known] = cache[source, :, :known]

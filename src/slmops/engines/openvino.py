@@ -10,7 +10,7 @@ import numpy as np
 
 from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token, Top
 from slmops.engines.choices import check_choices, common_prefix, search, tree
-from slmops.engines.decoding import check, decode, score, score_top
+from slmops.engines.decoding import check, decode, in_rows, score, score_top
 from slmops.engines.onnx_file import info_of
 from slmops.engines.openvino_cache import Cache, Model
 from slmops.models.tokenizer import configured_end_ids
@@ -76,12 +76,7 @@ class OpenVinoEngine:
         longest = max(map(len, sequences))
         cache = Cache(self._model, len(sequences), longest)
         written = cache.run(dict(enumerate(sequences)), every=True)
-        logits = np.zeros((len(sequences), longest, self._model.vocabulary), dtype=np.float32)
-        begin = 0
-        for row, ids in enumerate(sequences):
-            logits[row, : len(ids)] = written[begin : begin + len(ids)]
-            begin += len(ids)
-        return logits
+        return in_rows(written, sequences)
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""

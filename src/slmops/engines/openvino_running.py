@@ -6,11 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from slmops.engines.base import Logits
 from slmops.engines.openvino_cache import Cache, Model
-from slmops.engines.running import NO_GUESSES, Steps, shared
+from slmops.engines.running import NO_GUESSES, Steps, beginning, by_slot
 
 
 class OpenVinoRunning:
@@ -31,9 +29,7 @@ class OpenVinoRunning:
 
     def begin(self, slot: int, prompt: Sequence[int]) -> int:
         """See `Running.begin`. What is shared is read by both, and stored once."""
-        found = [shared(held, prompt) for held in self._held]
-        source = max(range(self.slots), key=lambda other: (found[other], other == slot))
-        known = found[source]
+        source, known = beginning(self._held, slot, prompt)
         self._cache.share(source, slot, known)
         self._held[slot] = list(prompt[:known])
         return known
@@ -48,5 +44,4 @@ class OpenVinoRunning:
         logits = self._cache.run(steps, guesses=guesses)
         for slot, ids in steps.items():
             self._held[slot] += ids
-        ends = np.cumsum([1 + guesses.get(slot, 0) for slot in steps])[:-1]
-        return dict(zip(steps, np.split(logits, ends), strict=True))
+        return by_slot(steps, guesses, logits)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from slmops.engines.base import Logits, Prompts
 
 Steps = Mapping[int, Sequence[int]]
@@ -74,7 +76,20 @@ class Embedding(Protocol):
         """Last hidden states, float32 [sequences, longest, width]; what lies behind a sequence may be anything."""
 
 
-def shared(held: Sequence[int], prompt: Sequence[int]) -> int:
+def beginning(held: Sequence[Sequence[int]], slot: int, prompt: Sequence[int]) -> tuple[int, int]:
+    """Where the most is of what `prompt` begins with, `slot` itself before others, and how many tokens that is."""
+    found = [_shared(one, prompt) for one in held]
+    source = max(range(len(held)), key=lambda other: (found[other], other == slot))
+    return source, found[source]
+
+
+def by_slot(steps: Steps, guesses: Mapping[int, int], logits: Logits) -> dict[int, Logits]:
+    """What `Running.run` gives, of one array that has the wanted logits of all slots, one behind the other."""
+    ends = np.cumsum([1 + guesses.get(slot, 0) for slot in steps])[:-1]
+    return dict(zip(steps, np.split(logits, ends), strict=True))
+
+
+def _shared(held: Sequence[int], prompt: Sequence[int]) -> int:
     """Tokens that both begin with; the last one of a prompt is always run, for its logits are wanted."""
     most = min(len(held), len(prompt) - 1)
     return next((i for i in range(most) if held[i] != prompt[i]), most)

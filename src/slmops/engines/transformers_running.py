@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slmops.engines.base import Logits
-from slmops.engines.running import NO_GUESSES, Steps, shared
+from slmops.engines.running import NO_GUESSES, Steps, beginning
 from slmops.engines.transformers import as_array, load
 
 if TYPE_CHECKING:
@@ -41,11 +41,10 @@ class TransformersRunning:
 
     def begin(self, slot: int, prompt: Sequence[int]) -> int:
         """See `Running.begin`."""
-        found = [shared(ids, prompt) for ids in self._ids]
-        source = max(range(self.slots), key=lambda other: (found[other], other == slot))
-        self._held[slot] = _first(self._held[source], found[source])
-        self._ids[slot] = list(prompt[: found[source]])
-        return found[source]
+        source, known = beginning(self._ids, slot, prompt)
+        self._held[slot] = _first(self._held[source], known)
+        self._ids[slot] = list(prompt[:known])
+        return known
 
     def rewind(self, slot: int, length: int) -> None:
         """See `Running.rewind`."""
