@@ -18,7 +18,8 @@ from slmops.models.rounding import Grid
 from slmops.models.source import load_model, save_model
 from slmops.progress import Silent
 from slmops.recipe.objective import ForwardKl, HiddenTerm, TextTerm
-from slmops.recipe.training import Carve, Optimisation, Rounding
+from slmops.recipe.student import Carve
+from slmops.recipe.training import Optimisation, Rounding
 from slmops.train.choose import choose_layers
 from slmops.train.examples import Example
 from slmops.train.objectives.observe import TeacherModel, answer_logits

@@ -19,7 +19,8 @@ import pytest
 from slmops.data.split import split
 from slmops.errors import BadInput
 from slmops.progress import Silent
-from slmops.recipe.training import StudentSettings, TrainSettings
+from slmops.recipe.student import StudentSettings
+from slmops.recipe.training import TrainSettings
 from slmops.tasks import Extraction
 
 PARTS_TO_COME = {"student.head": StudentSettings, "student.heal": StudentSettings, "train.on_policy": TrainSettings}

@@ -17,7 +17,9 @@ from slmops.models.stage import Fetch, FetchSettings
 from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.pipeline.stage import Context, Stage
 from slmops.recipe.objective import ForwardKl, Objective, SpanTerm, TextTerm, UldTerm
-from slmops.recipe.training import Asking, Carve, Optimisation
+from slmops.recipe.student import Carve
+from slmops.recipe.teachers import Asking
+from slmops.recipe.training import Optimisation
 from slmops.samples.tickets import tickets
 from slmops.tasks import Extraction
 from slmops.teach.answers import Answer, load_answers, save_answers

@@ -15,8 +15,8 @@ from slmops.endpoints.money import Tariff
 from slmops.privacy.audit import Gate
 from slmops.progress import Silent, Task
 from slmops.recipe.evaluate import Price
+from slmops.recipe.teachers import Batching
 from slmops.recipe.teaching import Budget
-from slmops.recipe.training import Batching
 
 PRICE = Price(input_usd=2.0, output_usd=10.0)
 MAX_TOKENS = 8

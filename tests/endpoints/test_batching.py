@@ -13,7 +13,7 @@ import pytest
 from slmops.endpoints.money import PICO, Tariff
 from slmops.errors import BadInput, BudgetReached, Interrupted, SlmopsError
 from slmops.privacy.audit import EGRESS, Gate, read_log
-from slmops.recipe.training import Batching
+from slmops.recipe.teachers import Batching
 from tests.endpoints.batch_server import EXPIRED, NO_LINE, BatchServer
 from tests.endpoints.questions import MAX_TOKENS, PRICE, ask, kept, questions
 from tests.endpoints.teacher_server import Act

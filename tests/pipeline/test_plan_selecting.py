@@ -12,7 +12,7 @@ from slmops.pipeline.keys import address
 from slmops.pipeline.plan import nodes_for
 from slmops.pipeline.stage import Node
 from slmops.recipe import Recipe, parse_recipe
-from slmops.recipe.training import Asking
+from slmops.recipe.teachers import Asking
 from slmops.select.stage import SelectAnswers
 from slmops.train.stage import DistilSettings
 

@@ -9,8 +9,8 @@ from slmops.privacy import presidio as room
 from slmops.privacy.presidio import check_detector
 from slmops.privacy.redaction import redactor
 from slmops.recipe.privacy import Presidio, PrivacySettings
+from slmops.recipe.teachers import EndpointTeacher
 from slmops.recipe.teaching import Budget
-from slmops.recipe.training import EndpointTeacher
 from slmops.recipe.writing import Write
 from slmops.report.stage import ReportSettings
 from slmops.teach.paying import EndpointAsking

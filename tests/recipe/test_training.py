@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from slmops.errors import BadInput
 from slmops.recipe import Recipe, parse_recipe
 from slmops.recipe.objective import ForwardKl, HiddenTerm
-from slmops.recipe.training import Asking, Carve, Heal, StudentSettings
+from slmops.recipe.student import Carve, Heal, StudentSettings
+from slmops.recipe.teachers import Asking
 
 
 def recipe(folder: Path, heal: Any, **student: Any) -> Recipe:

@@ -16,8 +16,8 @@ from slmops.models.tokenizer import end_of_answer
 from slmops.pipeline.keys import address
 from slmops.pipeline.stage import Context, Node
 from slmops.recipe.evaluate import Price
+from slmops.recipe.teachers import Batching, EndpointTeacher
 from slmops.recipe.teaching import Budget
-from slmops.recipe.training import Batching, EndpointTeacher
 from slmops.teach.answers import load_answers
 from slmops.teach.endpoint import Pool, forecast
 from slmops.teach.paying import EndpointAsking

@@ -17,8 +17,8 @@ from slmops.pipeline.keys import address
 from slmops.pipeline.stage import Context, Node
 from slmops.privacy.audit import EGRESS, read_log
 from slmops.recipe.privacy import PrivacySettings
+from slmops.recipe.teachers import EndpointTeacher
 from slmops.recipe.teaching import Budget
-from slmops.recipe.training import EndpointTeacher
 from slmops.tasks import Extraction
 from slmops.teach.answers import load_answers
 from slmops.teach.stage_endpoint import EndpointAsking, TeachByEndpoint

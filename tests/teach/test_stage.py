@@ -15,7 +15,7 @@ from slmops.data.read import read_jsonl, write_jsonl
 from slmops.errors import BadInput, SlmopsError
 from slmops.pipeline.stage import Context
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Asking
+from slmops.recipe.teachers import Asking
 from slmops.teach.answers import Answer, load_answers, save_answers
 from slmops.teach.combine import mixed
 from slmops.teach.stage import (

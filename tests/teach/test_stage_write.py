@@ -22,8 +22,8 @@ from slmops.pipeline.keys import address
 from slmops.pipeline.stage import Context, Node
 from slmops.recipe.evaluate import Price
 from slmops.recipe.privacy import PrivacySettings
+from slmops.recipe.teachers import Batching, EndpointTeacher
 from slmops.recipe.teaching import Budget
-from slmops.recipe.training import Batching, EndpointTeacher
 from slmops.recipe.writing import Converse, Reason, Write
 from slmops.tasks import Classification, Conversation, Maths, ParseFailure, Task
 from slmops.tasks.conversation import turns

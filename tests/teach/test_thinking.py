@@ -9,7 +9,7 @@ import pytest
 
 from slmops.data.read import read_jsonl
 from slmops.recipe.privacy import PrivacySettings
-from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.teachers import EndpointTeacher
 from slmops.recipe.writing import Draws
 from slmops.tasks import Generation
 from slmops.teach.answers import load_answers

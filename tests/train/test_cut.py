@@ -15,7 +15,7 @@ from slmops.models.source import count_parameters, load_model
 from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.models.width import width_of
 from slmops.pipeline.stage import Context
-from slmops.recipe.training import Carve
+from slmops.recipe.student import Carve
 from slmops.tasks import Classification
 from slmops.teach.answers import Answer, save_answers
 from slmops.train.stage import CarveStudent

@@ -24,7 +24,7 @@ from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.pipeline.stage import Context
 from slmops.progress import Silent
 from slmops.recipe.objective import AttentionTerm, HiddenTerm, Objective
-from slmops.recipe.training import Heal as HealRecipe
+from slmops.recipe.student import Heal as HealRecipe
 from slmops.recipe.training import Optimisation, StopEarly
 from slmops.samples.tickets import tickets
 from slmops.tasks import Classification

@@ -24,7 +24,8 @@ from slmops.pipeline.stage import Context
 from slmops.progress import Progress, Silent
 from slmops.recipe import objective as recipe
 from slmops.recipe.objective import Objective
-from slmops.recipe.training import Carve, Optimisation
+from slmops.recipe.student import Carve
+from slmops.recipe.training import Optimisation
 from slmops.tasks import Classification
 from slmops.teach.answers import load_answers, save_answers
 from slmops.teach.label import label_pool

@@ -18,7 +18,8 @@ from slmops.models.tag_head import TagHead, attach, tag_head
 from slmops.pipeline.stage import Context
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import ForwardKl
-from slmops.recipe.training import Head, Optimisation, Rounding
+from slmops.recipe.student import Head
+from slmops.recipe.training import Optimisation, Rounding
 from slmops.teach.answers import Answer, save_answers
 from slmops.train.collate import collate
 from slmops.train.cut import Kept

@@ -16,7 +16,8 @@ from slmops.models.tag_files import is_tagger
 from slmops.models.tokenizer import Tokenizer
 from slmops.pipeline.stage import Context
 from slmops.recipe.objective import TextTerm
-from slmops.recipe.training import Carve, Optimisation
+from slmops.recipe.student import Carve
+from slmops.recipe.training import Optimisation
 from slmops.teach.answers import Answer, save_answers
 from slmops.train.collate import collate
 from slmops.train.stage import CarveStudent, Distil, DistilSettings

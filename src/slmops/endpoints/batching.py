@@ -32,7 +32,7 @@ from slmops.endpoints.retry import pause_s
 from slmops.errors import BadInput, Interrupted, SlmopsError
 from slmops.privacy.audit import Gate
 from slmops.progress import Task
-from slmops.recipe.training import Batching
+from slmops.recipe.teachers import Batching
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from slmops.export.azure_rows import CONVERSATION, TASK_TYPES, Chats, chats_of, 
 from slmops.privacy.redaction import redactor
 from slmops.recipe.models import Recipe
 from slmops.recipe.privacy import is_loopback
-from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.teachers import EndpointTeacher
 from slmops.tasks import task_of
 
 _STUDENT = re.compile(r"azureml://registries/[^/\s]+/models/[^/\s]+/versions/[^/\s]+")

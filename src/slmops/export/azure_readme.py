@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.teachers import EndpointTeacher
 
 _README = """\
 # {name}: a distillation job for Azure Machine Learning

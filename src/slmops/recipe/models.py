@@ -14,18 +14,11 @@ from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
 from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import FolderName, Settings
+from slmops.recipe.student import StudentSettings
 from slmops.recipe.task import ExtractionTask, TaskSettings
+from slmops.recipe.teachers import Asking, BundleTeacher, EndpointTeacher, Teacher, TransformersTeacher, draws_of
 from slmops.recipe.teaching import Budget, TeachSettings
-from slmops.recipe.training import (
-    Asking,
-    BundleTeacher,
-    EndpointTeacher,
-    StudentSettings,
-    Teacher,
-    TrainSettings,
-    TransformersTeacher,
-    draws_of,
-)
+from slmops.recipe.training import TrainSettings
 
 
 class BundleSettings(Settings):

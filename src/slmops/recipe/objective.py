@@ -213,3 +213,8 @@ def term_names(objective: Sequence[Term]) -> list[str]:
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
     return names
+
+
+def something_to_learn(objective: Sequence[Term]) -> None:
+    if not any(term.weight for term in objective):
+        raise ValueError("every term of `objective` has weight 0, so there is nothing to learn")

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from slmops.recipe.curating import Curate
 from slmops.recipe.selecting import MaybeSelect
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Asking
+from slmops.recipe.teachers import Asking
 from slmops.recipe.writing import Converse, Reason, Write
 
 LABEL = "label"

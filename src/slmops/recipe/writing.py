@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import EndpointTeacher, TransformersTeacher
+from slmops.recipe.teachers import EndpointTeacher, TransformersTeacher
 
 AtLeast = Annotated[float, Field(ge=0, le=1)]
 

@@ -13,7 +13,8 @@ from slmops.evaluate.compare import headline
 from slmops.pipeline.stage import Context, Node
 from slmops.recipe.selecting import Select
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Asking, Carve
+from slmops.recipe.student import Carve
+from slmops.recipe.teachers import Asking
 from slmops.select.curve import Point
 from slmops.select.stage_rows import (
     FIGURES,

@@ -19,7 +19,7 @@ from slmops.privacy.audit import gate_for
 from slmops.privacy.redaction import Redaction, redactor_for, unchanged
 from slmops.progress import Progress, Silent
 from slmops.recipe.privacy import PrivacySettings
-from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.teachers import EndpointTeacher
 from slmops.tasks import Message
 from slmops.teach.paying import buyer_of, tariff_of
 from slmops.teach.thinking import UNFINISHED, Reasoning, spoken

@@ -16,7 +16,7 @@ from slmops.endpoints.money import Cost
 from slmops.models.tokenizer import Tokenizer, end_of_answer
 from slmops.privacy.redaction import Redaction, redactor_for, unchanged
 from slmops.recipe.privacy import PrivacySettings
-from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.teachers import EndpointTeacher
 from slmops.tasks import Message, ParseFailure, Row, Task
 from slmops.teach.answers import Answer
 from slmops.teach.combine import elect

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slmops.endpoints.money import Cost
-from slmops.recipe.training import EndpointTeacher, TransformersTeacher
+from slmops.recipe.teachers import EndpointTeacher, TransformersTeacher
 from slmops.recipe.writing import Converse, Draws, Reason, Write
 from slmops.tasks import Row, Task
 from slmops.teach.asking import ForecastAsker, Remote, Sampled

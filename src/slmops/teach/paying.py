@@ -14,8 +14,8 @@ from pydantic import Field
 from slmops.pipeline.stage import Context
 from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import Settings
+from slmops.recipe.teachers import EndpointTeacher
 from slmops.recipe.teaching import Budget
-from slmops.recipe.training import EndpointTeacher
 
 if TYPE_CHECKING:
     from slmops.endpoints.ledger import Ledger

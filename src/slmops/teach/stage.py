@@ -12,7 +12,7 @@ from slmops.errors import BadInput, SlmopsError
 from slmops.pipeline.stage import Context
 from slmops.progress import Progress
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Asking
+from slmops.recipe.teachers import Asking
 from slmops.teach.routing import Routes, by_field, by_label
 from slmops.teach.several import in_one_vocabulary, numbers_of, tokenizers_of, written
 

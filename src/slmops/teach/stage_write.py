@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from slmops.pipeline.stage import Context
-from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.teachers import EndpointTeacher
 from slmops.recipe.writing import Converse, Draws, Reason, Write
 from slmops.teach.paying import ASKED, Asked, EndpointAsking, asked_before, opened
 

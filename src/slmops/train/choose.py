@@ -17,7 +17,7 @@ from slmops.models.device import fastest_device
 from slmops.models.tokenizer import Tokenizer
 from slmops.models.vocabulary import trim_vocabulary
 from slmops.progress import Progress
-from slmops.recipe.training import Carve
+from slmops.recipe.student import Carve
 from slmops.tasks.base import Task
 from slmops.train.collate import collate
 from slmops.train.examples import Example

@@ -14,7 +14,7 @@ from slmops.models.source import count_parameters
 from slmops.models.tokenizer import Tokenizer
 from slmops.models.width import check_width, keep_channels, keep_heads
 from slmops.progress import Progress
-from slmops.recipe.training import Carve
+from slmops.recipe.student import Carve
 from slmops.tasks.base import Task
 from slmops.teach.answers import Answer
 from slmops.train.choose import MEASURED_ROWS, WEIGHED_ROWS, choose_layers, choose_tokens, choose_width

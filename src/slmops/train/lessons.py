@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from slmops.models.tokenizer import Tokenizer
 from slmops.recipe.objective import Objective
-from slmops.recipe.training import Head
+from slmops.recipe.student import Head
 from slmops.tasks.base import Row, Task
 from slmops.teach.answers import Answer
 from slmops.teach.certainty import member_certainties

@@ -14,7 +14,8 @@ from slmops.pipeline.stage import Context
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, term_names
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Carve, Head, OnPolicy, Optimisation, Rounding
+from slmops.recipe.student import Carve, Head
+from slmops.recipe.training import OnPolicy, Optimisation, Rounding
 from slmops.recipe.tuning import Adapter
 
 if TYPE_CHECKING:

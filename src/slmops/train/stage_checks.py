@@ -11,7 +11,7 @@ from typing import ClassVar
 from slmops.pipeline.stage import Context
 from slmops.recipe.objective import Objective
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Carve
+from slmops.recipe.student import Carve
 
 
 class CheckCut:

@@ -10,7 +10,8 @@ from slmops.pipeline.stage import Context
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import ForwardKl, TextTerm
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Head, Optimisation
+from slmops.recipe.student import Head
+from slmops.recipe.training import Optimisation
 from slmops.train.stage import LIBRARIES, DistilSettings, lessons_of, train_and_save, validation_of
 
 

@@ -29,7 +29,7 @@ from slmops.recipe.compress import CompressSettings
 from slmops.recipe.evaluate import Running
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import TransformersTeacher
+from slmops.recipe.teachers import TransformersTeacher
 from slmops.report.stage import Report, ReportSettings
 from slmops.tasks import figure_names
 from slmops.tasks.custom import load_metrics

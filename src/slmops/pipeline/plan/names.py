@@ -15,8 +15,8 @@ from slmops.recipe.compress import CompressSettings
 from slmops.recipe.models import Recipe
 from slmops.recipe.objective import Objective, Term, TextTerm, term_names
 from slmops.recipe.settings import Settings
+from slmops.recipe.teachers import EndpointTeacher, TransformersTeacher
 from slmops.recipe.teaching import LABEL, Combine
-from slmops.recipe.training import EndpointTeacher, TransformersTeacher
 from slmops.teach.paying import EndpointAsking
 from slmops.teach.routing import Routes
 from slmops.train.objectives.base import STORED, STORED_SPANS

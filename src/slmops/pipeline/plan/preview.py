@@ -10,7 +10,7 @@ from slmops.data.stage import pool_rows
 from slmops.privacy.placeholders import written
 from slmops.privacy.redaction import redactor, unchanged
 from slmops.recipe.models import Recipe
-from slmops.recipe.training import EndpointTeacher
+from slmops.recipe.teachers import EndpointTeacher
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from slmops.pipeline.plan.rows import prepared
 from slmops.pipeline.store import Store
 from slmops.recipe.models import Recipe
 from slmops.recipe.task import ClassificationTask, NliTask
+from slmops.recipe.teachers import EndpointTeacher
 from slmops.recipe.teaching import LABEL, Budget
-from slmops.recipe.training import EndpointTeacher
 from slmops.tasks import Row, Task, make_task, task_of
 from slmops.teach.asking import Remote
 from slmops.teach.endpoint import Forecasts, Pool, forecast

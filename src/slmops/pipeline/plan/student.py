@@ -20,7 +20,7 @@ from slmops.recipe.compress import CompressSettings
 from slmops.recipe.compress import Recover as RecoverRecipe
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
-from slmops.recipe.training import Heal as HealRecipe
+from slmops.recipe.student import Heal as HealRecipe
 from slmops.recipe.training import Optimisation
 from slmops.search.stage import FindSettings, Search
 from slmops.train.objectives.base import OF_TEACHER, SPANS

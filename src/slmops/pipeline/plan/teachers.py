@@ -28,8 +28,9 @@ from slmops.pipeline.plan.writing import writing_nodes
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
+from slmops.recipe.teachers import Asking, BundleTeacher, EndpointTeacher, Teacher, TransformersTeacher
 from slmops.recipe.teaching import LABEL, Combine
-from slmops.recipe.training import Asking, BundleTeacher, EndpointTeacher, Optimisation, Teacher, TransformersTeacher
+from slmops.recipe.training import Optimisation
 from slmops.select.rounds import SelectSettings
 from slmops.select.stage import SelectAnswers
 from slmops.teach.paying import Asked, LocalAsking

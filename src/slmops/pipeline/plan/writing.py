@@ -12,7 +12,7 @@ from slmops.compress.stage import Convert
 from slmops.pipeline.plan.names import endpoint_asking, export_of, fetched_node
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
-from slmops.recipe.training import EndpointTeacher, TransformersTeacher
+from slmops.recipe.teachers import EndpointTeacher, TransformersTeacher
 from slmops.recipe.writing import Converse
 from slmops.teach.paying import Asked, LocalAsking
 from slmops.teach.stage_write import (
