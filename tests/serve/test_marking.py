@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,8 +34,23 @@ def test_the_answer_is_that_of_predict_alone_and_together(client, marker, tiny):
 
 def test_those_that_wait_are_run_together(marker, tiny, monkeypatch):
     served = Served(marker, slots=4, threads=1, queue=64)
-    runs, states = [], served.marker.body.states
-    monkeypatch.setattr(served.marker.body, "states", lambda ids: runs.append(len(ids)) or states(ids))
+    came, all_came, runs = [], threading.Event(), []
+    submit, states = served.scheduler.submit, served.marker.body.states
+
+    def submitted(*args, **kwargs):
+        came.append(submit(*args, **kwargs))
+        if len(came) == 12:
+            all_came.set()
+        return came[-1]
+
+    def run(ids):
+        # The first one is run when all the others wait, however fast it would have been.
+        assert all_came.wait(60)
+        runs.append(len(ids))
+        return states(ids)
+
+    monkeypatch.setattr(served.scheduler, "submit", submitted)
+    monkeypatch.setattr(served.marker.body, "states", run)
     for client in listen(marker, served=served):
         with ThreadPoolExecutor(12) as pool:
             replies = list(pool.map(client.chat, [*tiny.pairs] * 3))
