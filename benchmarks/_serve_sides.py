@@ -59,7 +59,7 @@ INT4 = "int4"
 OURS = (
     Side(INT4, "int4, onnxruntime", {"algorithm": "gptq"}, labels=True),
     Side("int8", "int8, onnxruntime", {"precision": "int8"}, labels=True),
-    Side("int4_openvino", "int4, OpenVINO", {"algorithm": "gptq", "runtime": "openvino"}),
+    Side("int4_openvino", "int4, OpenVINO", {"algorithm": "gptq", "runtime": "openvino"}, labels=True),
     Side("int4_llamacpp", "int4, llama.cpp", {"algorithm": "gptq", "runtime": "llama.cpp"}, labels=True),
 )
 

@@ -16,6 +16,7 @@ from slmops.engines import ENGINES, Engine, Sampling, Token, load_engine
 from slmops.errors import BadInput
 from slmops.recipe.compress import CompressSettings
 from tests.runtimes import needs
+from tests.shares import by_score
 
 CONTEXT = 128
 GREEDY = Sampling(max_tokens=40)
@@ -236,17 +237,14 @@ def test_score_in_parts_equals_score_at_once(engine, prompts, monkeypatch):
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_choices_score_as_the_sum_of_their_tokens(engine, prompts, tiny, alike):
+def test_choices_have_their_shares_where_nothing_else_may_be_written(engine, prompts, tiny, alike):
     """Prompts of different lengths that share their beginning, or nothing; choices that begin alike, or do not."""
-    choices = [tiny.tokenizer.encode(text) for text in ("order", "order_late", "refund", "r", "€ 20", "x")]
+    choices = [[*tiny.tokenizer.encode(text), 0] for text in ("order", "order_late", "refund", "r", "€ 20", "x")]
     asked = prompts if alike else [prompts[0], prompts[1][3:], prompts[2][5:]]
     found = engine.score_choices(asked, choices)
-    expected = np.array([[engine.score([prompt], [choice])[0].sum() for choice in choices] for prompt in asked])
-    assert (found.dtype, found.shape) == (np.float32, expected.shape)
-    best = expected.max(axis=1, keepdims=True)
-    near = expected > best - 20
-    np.testing.assert_allclose(found[near], expected[near], atol=2e-3)
-    assert (found <= np.maximum(expected, best - 19.9) + 2e-3).all()
+    assert (found.dtype, found.shape) == (np.float32, (len(asked), len(choices)))
+    expected = by_score(engine, asked, choices)
+    np.testing.assert_allclose(np.exp(found), np.exp(expected), atol=2e-3)
     np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
 
 
@@ -254,6 +252,8 @@ def test_choices_must_be_given_and_fit(engine, prompts):
     assert engine.score_choices([], [[5]]).shape == (0, 1)
     with pytest.raises(BadInput, match="at least one token"):
         engine.score_choices(prompts, [[5], []])
+    with pytest.raises(BadInput, match="what another begins with"):
+        engine.score_choices(prompts, [[5], [5, 6]])
     with pytest.raises(BadInput, match="context of 128"):
         engine.score_choices(prompts, [[5] * CONTEXT])
     with pytest.raises(BadInput, match="token 1000000"):

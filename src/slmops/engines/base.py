@@ -121,14 +121,14 @@ class Engine(Protocol):
         """
 
     def score_choices(self, prompts: Prompts, choices: Prompts) -> Logits:
-        """Log-likelihood of every choice after every prompt, float32 [prompts, choices].
+        """Log-likelihood of each choice where nothing else may be written, float32 [prompts, choices].
 
-        The sum of `score` over the choice's tokens, up to rounding; what prompts and choices have in common is run
-        once where the runtime can share it. A choice at least 20 natural logs below the best of its prompt may get
-        any value between its own and that bound.
+        At each place a token has its share of what all tokens have that a choice goes on with there, so the
+        likelihoods of all choices add up to 1. What prompts and choices have in common is run once where the runtime
+        can share it. Choices that have less than a thousandth together may get other values, which together are that.
 
         Raises:
-            BadInput: as `score`, or there are no choices, or one is empty.
+            BadInput: as `score`, there are no choices, one is empty, or one is what another begins with.
         """
 
     def info(self) -> EngineInfo: ...

@@ -1,12 +1,14 @@
 """Choices that share their beginnings, as a tree: what is common to several is run once.
 
-The log-likelihood of a choice is the sum of its tokens' log-probabilities, and each of these is read off the logits of
-the token before. So a choice's last token is never run, and tokens that several choices begin with are run once.
+How likely a choice is: at each place only a token may follow that a choice goes on with, and it has its share of what
+these tokens have together (constrained decoding). So where all choices go on alike there is nothing to find out, and
+what is run is only what leads to places where they part.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,8 +18,8 @@ from slmops.engines.base import Logits, Prompts
 from slmops.engines.decoding import check
 from slmops.errors import BadInput
 
-_NEGLIGIBLE = 20.0
-"""Natural logs below the best choice: a share of 2e-9."""
+_NEGLIGIBLE = math.log(1e-3)
+"""What choices may have together, and not be told apart."""
 
 
 @dataclass
@@ -34,28 +36,43 @@ class Node:
     steps: list[tuple[int, int]] = field(default_factory=list)
     children: list[int] = field(default_factory=list)
 
+    @property
+    def parts(self) -> bool:
+        """Whether choices go on differently."""
+        return any(token != self.steps[0][1] for _, token in self.steps)
+
+    def shares(self, logits: Logits) -> tuple[list[int], Logits]:
+        """The choices that go on here, and the logarithm of what each one's next token has among those of all.
+
+        Args:
+            logits: [vocabulary], behind `path`.
+        """
+        through, tokens = map(list, zip(*self.steps, strict=True))
+        return through, logits[tokens] - np.logaddexp.reduce(logits[sorted(set(tokens))])
+
 
 def tree(choices: Prompts) -> list[Node]:
-    """The beginnings that have something after them, each behind the one it goes on from; the root first.
+    """The beginnings at or behind which choices part, each behind the one it goes on from; the root first, in any case.
 
     Raises:
-        BadInput: there are no choices, or one is empty.
+        BadInput: there are no choices, one is empty, or one is what another begins with.
     """
     if not choices or not all(choices):
         raise BadInput("choices must be given, each of at least one token")
-    nodes = [Node(())]
-    known: dict[tuple[int, ...], int] = {(): 0}
+    nodes: dict[tuple[int, ...], Node] = {}
     for choice, tokens in enumerate(choices):
-        at = 0
         for depth, token in enumerate(tokens):
             path = tuple(tokens[:depth])
-            if path not in known:
-                known[path] = len(nodes)
-                nodes[at].children.append(len(nodes))
-                nodes.append(Node(path))
-            at = known[path]
-            nodes[at].steps.append((choice, token))
-    return nodes
+            nodes.setdefault(path, Node(path)).steps.append((choice, token))
+    for choice, tokens in enumerate(choices):
+        if tuple(tokens) in nodes or choices.index(tokens) < choice:
+            raise BadInput(f"choice {choice} is what another begins with", hint="end each with a token that ends it")
+    needed = {path[:depth] for path, node in nodes.items() if node.parts for depth in range(len(path) + 1)} | {()}
+    kept = [node for path, node in sorted(nodes.items(), key=lambda pair: len(pair[0])) if path in needed]
+    places = {node.path: index for index, node in enumerate(kept)}
+    for node in kept[1:]:
+        kept[places[node.path[:-1]]].children.append(places[node.path])
+    return kept
 
 
 def check_choices(prompts: Prompts, choices: Prompts, *, vocabulary: int, context: int) -> None:
@@ -91,39 +108,40 @@ def search(nodes: Sequence[Node], choices: int, run: Callable[[tuple[int, ...]],
 def searching(nodes: Sequence[Node], choices: int) -> Generator[tuple[int, ...], Logits, Logits]:
     """Log-likelihoods of all choices [choices] of one prompt, for a runtime that takes one path at a time.
 
-    The likeliest beginnings are run first. What a choice has after some tokens bounds what it can have in the end, so
-    beginnings that are hopelessly behind the best whole choice are not run: their choices keep that bound, which is at
-    least 20 natural logs below the best.
+    The likeliest beginnings are run first. What a beginning has is what all choices that begin so have together; so
+    when those that are left have less than a thousandth, they are not run, and their choices get even shares of it.
 
     Yields:
-        A path to run; for it are sent the logits [1 + len(path), vocabulary] at the prompt's end and after each of its
-        tokens.
+        A path to run; for it are sent the logits [vocabulary] behind its last token.
     """
     total = np.zeros(choices, dtype=np.float32)
-    whole = {choice: sum(choice == one for node in nodes for one, _ in node.steps) for choice in range(choices)}
-    best = -np.inf
     waiting = [(0.0, 0)]
-    while waiting and -waiting[0][0] > best - _NEGLIGIBLE:
-        chain = [heapq.heappop(waiting)[1]]
-        # One call with several tokens is cheaper than several calls.
-        while len(nodes[chain[-1]].children) == 1:
-            chain += nodes[chain[-1]].children
-        logits = yield nodes[chain[-1]].path
-        for index in chain:
-            at = logits[len(nodes[index].path)]
-            largest = at.max()
-            normaliser = largest + np.log(np.exp(at - largest).sum())
-            for choice, token in nodes[index].steps:
-                total[choice] += at[token] - normaliser
-                whole[choice] -= 1
-                best = best if whole[choice] else max(best, float(total[choice]))
-        for child in nodes[chain[-1]].children:
+    while waiting and np.logaddexp.reduce([-behind for behind, _ in waiting]) > _NEGLIGIBLE:
+        node = nodes[heapq.heappop(waiting)[1]]
+        while not node.parts and node.children:
+            node = nodes[node.children[0]]
+        through, shares = node.shares((yield node.path))
+        total[through] += shares
+        for child in node.children:
             heapq.heappush(waiting, (-float(total[nodes[child].steps[0][0]]), child))
+    for _, left in waiting:
+        through = [choice for choice, _ in nodes[left].steps]
+        total[through] -= np.log(len(through))
     return total
 
 
-def one_by_one(score: Callable[[Prompts, Prompts], list[Logits]], prompts: Prompts, choices: Prompts) -> Logits:
-    """Log-likelihoods [prompts, choices] from whole sequences, for a model that cannot share beginnings."""
-    pairs = [(prompt, choice) for prompt in prompts for choice in choices]
-    scores = score([prompt for prompt, _ in pairs], [choice for _, choice in pairs])
-    return np.array([each.sum() for each in scores], dtype=np.float32).reshape(len(prompts), len(choices))
+def one_by_one(run: Callable[[Prompts], Logits], prompts: Prompts, choices: Prompts) -> Logits:
+    """Log-likelihoods [prompts, choices] by a model that cannot share beginnings.
+
+    Args:
+        run: gives the logits [sequences, tokens, vocabulary] of whole sequences.
+    """
+    nodes, rows = tree(choices), []
+    for prompt in prompts:
+
+        def behind(path: tuple[int, ...], prompt: Sequence[int] = prompt) -> Logits:
+            logits: Logits = run([[*prompt, *path]])[0, -1]
+            return logits
+
+        rows.append(search(nodes, len(choices), behind))
+    return np.array(rows, dtype=np.float32).reshape(len(prompts), len(choices))

@@ -123,9 +123,12 @@ def _paths(model: Model, first: Logits, length: int) -> Callable[[tuple[int, ...
 
     def run(path: tuple[int, ...]) -> Logits:
         if not path:
-            return first
-        model.forget(0, length)
-        return np.concatenate([first, model.run(_places(0, length, path, every=True))])
+            logits = first
+        else:
+            model.forget(0, length)
+            logits = model.run(_places(0, length, path))
+        last: Logits = logits[0]
+        return last
 
     return run
 

@@ -156,14 +156,14 @@ def _generator(model: Any, requests: int, length: int) -> Any:
 
 def _paths(generator: Any, length: int) -> Callable[[tuple[int, ...]], Logits]:
     """Runs paths from the end of the one request of `generator`, which has `length` tokens; see `search`."""
-    first: Logits = generator.get_logits()[0].copy()
+    first: Logits = generator.get_logits()[0, -1].copy()
 
     def run(path: tuple[int, ...]) -> Logits:
         if not path:
             return first
         generator.rewind_to(length)
         generator.append_tokens(np.array([path], dtype=np.int32))
-        logits: Logits = np.concatenate([first, generator.get_output("logits")[0]])
+        logits: Logits = generator.get_output("logits")[0, -1]
         return logits
 
     return run

@@ -88,9 +88,12 @@ def _paths(cache: Cache, first: Logits, length: int) -> Callable[[tuple[int, ...
 
     def run(path: tuple[int, ...]) -> Logits:
         if not path:
-            return first
-        cache.cut(0, length)
-        return np.concatenate([first, cache.run({0: path}, every=True)])
+            logits = first
+        else:
+            cache.cut(0, length)
+            logits = cache.run({0: path})
+        last: Logits = logits[0]
+        return last
 
     return run
 

@@ -74,7 +74,7 @@ class TransformersEngine:
         nodes = tree(choices)
         check_choices(prompts, choices, vocabulary=self._vocabulary, context=self._context)
         if not _attends_to_all(self._model):
-            return one_by_one(self.score, prompts, choices)
+            return one_by_one(self._forward, prompts, choices)
         scores = np.empty((len(prompts), len(choices)), dtype=np.float32)
         shared = common_prefix(prompts) if prompts else 0
         beginning = _run_shared(self._model, prompts[0][:shared]) if shared else None
@@ -257,15 +257,12 @@ def _score_tree(
             .logits.float()
             .cpu()
         )
-        at, which, token = (torch.tensor(column) for column in zip(*_steps(nodes), strict=True))
-        steps = logits[:, at, token] - logits.logsumexp(-1)[:, at]
-        total: Logits = torch.zeros(len(rests), choices).index_add_(1, which, steps).numpy()
+    total = np.zeros((len(rests), choices), dtype=np.float32)
+    for row, of_nodes in zip(total, as_array(logits), strict=True):
+        for node, behind in zip(nodes, of_nodes, strict=True):
+            through, shares = node.shares(behind)
+            row[through] += shares
     return total
-
-
-def _steps(nodes: Sequence[Node]) -> list[tuple[int, int, int]]:
-    """Node, choice and token of every step that a choice takes."""
-    return [(index, choice, token) for index, node in enumerate(nodes) for choice, token in node.steps]
 
 
 def _tree_mask(shared: int, length: int, pads: torch.Tensor, nodes: Sequence[Node]) -> torch.Tensor:

@@ -31,7 +31,7 @@ class Calibrate:
     """
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "scipy", "onnxruntime-genai", "onnxruntime", "tokenizers")
 
     def run(

@@ -30,7 +30,7 @@ class WeighRows:
     """
 
     name: ClassVar[str] = "weigh-rows"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers")
 
     def run(self, inputs: Mapping[str, Path], settings: WeighSettings, context: Context) -> Mapping[str, float | str]:
@@ -116,7 +116,7 @@ class MeasureStudent:
     """
 
     name: ClassVar[str] = "measure-student"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "rouge-score", "sacrebleu")
 
     def run(
