@@ -8,13 +8,13 @@ import peft
 import pytest
 import torch
 
+from slmops.models.adapters.attach import adapter_weights
 from slmops.models.adapters.combine import combine
 from slmops.models.adapters.files import ADAPTER, AdapterWeights
 from slmops.models.source import load_model
 from slmops.pipeline.stage import Context
 from slmops.recipe.several import MergeSettings
 from slmops.train.adapted import attach, put_in
-from slmops.models.adapters.attach import adapter_weights
 from slmops.train.stage_merge import MergeAdapters, MergeAdaptersSettings
 from tests.train.test_adapters import logits, settings
 
@@ -79,9 +79,7 @@ def test_linear_joins_the_factors(tiny, two):
 @pytest.mark.parametrize(("method", "drawn"), [("ties", False), ("dare_linear", True), ("dare_ties", True)])
 def test_the_seed_is_of_what_is_drawn(tiny, two, method, drawn):
     parts = [(folder, 1.0) for folder in two]
-    first, again, other = (
-        made_of(tiny, parts, method, density=0.3, seed=seed)[1].tensors for seed in (1, 1, 2)
-    )
+    first, again, other = (made_of(tiny, parts, method, density=0.3, seed=seed)[1].tensors for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert drawn != all(torch.equal(first[name], other[name]) for name in first)
     # Of two adapters that keep 0.3 of their entries each, half of all are kept by one at least.

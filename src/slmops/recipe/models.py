@@ -15,7 +15,15 @@ from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
 from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import FolderName, Settings, one_or_more
-from slmops.recipe.several import PARTS, MergeSettings, OneAdapter, check_adapters, check_base, check_merges, handed_down
+from slmops.recipe.several import (
+    PARTS,
+    MergeSettings,
+    OneAdapter,
+    check_adapters,
+    check_base,
+    check_merges,
+    handed_down,
+)
 from slmops.recipe.student import StudentSettings
 from slmops.recipe.task import ExtractionTask, TaskSettings
 from slmops.recipe.teachers import Asking, BundleTeacher, EndpointTeacher, Teacher, TransformersTeacher, draws_of

@@ -163,9 +163,9 @@ def check_merges(merges: Sequence[MergeSettings], adapters: Mapping[str, OneAdap
         raise ValueError(f"`merge`: two are called {twice[0]}; give each a `name` of its own")
     for place, merge in enumerate(merges):
         at, own = f"merge.{place}", merge.weighted(list(adapters))
-        for key, given in (("of", merge.of or ()), ("weights", merge.weights)):
-            if odd := [name for name in given if name not in (own if key == "weights" else adapters)]:
-                raise ValueError(f"`{at}.{key}`: `{odd[0]}` is none of {', '.join(own or adapters)}")
+        for key, given, known in (("of", merge.of or (), adapters), ("weights", merge.weights, own)):
+            if odd := [name for name in given if name not in known]:
+                raise ValueError(f"`{at}.{key}`: `{odd[0]}` is none of {', '.join(known)}")
         if len(own) < 2:
             raise ValueError(f"`{at}.of`: it takes two adapters to merge any")
         for name in own:
