@@ -16,7 +16,7 @@ adapters:
   orders:
     task: {kind: classification, max_answer_tokens: 8}
     data: {train: orders-train.jsonl, test: orders-test.jsonl}
-    evaluate: {gates: {accuracy: {min: 0.01}}}
+    evaluate: {gates: {weights_bytes: {max: 1.0e+9}}}
   prices:
     task: {kind: qa, max_answer_tokens: 8}
     data: {train: prices-train.jsonl, test: prices-test.jsonl}
@@ -42,9 +42,6 @@ def test_adapters_are_trained_merged_and_measured_and_one_more_trains_alone(cli:
     (tmp_path / "model").symlink_to(cli.folder / "model")
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     here = Cli(tmp_path)
-    assert "2 adapters" in here("check", "recipe.yaml")
-    told = json.loads(here("plan", "recipe.yaml", "--json"))["trainings"]
-    assert [training["node"] for training in told] == ["adapter:orders", "adapter:prices"]
     run = here.run(".slmops")
     steps = {node: Path(step["path"]) for node, step in run["steps"].items()}
     for node in ("adapter:orders", "adapter:prices", "merge:ties"):
@@ -58,7 +55,7 @@ def test_adapters_are_trained_merged_and_measured_and_one_more_trains_alone(cli:
     table = (steps["report"] / "table.txt").read_text()
     assert "orders, n = 36" in table
     assert "prices: ties against adapter" in table
-    assert "gate pass: accuracy" in table
+    assert "orders: gate pass: weights_bytes" in table
     assert "helpers-orders" in (steps["report:orders"] / "report.html").read_text()
 
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("merge:", MORE.lstrip("\n") + "merge:"))

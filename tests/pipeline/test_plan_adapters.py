@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from slmops.cli.main import app
 from slmops.errors import BadInput
 from slmops.pipeline.keys import address
 from slmops.pipeline.plan import nodes_for
@@ -142,3 +144,12 @@ def test_a_plan_tells_of_every_adapter(tiny, tmp_path):
 
 def test_where_files_lay_is_nobodys_business(tiny, tmp_path):
     assert str(tmp_path) not in str(recipe(tmp_path, tiny.folder).shareable())
+
+
+def test_a_check_counts_the_adapters(tiny, tmp_path, monkeypatch, capsys):
+    tuned(tmp_path, tiny.folder)
+    monkeypatch.chdir(tmp_path)
+    given = {"name": "helpers", "student": {"model": str(tiny.folder)}, "train": {"method": "lora"}, "data": ROWS}
+    Path("recipe.yaml").write_text(json.dumps({**given, "task": CLASSES, "adapters": {"late": {}, "later": {}}}))
+    app(["check", "recipe.yaml"], standalone_mode=False)
+    assert "helpers (2 adapters)" in capsys.readouterr().out
