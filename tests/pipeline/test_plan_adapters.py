@@ -15,6 +15,7 @@ from slmops.pipeline.plan import nodes_for
 from slmops.pipeline.plan.needs import trainings
 from slmops.recipe import Recipe
 from slmops.recipe.load import parse_recipe
+from slmops.samples.project import write_project
 from tests.pipeline.test_plan_tuning import ids
 from tests.pipeline.test_plan_tuning import recipe as tuned
 
@@ -153,3 +154,18 @@ def test_a_check_counts_the_adapters(tiny, tmp_path, monkeypatch, capsys):
     Path("recipe.yaml").write_text(json.dumps({**given, "task": CLASSES, "adapters": {"late": {}, "later": {}}}))
     app(["check", "recipe.yaml"], standalone_mode=False)
     assert "helpers (2 adapters)" in capsys.readouterr().out
+
+
+def test_a_new_project_may_be_one_of_adapters(tmp_path):
+    files = write_project(tmp_path / "mine", template="adapters")
+    assert all(path.is_file() for path in files)
+    made = Recipe.load(tmp_path / "mine" / "recipe.yaml")
+    assert {name: one.task.kind for name, one in made.adapters.items()} == {
+        "tickets": "extraction",
+        "intents": "classification",
+    }
+    assert [merge.called for merge in made.merge] == ["ties"]
+    assert "pool" not in (tmp_path / "mine" / "README.md").read_text()
+    with pytest.raises(BadInput, match="one for each kind"):
+        write_project(tmp_path / "other", "classification", "adapters")
+    assert not (tmp_path / "other").exists()
