@@ -92,6 +92,14 @@ def test_what_is_wrong_is_told_once_and_where_it_is_written(tiny, tmp_path):
     with pytest.raises(BadInput) as refused:
         recipe(tmp_path, tiny.folder, train={"method": "lora", "epoch": 3})
     assert str(refused.value) == "train.epoch is not a known key; did you mean train.epochs?"
+    given = {
+        "name": "x",
+        "student": {"model": str(tiny.folder)},
+        "adapters": {"a": {"task": {"kind": "x"}, "data": ROWS}},
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(given))
+    with pytest.raises(BadInput, match=r"^\S+:1: adapters.a.task.kind is \"x\"; allowed: [a-z, ]*$"):
+        Recipe.load(tmp_path / "recipe.yaml")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def evidence(own: float, **models: float) -> dict[str, Any]:
         for role, value in every.items()
         if role != "student"
     ]
-    return {"headline": "accuracy", "n_test": 400, "models": told, "paired": paired}
+    return {"headline": "accuracy", "n_test": 400, "floor_beaten": own > 0.3, "models": told, "paired": paired}
 
 
 GATE = {"figure": "accuracy", "state": "fail", "message": "accuracy: 0.6 is below 0.7", "value": 0.6, "wanted": "≥ 0.7"}
@@ -77,6 +77,11 @@ def test_the_page_shows_the_same_and_escapes_names(several):
     assert "late × 1.0, short × 0.5" in html
     assert html.count("0.900") == 1
     assert "trained weights" in html
+
+
+def test_an_adapter_that_nobody_needs_is_named():
+    reasons = Several(name="helpers", base="smol", evidence={"late": evidence(0.9), "idle": evidence(0.25)}).reasons
+    assert reasons == ["idle: the adapter is not shown to be better than a trivial method."]
 
 
 def test_without_a_base_and_merges_there_is_nothing_to_hold_an_adapter_against(several):

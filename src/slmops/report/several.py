@@ -71,8 +71,9 @@ class Several:
 
     @property
     def reasons(self) -> list[str]:
-        """Of each merged model, how it stands against the adapters that it is made of."""
-        told = []
+        """Which adapters nobody needs, and of each merged model how it stands against the adapters it is made of."""
+        idle = [name for name, evidence in self.evidence.items() if evidence["floor_beaten"] is False]
+        told = [f"{name}: the adapter is not shown to be better than a trivial method." for name in idle]
         for name in self.merges:
             tests = [test for tests in self.tests.values() for test in tests if test.ours == MERGED + name]
             worse = sum(test.reading == "worse" for test in tests)
