@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -23,6 +24,7 @@ from slmops.recipe.data import ScreenSettings
 from slmops.recipe.keys import kind, models
 from slmops.recipe.objective import TextTerm
 from slmops.recipe.privacy import KINDS, Presidio, PrivacySettings
+from slmops.recipe.several import Merging
 from slmops.recipe.training import Optimisation, TrainSettings
 from slmops.train.examples import Example
 from slmops.train.objectives.observe import TeacherModel
@@ -206,11 +208,18 @@ def test_the_recipes_of_the_guide_to_distilling_are_valid(tmp_path: Path) -> Non
 
 
 def test_the_recipes_of_the_guide_to_fine_tuning_are_valid(tmp_path: Path) -> None:
-    smallest, other = (yaml.safe_load(text) for text in blocks(ROOT / "docs/guides/finetune.md", "yaml"))
+    guide = ROOT / "docs/guides/finetune.md"
+    smallest, other, several = (yaml.safe_load(text) for text in blocks(guide, "yaml"))
     for name in ("train", "test"):
-        (tmp_path / f"{name}.jsonl").write_text('{"input": "a", "output": "b"}\n')
+        for of in ("", "intents-", "answers-"):
+            (tmp_path / f"{of}{name}.jsonl").write_text('{"input": "a", "output": "b"}\n')
     assert parse_recipe(smallest, folder=tmp_path).train.to_make.rank == 16
     assert parse_recipe({**smallest, **other}, folder=tmp_path).train.to_make.rank == 8
+    recipe = parse_recipe(several, folder=tmp_path)
+    assert {name: one.train.epochs for name, one in recipe.adapters.items()} == {"intents": 3, "answers": 5}
+    assert [merge.kept for merge in recipe.merge] == [0.3, 0.5]
+    section = guide.read_text(encoding="utf-8").partition("### Merging")[2]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(get_args(Merging))
 
 
 def test_the_recipe_of_the_guide_to_curating_is_the_default(tmp_path: Path) -> None:

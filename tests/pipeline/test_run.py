@@ -188,6 +188,11 @@ def test_a_failed_gate_gives_exit_code_3_each_time(home: Path) -> None:
         assert History(home).run("last").state == "done"
 
 
+def test_a_failed_gate_of_one_of_several_names_it(home: Path) -> None:
+    result = run_chain(home, [Node("evaluate:one", Judges, Nothing()), Node("evaluate:two", Judges, Nothing())])
+    assert result.failed_gates[::2] == ("one: it is fail", "two: it is fail")
+
+
 class Elsewhere:
     """An executor that does the work in another process, from the job alone."""
 

@@ -21,11 +21,15 @@ def register(app: typer.Typer) -> None:
 def init(
     name: Annotated[Path, typer.Argument(metavar="NAME", help="Folder of the new project.")],
     task: Annotated[
-        Literal["extraction", "classification"], typer.Option("--task", help="What the model is to do.")
-    ] = "extraction",
+        Literal["extraction", "classification"] | None,
+        typer.Option("--task", help="What the model is to do; extraction unless told. Adapters do both."),
+    ] = None,
     template: Annotated[
-        Literal["distil", "finetune"],
-        typer.Option("--template", help="Learn from a teacher, or from the labelled rows alone."),
+        Literal["distil", "finetune", "adapters"],
+        typer.Option(
+            "--template",
+            help="Learn from a teacher, or from the labelled rows alone: one task, or an adapter for each of several.",
+        ),
     ] = "distil",
 ) -> None:
     """Make a project: a recipe that runs, with sample data to replace by your own."""

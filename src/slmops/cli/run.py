@@ -80,7 +80,8 @@ def check(recipe: RecipeFile, overrides: Overrides = None, as_json: Json = False
     if as_json:
         typer.echo(json.dumps({"recipe": loaded.name, "valid": True, "stages": len(stages), "cached": cached}))
     else:
-        typer.echo(f"OK: {loaded.name} ({loaded.task.kind}), {len(stages)} stages, {cached} of them cached")
+        what = f"{len(loaded.adapters)} adapters" if loaded.adapters else loaded.task.kind
+        typer.echo(f"OK: {loaded.name} ({what}), {len(stages)} stages, {cached} of them cached")
 
 
 def _check_copies(paths: Iterable[Path], *, dry_run: bool, ships: bool) -> None:

@@ -175,13 +175,15 @@ def run_graph(
 
 def _failed_gates(made: Iterable[Made]) -> tuple[str, ...]:
     """What the gates of a run say. A stage that judges gates reports how many failed as the figure `gates_failed`
-    and writes `gates.json`, a list of objects with `state` and `message`.
+    and writes `gates.json`, a list of objects with `state` and `message`. Of nodes such as `evaluate:NAME` the name is
+    told too.
     """
     messages = []
     for artifact in made:
         if artifact.metrics.get("gates_failed"):
             gates = json.loads((artifact.path / "gates.json").read_text(encoding="utf-8"))
-            messages += [_why(gate) for gate in gates if gate["state"] != "pass"]
+            _, _, name = artifact.node.partition(":")
+            messages += [(f"{name}: " if name else "") + _why(gate) for gate in gates if gate["state"] != "pass"]
     return tuple(messages)
 
 

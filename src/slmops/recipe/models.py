@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from slmops.recipe.compress import Compress
 from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
 from slmops.recipe.privacy import PrivacySettings
-from slmops.recipe.settings import FolderName, Settings
+from slmops.recipe.settings import FolderName, Settings, one_or_more
+from slmops.recipe.several import (
+    PARTS,
+    MergeSettings,
+    OneAdapter,
+    check_adapters,
+    check_base,
+    check_merges,
+    handed_down,
+)
 from slmops.recipe.student import StudentSettings
 from slmops.recipe.task import ExtractionTask, TaskSettings
 from slmops.recipe.teachers import Asking, BundleTeacher, EndpointTeacher, Teacher, TransformersTeacher, draws_of
@@ -62,6 +72,15 @@ class Recipe(Settings):
     teach: TeachSettings = Field(default_factory=TeachSettings, description="How the pool is answered.")
     student: StudentSettings = Field(default_factory=StudentSettings, description="What the student is made of.")
     train: TrainSettings = Field(default_factory=TrainSettings, description="How the student learns.")
+    adapters: dict[str, OneAdapter] = Field(
+        default_factory=dict,
+        description="Several adapters on one base, `student.model`, each trained and measured by itself "
+        "(docs/guides/finetune.md). `task`, `data`, `train` and `evaluate` of the recipe are what each has that it "
+        "does not say of its own; `task` and `data` may be left out where every adapter says them.",
+    )
+    merge: Annotated[list[MergeSettings], BeforeValidator(one_or_more)] = Field(
+        default_factory=list, description="How the adapters become one: a way, or a list of them, each measured."
+    )
     compress: Compress = Field(default_factory=Compress, description="How it is made small.")
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, description="What is measured.")
     bundle: BundleSettings = Field(default_factory=BundleSettings, description="How it is shipped.")
@@ -72,6 +91,11 @@ class Recipe(Settings):
         from slmops.recipe.load import load_recipe
 
         return load_recipe(path, overrides)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _handed_down(cls, given: Any) -> Any:
+        return handed_down(given)
 
     @model_validator(mode="before")
     @classmethod
@@ -120,6 +144,33 @@ class Recipe(Settings):
                 "with `n` above 1"
             )
         return teach
+
+    @model_validator(mode="after")
+    def _several_on_one_base(self) -> Recipe:
+        if not self.adapters:
+            if self.merge:
+                raise ValueError("`merge` is of `adapters`, and this recipe has none")
+            return self
+        if self.teachers:
+            raise ValueError(
+                "`teachers` and `adapters` exclude each other: adapters learn from labelled rows, and a student that "
+                "is distilled has a recipe of its own"
+            )
+        if asked := [name for name in ("compress", "bundle") if name in self.model_fields_set]:
+            raise ValueError(f"`{asked[0]}`: a run of `adapters` ends where they are measured: leave it out")
+        check_base(self.student)
+        check_adapters(self.adapters)
+        check_merges(self.merge, self.adapters)
+        return self
+
+    @model_validator(mode="after")
+    def _each_by_itself(self) -> Recipe:
+        for name in self.adapters:
+            try:
+                self.of_adapter(name)
+            except ValidationError as error:
+                raise ValueError(f"`adapters.{name}`: {error.errors()[0]['ctx']['error']}") from None
+        return self
 
     @model_validator(mode="after")
     def _fine_tuned_alone(self) -> Recipe:
@@ -336,10 +387,16 @@ class Recipe(Settings):
                 )
         return self
 
+    def of_adapter(self, name: str) -> Recipe:
+        """The recipe of one adapter, as if it were the only one."""
+        own = {part: getattr(self.adapters[name], part) for part in PARTS}
+        shared = {part: getattr(self, part) for part in ("seed", "privacy", "student")}
+        return AdapterRecipe(name=f"{self.name}-{name}", **shared, **own)
+
     @property
     def ships(self) -> bool:
         """Whether what is trained becomes a plain model, which can be made small and bundled."""
-        return self.train.to_make is None or self.train.to_make.merges
+        return not self.adapters and (self.train.to_make is None or self.train.to_make.merges)
 
     @property
     def teacher(self) -> Teacher:
@@ -384,12 +441,14 @@ class Recipe(Settings):
         Where a file lay on somebody's disk is nobody's business, and must not change the key of what was made.
         """
         recipe = self.resolved() | {"privacy": self.privacy.shareable()}
-        for part, keys in _PATHS:
-            recipe[part] |= {key: Path(recipe[part][key]).name for key in keys if recipe[part].get(key)}
+        each = [recipe, *recipe["adapters"].values()]
+        for one, (part, keys) in product(each, _PATHS):
+            one[part] |= {key: Path(one[part][key]).name for key in keys if one[part].get(key)}
         if (heal := recipe["student"]["heal"]) and heal["text"]:
             heal["text"] = [Path(path).name for path in heal["text"]]
         user = (recipe["teach"]["converse"] or {}).get("user")
-        for model in (*recipe["teachers"], recipe["student"], *filter(None, [user, recipe["evaluate"]["judge"]])):
+        judges = [one["evaluate"]["judge"] for one in each]
+        for model in (*recipe["teachers"], recipe["student"], *filter(None, [user, *judges])):
             if model.get("model") and Path(model["model"]).is_absolute():
                 model["model"] = Path(model["model"]).name
             if model.get("path"):
@@ -399,3 +458,11 @@ class Recipe(Settings):
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain JSON data."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+class AdapterRecipe(Recipe):
+    """The recipe of one adapter of several: it is measured, and does not ship by itself."""
+
+    @property
+    def ships(self) -> bool:
+        return False

@@ -38,13 +38,24 @@ def explained(error: ValidationError, places: Mapping[KeyPath, str]) -> BadInput
     """
     order = {path: rank for rank, path in enumerate(places)}
     found: list[tuple[int, str]] = []
-    for detail in error.errors(include_url=False):
-        path, owners = _locate(detail)
+    for detail, path, owners in _first_hand(error, places):
         written = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in places), None)
         place = "" if written is None else f"{places[written]}: "
         found.append((-1 if written is None else order[written], place + _say(detail, path, owners)))
     lines = [line for _, line in sorted(found, key=lambda ranked: ranked[0])]
     return BadInput("\n".join(lines), hint="docs/recipe.md explains every key")
+
+
+def _first_hand(
+    error: ValidationError, places: Mapping[KeyPath, str]
+) -> list[tuple[ErrorDetails, KeyPath, list[type[Settings]]]]:
+    """The findings without those that an adapter has from the recipe's own part, or the recipe from an adapter's."""
+    located = [(detail, *_locate(detail)) for detail in error.errors(include_url=False)]
+    alike: dict[tuple[KeyPath, str, str], list[tuple[ErrorDetails, KeyPath, list[type[Settings]]]]] = {}
+    for detail, path, owners in located:
+        below = path[2:] if path[:1] == ("adapters",) else path
+        alike.setdefault((below, detail["type"], repr(detail["input"])), []).append((detail, path, owners))
+    return [found for same in alike.values() for found in ([one for one in same if one[1] in places] or same[:1])]
 
 
 def _locate(detail: ErrorDetails) -> tuple[KeyPath, list[type[Settings]]]:

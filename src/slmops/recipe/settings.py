@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
@@ -38,6 +38,11 @@ def local_model(model: str, info: ValidationInfo) -> str:
     if model.startswith(("/", "./", "../", "~")):
         raise ValueError(f"there is no folder {found}")
     return model
+
+
+def one_or_more(given: Any) -> Any:
+    """A list as it is, anything else as the one thing in it."""
+    return given if isinstance(given, list) else [given]
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]

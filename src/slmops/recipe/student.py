@@ -16,7 +16,7 @@ from slmops.recipe.objective import (
     something_to_learn,
     term_names,
 )
-from slmops.recipe.settings import File, Settings, local_model
+from slmops.recipe.settings import File, Settings, local_model, one_or_more
 from slmops.recipe.training import Optimisation
 
 
@@ -49,14 +49,10 @@ class Carve(Settings):
 Head = Literal["language", "tags"]
 
 
-def _one_or_more(given: Any) -> Any:
-    return given if isinstance(given, list) else [given]
-
-
 class Heal(Optimisation):
     """Between cut and task: the student finds its way back to the uncut model, on text that nobody has answered."""
 
-    text: Annotated[list[File], Field(min_length=1), BeforeValidator(_one_or_more)] | None = Field(
+    text: Annotated[list[File], Field(min_length=1), BeforeValidator(one_or_more)] | None = Field(
         None,
         description="One file or several: plain text (`.txt`, `.md`), parted by blank lines, or rows with a column of "
         "text. null takes the inputs of pool and train, as the model is asked them.",

@@ -5,26 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slmops.console import duration, size
 from slmops.report import buying, comparison, confidence, failures, forest, lines, plane
 from slmops.report.pairs import against_all
 from slmops.report.story import Story
 from slmops.report.teachers import taught_by
-from slmops.report.verdict import held, reference_of, resolution_points, why
+from slmops.report.templates import templates
+from slmops.report.verdict import held, reference_of, resolution_points
 from slmops.report.words import (
     change,
     figure_name,
-    full,
     healing,
     in_order,
-    p_value,
     percent,
-    points,
     prose,
     shown,
     slot,
-    three,
-    visible,
 )
 
 _CHAPTERS = {
@@ -52,29 +47,6 @@ _COVERAGES = (1.0, 0.9, 0.8, 0.5)
 
 def page(story: Story) -> str:
     """Render `report.html`; every text in it is escaped, and it loads nothing from anywhere."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("slmops.report", "html"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
-    environment.filters |= {
-        "figure": figure_name,
-        "why": why,
-        "full": full,
-        "points": points,
-        "p": p_value,
-        "percent": percent,
-        "duration": duration,
-        "prose": prose,
-        "size": size,
-        "shown": lambda value, name: shown(name, value),
-        "three": three,
-    }
     subject = story.verdict.subject
     reference = reference_of(story.evidence, subject)
     order = comparison.order(story.evidence, subject, reference)
@@ -84,7 +56,8 @@ def page(story: Story) -> str:
         **_drawn(story, subject, reference),
         **_made(story),
     }
-    return environment.get_template("page.html").render(
+    template = templates().get_template("page.html")
+    return template.render(
         story=story,
         evidence=story.evidence,
         verdict=story.verdict,

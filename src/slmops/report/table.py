@@ -28,7 +28,7 @@ def table(
     """The models side by side, then what was kept and saved, the tests, parity, the gates and the verdict."""
     roles = in_order(evidence["models"])
     blocks = [roles[start : start + PER_BLOCK] for start in range(0, len(roles), PER_BLOCK)]
-    lines = [line for block in blocks for line in (*_block(evidence, block), "")]
+    lines = [text for block in blocks for text in (*_block(evidence, block), "")]
     subject = judge(evidence, verdicts, parity)
     below = [
         f"n = {evidence['n_test']:,} held-out rows; [ ] are 95 % intervals",
@@ -39,21 +39,21 @@ def table(
         *(f"gate {verdict['state']}: {verdict['message']}" for verdict in verdicts),
         subject.line(),
     ]
-    return "\n".join([*lines, *(part for line in below for part in _wrapped(line))]) + "\n"
+    return "\n".join([*lines, *(part for text in below for part in wrapped(text))]) + "\n"
 
 
 def _block(evidence: Mapping[str, Any], roles: Sequence[str]) -> Iterator[str]:
     models = {role: evidence["models"][role] for role in roles}
     rule = "─" * (LABEL_WIDTH + CELL_WIDTH * len(roles))
-    yield _line("", [title(role) for role in roles])
-    yield _line("", [subtitle(role, model) for role, model in models.items()])
+    yield line("", [title(role) for role in roles])
+    yield line("", [subtitle(role, model) for role, model in models.items()])
     yield rule
     yield from _quality(evidence, models)
     if costs := measured(models, main_only=True):
         yield rule
         for cost in costs:
             label = f"{cost.label} {cost.unit}".strip()
-            yield _line(label, [cost.text(model) or "–" for model in models.values()])
+            yield line(label, [cost.text(model) or "–" for model in models.values()])
 
 
 def _quality(evidence: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -61,27 +61,28 @@ def _quality(evidence: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]
     headline = evidence["headline"]
     for name in dict.fromkeys([headline, *(name for m in models.values() for name in m.get("quality", {}))]):
         values = [model.get("quality", {}).get(name) for model in models.values()]
-        yield _line(figure_name(name), ["–" if value is None else shown(name, value) for value in values])
+        yield line(figure_name(name), ["–" if value is None else shown(name, value) for value in values])
         if name == headline:
-            yield _line(
-                "  95 % interval", [_interval(model.get("interval", {}).get(name)) for model in models.values()]
-            )
+            yield line("  95 % interval", [interval(model.get("interval", {}).get(name)) for model in models.values()])
 
 
-def _interval(ends: Sequence[float] | None) -> str:
+def interval(ends: Sequence[float] | None) -> str:
+    """An interval in a cell: `0.81–0.89`."""
     if ends is None:
         return "–"
     digits = 2 if max(ends) < 10 else 1 if max(ends) < 100 else 0
     return "–".join(f"{end:.{digits}f}" for end in ends)
 
 
-def _line(label: str, cells: Sequence[str]) -> str:
+def line(label: str, cells: Sequence[str]) -> str:
+    """A line of the table: what is too long is cut."""
     fitted = (f"{fit(cell, CELL_WIDTH - 1):>{CELL_WIDTH}}" for cell in cells)
     return f"{fit(label, LABEL_WIDTH - 1):<{LABEL_WIDTH}}" + "".join(fitted)
 
 
-def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) or [""]
+def wrapped(text: str) -> list[str]:
+    """A sentence in the width of a terminal."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False) or [""]
 
 
 def _kept(evidence: Mapping[str, Any]) -> Iterator[str]:

@@ -17,9 +17,13 @@ def write_report(out: Path, story: Story, about: Mapping[str, Any] | None = None
     Args:
         about: further entries of `report.json`.
     """
-    html = page(story)
-    record = json.dumps(story.record() | dict(about or {}), indent=2, ensure_ascii=False)
-    for name, text in (("report.html", html), ("report.json", record + "\n")):
+    return write_files(out, page(story), story.record() | dict(about or {}))
+
+
+def write_files(out: Path, html: str, record: Mapping[str, Any]) -> int:
+    """Write a page and its record to `out`, each whole or not at all; returns the size of the page in bytes."""
+    text_of_record = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    for name, text in (("report.html", html), ("report.json", text_of_record)):
         part = out / f"{name}.part"
         part.write_text(text, encoding="utf-8")
         part.replace(out / name)

@@ -55,7 +55,7 @@ def adapter_weights(model: PreTrainedModel, adapter: Adapter) -> AdapterWeights:
                 own = getattr(module, part).state_dict()
                 tensors |= {f"{PREFIX}{name}.{part}.{kind}": value for kind, value in own.items()}
     else:
-        config = _plain(model.peft_config["default"].to_dict())
+        config = plain_config(model.peft_config["default"].to_dict())
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
         tensors = {PREFIX + name: value for name, value in state.items()}
     return AdapterWeights(config, {name: value.detach().float().cpu().clone() for name, value in tensors.items()})
@@ -178,7 +178,7 @@ def _prompt_config(model: PreTrainedModel, adapter: Adapter) -> dict[str, Any]:
     from peft import PromptTuningConfig
 
     text = model.config.get_text_config()
-    return _plain(
+    return plain_config(
         PromptTuningConfig(
             task_type="CAUSAL_LM",
             num_virtual_tokens=adapter.tokens,
@@ -190,7 +190,7 @@ def _prompt_config(model: PreTrainedModel, adapter: Adapter) -> dict[str, Any]:
     )
 
 
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
+def plain_config(config: dict[str, Any]) -> dict[str, Any]:
     """Plain JSON, the same at every run: PEFT keeps names in sets. What was trained where is nobody's business."""
     told = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
     return {**told, "base_model_name_or_path": None, "inference_mode": True}

@@ -17,7 +17,7 @@ A student of another model is carved from `student:base`, and so is its baseline
 Where the recipe heals, `student:healed` and `baseline:healed` stand behind what was carved. Where what is shipped
 recovers from its rounding, `student:recovered` stands before it.
 Without a teacher `student` is `student:base`, fine-tuned on `data`; where its adapter cannot be merged, the graph ends
-in `evaluate` and `report`.
+in `evaluate` and `report`. Of several adapters each has this graph, and `report` is about all of them (`several.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from slmops.data.stage import prepare_data_node
 from slmops.pipeline.plan.checks import check
 from slmops.pipeline.plan.evaluation import calibration_nodes, evaluation_nodes, parity_node, report_node
 from slmops.pipeline.plan.names import rows_node
+from slmops.pipeline.plan.several import several_nodes
 from slmops.pipeline.plan.student import student_checks, student_nodes
 from slmops.pipeline.plan.teachers import teacher_nodes
 from slmops.pipeline.plan.tuning import tuning_nodes
@@ -42,6 +43,8 @@ def nodes_for(recipe: Recipe) -> list[Node]:
         BadInput: the teacher's model is not on this machine, the task's schema cannot be used, or settings that are
             valid each by itself do not go together, or a metric or a term of the loss cannot be imported.
     """
+    if recipe.adapters:
+        return several_nodes(recipe)
     check(recipe)
     nodes = [prepare_data_node(recipe), *student_checks(recipe)]
     nodes += [*teacher_nodes(recipe), *student_nodes(recipe)] if recipe.teachers else tuning_nodes(recipe)

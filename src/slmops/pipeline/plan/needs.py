@@ -57,13 +57,14 @@ def trainings(recipe: Recipe, home: Path) -> list[Training]:
         BadInput: see `nodes_for` and `PrepareData`; or no step is of this kind.
     """
     steps, store = {step.node.id: step for step in address(nodes_for(recipe), recipe.seed)}, Store(home)
+    rows = {"data": recipe} | {f"data:{name}": recipe.of_adapter(name) for name in recipe.adapters}
     found = []
     for step in steps.values():
         given = step.node.inputs
-        if step.node.stage is not Fit or steps[given["model"]].node.stage is not Fetch or given["data"] != "data":
+        if step.node.stage is not Fit or steps[given["model"]].node.stage is not Fetch or given["data"] not in rows:
             continue
         settings = step.node.settings
-        with prepared(recipe, home) as data, _fetched(steps[given["model"]], store) as model:
+        with prepared(rows[given["data"]], home) as data, _fetched(steps[given["model"]], store) as model:
             told = expected(model / "model", data, settings, seed=recipe.seed)  # type: ignore[arg-type]
         method = settings.adapter.method if settings.adapter else "full"  # type: ignore[attr-defined]
         done = store.find(step.key)
