@@ -53,7 +53,7 @@ class OnnxWeights:
                 yield name.removeprefix("model."), self._array(tensor)
         for node in self._graph.node:
             if node.op_type in _PRODUCTS and node.input[1] in self._tensors:
-                yield _name(node.name), self._stored_product(node)
+                yield product_name(node.name), self._stored_product(node)
             elif node.op_type in _LOOKUPS and node.input[1] == "input_ids":
                 yield EMBEDDING, self._stored_rows(node)
 
@@ -109,7 +109,7 @@ class OnnxWeights:
         return onnx.numpy_helper.to_array(tensor)
 
 
-def _name(node: str) -> str:
+def product_name(node: str) -> str:
     """`layers.3.attn.o_proj` of `/model/layers.3/attn/o_proj/MatMul_Q4`."""
     return re.sub(r"/MatMul(_\w+)?$", "", node).removeprefix("/").removeprefix("model/").replace("/", ".")
 
