@@ -1,9 +1,13 @@
-"""Adapters of the tiny model, in PEFT's format: random, strong enough to change what it says."""
+"""Adapters of the tiny model: random, strong enough to change what it says."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from slmops.compress.adapters import convert_adapters
+from slmops.recipe.compress import CompressSettings
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 ALL = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
@@ -25,3 +29,28 @@ def random_adapter(base: Path, out: Path, *, seed: int, targets: list[str] | str
                 weight.copy_(0.15 * torch.randn_like(weight))
     model.save_pretrained(str(out))
     return out
+
+
+NAMES = ("first", "second")
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A model of one runtime, and its adapters by name."""
+
+    model: Path
+    adapters: dict[str, Path]
+
+
+def adapted_models(base: Path, out: Path) -> dict[str, Adapted]:
+    """By the name of the runtime. The adapters have other ranks, and the second leaves most maps alone."""
+    folders = {
+        "first": random_adapter(base, out / "first", seed=1, targets=ALL, r=4),
+        "second": random_adapter(base, out / "second", seed=2, targets=["q_proj", "v_proj"], r=2, use_rslora=True),
+    }
+    convert_adapters(base, folders, out / "onnx", CompressSettings(precision="fp32"), scratch=out / "scratch")
+    files = {name: out / "onnx" / "adapters" / f"{name}.onnx_adapter" for name in NAMES}
+    return {
+        "transformers": Adapted(base, folders),
+        "onnxruntime-genai": Adapted(out / "onnx" / "model", files),
+    }

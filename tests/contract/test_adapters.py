@@ -12,7 +12,7 @@ from slmops.engines import RUNNING, Engine, Running, Sampling, load_engine, load
 from slmops.engines.base import Adaptable
 from slmops.engines.running import Adapting
 from slmops.errors import BadInput
-from tests.contract.adapted import NAMES, Adapted, adapted_models
+from tests.adapters import NAMES, Adapted, adapted_models
 
 ABLE = ("onnxruntime-genai", "transformers")
 GREEDY = Sampling(max_tokens=12)

@@ -34,7 +34,7 @@ def add_slots(model: onnx.ModelProto, slots: Slots) -> None:
         grouped.setdefault(_product(slot, found), []).append(slot)
     if missing := sorted(grouped.keys() - found.keys()):
         raise BadInput(f"the exported model has no product {missing[0]}, which an adapter is to change")
-    added = {found[name].name: list(_beside(found[name], names, slots)) for name, names in grouped.items()}
+    added = {found[name].name: list(_beside(found[name], names)) for name, names in grouped.items()}
     nodes = [new for node in graph.node for new in (node, *added.get(node.name, ()))]
     graph.ClearField("node")
     graph.node.extend(nodes)
@@ -56,7 +56,7 @@ def _products(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.NodeProto]]:
             yield product_name(node.name), node
 
 
-def _beside(node: onnx.NodeProto, names: Sequence[str], slots: Slots) -> Iterator[onnx.NodeProto]:
+def _beside(node: onnx.NodeProto, names: Sequence[str]) -> Iterator[onnx.NodeProto]:
     """The nodes of all slots of one product, which gets another output."""
     import onnx
 

@@ -139,8 +139,8 @@ class OnnxRunning:
 
     def _adapter(self, slot: int) -> OnnxAdapter | None:
         worn = self._worn[slot]
-        adapter = worn and worn()
-        if worn and adapter is None:
+        adapter = None if worn is None else worn()
+        if worn is not None and adapter is None:
             raise RuntimeError("the adapter of a running sequence was given up")
         return adapter
 

@@ -32,7 +32,9 @@ class OnnxWeights:
 
     def __init__(self, folder: Path) -> None:
         self._graph = whole_graph(folder)
-        self._tensors = {tensor.name: tensor for tensor in self._graph.initializer}
+        # What a run may give in place of a default, as slots for adapters are, is no weight.
+        given = {one.name for one in self._graph.input}
+        self._tensors = {tensor.name: tensor for tensor in self._graph.initializer if tensor.name not in given}
         self._cast = {
             node.output[0]: node.input[0]
             for node in self._graph.node

@@ -124,8 +124,8 @@ def merge_from(model: PreTrainedModel, folder: Path) -> None:
         kind = weights.config.get("peft_type")
         raise BadInput(f"the adapter in {folder} is of the kind {kind}, which does not become part of the weights")
     try:
-        inject_adapter_in_model(PeftConfig.from_peft_type(**weights.config), model)
-        told = set_peft_model_state_dict(model, dict(weights.tensors))
+        inject_adapter_in_model(PeftConfig.from_peft_type(**weights.config), model)  # type: ignore[no-untyped-call]
+        told: Any = set_peft_model_state_dict(model, dict(weights.tensors))
         if told.unexpected_keys:
             raise KeyError(told.unexpected_keys[0])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
