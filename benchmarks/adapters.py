@@ -1,8 +1,8 @@
 """What adapters beside one base cost: against the merged model, and of the switch from one to another.
 
 A base with slots and four random adapters of all its maps, by the running batch of a server. `merged` is a model of its
-own with one adapter in its weights, exported alike: what one would ship without slots. Sides take turns, and a figure is
-the median of the rounds. Tokens that a side writes do not depend on what they are, so neither does its time.
+own with one adapter in its weights, exported alike: what one would ship without slots. Sides take turns, and a figure
+is the median of the rounds. The adapters are random: what they cost does not depend on what they say.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,12 @@ def measured(work: Path, given: argparse.Namespace) -> dict[str, float]:
         }
         if streams == 1:
             del sides["mixed"]
-        speeds = by_turns({name: lambda side=side: speed(*side, streams, given.written) for name, side in sides.items()}, given.rounds)
+        asked = {name: partial(speed, *side, streams, given.written) for name, side in sides.items()}
+        speeds = by_turns(asked, given.rounds)
         figures |= {f"{name}_tokens_per_second_{streams}": value for name, value in speeds.items()}
-        figures |= {f"{name}_share_{streams}": value / speeds["merged"] for name, value in speeds.items() if name != "merged"}
+        figures |= {
+            f"{name}_share_{streams}": value / speeds["merged"] for name, value in speeds.items() if name != "merged"
+        }
     return figures | switches(slotted, held, given.rounds)
 
 
@@ -80,7 +84,9 @@ def made(work: Path, given: argparse.Namespace) -> tuple[OnnxRunning, Running, l
         write_random(base, seed=1)
     else:
         materialise(given.base, base)
-    settings = CompressSettings(precision=given.precision, **({} if given.precision == "fp32" else {"algorithm": "rtn"}))
+    settings = CompressSettings(
+        precision=given.precision, **({} if given.precision == "fp32" else {"algorithm": "rtn"})
+    )
     folders = {name: random_adapter(base, work / name, given.rank, seed) for seed, name in enumerate(NAMES)}
     convert_adapters(base, folders, work / "made", settings, scratch=work / "scratch")
     model = load_model(base)
@@ -157,7 +163,7 @@ def switches(running: Running, held: Sequence[Any], rounds: int) -> dict[str, fl
     return {"switch_ms": same["other"] - same["same"], "new_mixture_ms": mixture}
 
 
-def by_turns(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+def by_turns(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
     """The median of each side over rounds in which they take turns; a first round warms up."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for round in range(rounds + 1):

@@ -76,7 +76,7 @@ def packed(tiny, tmp_path_factory) -> tuple[Path, Path]:
 
 
 def test_slots_take_nothing_from_the_base(packed):
-    """Its file says the same of its weights, they are read back the same, and without the slots it is the same graph."""
+    """Its file says the same of its weights, which are read back the same, and without slots it is the same graph."""
     plain, made = packed
     assert describe(made / "model" / "model.onnx") == describe(plain / "model.onnx")
     for (name, one), (other, two) in zip(
@@ -87,7 +87,9 @@ def test_slots_take_nothing_from_the_base(packed):
     graphs = [onnx.load(path / "model.onnx", load_external_data=False).graph for path in (plain, made / "model")]
     assert len(slots_in(made / "model")) == 14
     without_slots(graphs[1])
-    assert [node.SerializeToString() for node in graphs[0].node] == [node.SerializeToString() for node in graphs[1].node]
+    assert [node.SerializeToString() for node in graphs[0].node] == [
+        node.SerializeToString() for node in graphs[1].node
+    ]
     assert [each.name for each in graphs[0].input] == [each.name for each in graphs[1].input]
 
 

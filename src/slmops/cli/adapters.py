@@ -31,9 +31,7 @@ def export(
     ],
     task: Annotated[
         list[str],
-        typer.Option(
-            "--task", metavar="NAME=FILE", help="YAML with a recipe's `task`, of `base` and of each adapter."
-        ),
+        typer.Option("--task", metavar="NAME=FILE", help="YAML with a recipe's `task`, of `base` and of each adapter."),
     ],
     rows: Annotated[
         list[str],
@@ -83,7 +81,9 @@ def export(
         typer.echo(f"written to {out}", err=True)
 
 
-def _tasks(folders: Collection[str], tasks: Mapping[str, str], rows: Mapping[str, str]) -> dict[str, tuple[Task, list[Row]]]:
+def _tasks(
+    folders: Collection[str], tasks: Mapping[str, str], rows: Mapping[str, str]
+) -> dict[str, tuple[Task, list[Row]]]:
     """The task and the rows of the base, which needs none, and of each adapter."""
     from slmops.errors import BadInput
     from slmops.evaluate.given import read_task

@@ -84,7 +84,14 @@ def _check(file: Path, name: str, matrix: Any, matrices: Mapping[str, Any], slot
         )
     reads, writes = (matrices.get(slot + one) for one in (READS, WRITES))
     inputs, outputs = slots[slot]
-    if reads is None or writes is None or not reads.ndim == writes.ndim == 2 or reads.shape != (inputs, len(writes)) or writes.shape[1] != outputs or not len(writes):
+    if (
+        reads is None
+        or writes is None
+        or not reads.ndim == writes.ndim == 2
+        or reads.shape != (inputs, len(writes))
+        or writes.shape[1] != outputs
+        or not len(writes)
+    ):
         raise BadInput(f"the adapter {file} does not fit {slot}, which maps {inputs} features to {outputs}")
     if matrix.dtype != np.float32 or not np.isfinite(matrix).all():
         raise BadInput(f"the adapter {file} holds something else than finite float32 numbers in {name}")

@@ -1,4 +1,4 @@
-"""Which adapters are in memory: loaded when one is asked for, at most so many, and the longest unused given up first."""
+"""Which adapters are in memory: at most so many, loaded when asked for, the longest unused given up first."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Residents:
         self._most, self._queue, self._waiting = most, queue, 0
         self._loaded: OrderedDict[str, Any] = OrderedDict()
         self._users: Counter[str] = Counter()
+        self._leaving: str | None = None
         self._turn, self._freed = asyncio.Lock(), asyncio.Event()
 
     @asynccontextmanager
@@ -53,7 +54,7 @@ class Residents:
             self._freed.set()
 
     async def _taken(self, name: str, deadline: float) -> Any:
-        if name in self._loaded:
+        if name in self._loaded and name != self._leaving:
             return self._loaded[name]
         if self._waiting >= self._queue:
             raise Refused(_RETRY_S)
@@ -72,12 +73,19 @@ class Residents:
             self._waiting -= 1
 
     async def _room(self) -> None:
-        """Wait until there is room for one more."""
-        while len(self._loaded) >= self._most:
-            unused = next((name for name in self._loaded if not self._users[name]), None)
-            if unused is not None:
-                del self._loaded[unused]
-                self._metrics.adapters(len(self._loaded))
-                return
-            self._freed.clear()
-            await self._freed.wait()
+        """Wait until there is room for one more.
+
+        What is to leave takes no new requests, or those of others that are asked all the time would keep it out.
+        """
+        if len(self._loaded) < self._most:
+            return
+        unused = (name for name in self._loaded if not self._users[name])
+        self._leaving = next(unused, next(iter(self._loaded)))
+        try:
+            while self._users[self._leaving]:
+                self._freed.clear()
+                await self._freed.wait()
+            del self._loaded[self._leaving]
+            self._metrics.adapters(len(self._loaded))
+        finally:
+            self._leaving = None

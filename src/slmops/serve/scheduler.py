@@ -132,9 +132,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
         self._thread.start()
 
-    def submit(
-        self, job: Job, *, client: str = "", deadline: float | None = None, worn: Worn | None = None
-    ) -> Ticket:
+    def submit(self, job: Job, *, client: str = "", deadline: float | None = None, worn: Worn | None = None) -> Ticket:
         """Queue a request.
 
         Raises:

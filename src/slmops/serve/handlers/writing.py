@@ -72,7 +72,8 @@ async def _written(intake: Intake, request: web.Request, wanted: Wanted, worn: W
             answer.ticket.cancel()
 
 
-def _ask(intake: Intake, request: web.Request, wanted: Wanted, prompt: list[int], number: int, worn: Worn | None
+def _ask(
+    intake: Intake, request: web.Request, wanted: Wanted, prompt: list[int], number: int, worn: Worn | None
 ) -> Asked:
     job = wanted.job or partial(_generation, wanted)
     make = partial(job, prompt, number)
