@@ -84,9 +84,7 @@ def made(work: Path, given: argparse.Namespace) -> tuple[OnnxRunning, Running, l
         write_random(base, seed=1)
     else:
         materialise(given.base, base)
-    settings = CompressSettings(
-        precision=given.precision, **({} if given.precision == "fp32" else {"algorithm": "rtn"})
-    )
+    settings = CompressSettings(precision=given.precision, algorithm="rtn")
     folders = {name: random_adapter(base, work / name, given.rank, seed) for seed, name in enumerate(NAMES)}
     convert_adapters(base, folders, work / "made", settings, scratch=work / "scratch")
     model = load_model(base)

@@ -57,10 +57,15 @@ def test_an_adapter_of_every_family_does_what_it_does_merged(family, tmp_path):
 
 
 def kinds(family: str) -> dict[str, Any]:
-    layers: dict[str, Any] = {"layer_types": ["sliding_attention", "full_attention"]} if family == "gemma3" else {}
-    # The kernel takes heads of 16 features and its multiples.
-    layers |= {"num_attention_heads": 4, "num_key_value_heads": 2}
-    return layers | ({"max_window_layers": 1} if family.startswith("qwen") else {})
+    """Two layers of what the family has; the kernel takes heads of 16 features and its multiples."""
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    if family == "phi3":
+        rotary = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+        shape = {"hidden_size": 128, "max_position_embeddings": 128, "original_max_position_embeddings": 128}
+        return heads | shape | {"rope_parameters": rotary}
+    if family == "gemma3":
+        return heads | {"layer_types": ["sliding_attention", "full_attention"]}
+    return heads | {"max_window_layers": 1}
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ CARD = "MODEL_CARD.md"
 MODEL = "model"
 ADAPTERS = "adapters"
 
-NAME = r"^[a-z0-9][a-z0-9._-]*$"
+NAME, VERSION = r"^[a-z0-9][a-z0-9._-]*$", r"^[0-9A-Za-z][0-9A-Za-z.+-]*$"
 
 _MAX_MANIFEST_BYTES = 4_000_000
 _MAX_OTHER_BYTES = 64_000_000
@@ -86,7 +86,7 @@ class Manifest(_Part):
 
     format: int = Field(FORMAT, description="Raised when an older reader would misread the folder.")
     name: str = Field(pattern=NAME)
-    version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$")
+    version: str = Field(pattern=VERSION)
     created: str | None = Field(None, description="ISO 8601, where the writer wants it known.")
     engine: str = Field(description="Name of the engine that runs `model/`.")
     task: dict[str, Any] = Field(description="`Task.describe()`.")

@@ -20,6 +20,7 @@ from slmops.bundle.manifest import (
     MANIFEST,
     MODEL,
     NAME,
+    VERSION,
     Adapter,
     Calibration,
     FileRecord,
@@ -155,6 +156,24 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def check_place(target: Path, name: str, version: str) -> None:
+    """Refuse what a bundle cannot be called, or where it cannot be placed, before it is made.
+
+    Raises:
+        BadInput: with what it may be.
+    """
+    if not re.fullmatch(NAME, name):
+        raise BadInput(f"a bundle cannot be called {name!r}", hint="take lower-case letters, digits and . _ -")
+    if not re.fullmatch(VERSION, version):
+        raise BadInput(f"a bundle cannot have the version {version!r}", hint="as in 1.0.0")
+    _check_target(target)
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not (target / MANIFEST).is_file():
+        raise BadInput(f"{target} exists and is not a bundle", hint="move it away")
+
+
 def place_bundle(bundle: Path, target: Path) -> None:
     """Copy `bundle` to `target`, taking the place of a bundle that stands there.
 
@@ -162,8 +181,7 @@ def place_bundle(bundle: Path, target: Path) -> None:
         BadInput: `bundle` is damaged, or `target` is something else than a bundle.
     """
     read_manifest(bundle)
-    if target.exists() and not (target / MANIFEST).is_file():
-        raise BadInput(f"{target} exists and is not a bundle", hint="move it away")
+    _check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh, stale = (target.with_name(f".{target.name}.{os.getpid()}.{what}") for what in ("new", "old"))
     shutil.rmtree(fresh, ignore_errors=True)

@@ -56,6 +56,7 @@ def export(
     """
     from slmops import console
     from slmops.bundle import AdapterPart
+    from slmops.bundle.write import check_place
     from slmops.compress.adapters import convert_adapters
     from slmops.engines.onnx_slots import FILE
     from slmops.errors import GateFailed
@@ -63,8 +64,9 @@ def export(
     from slmops.recipe.compress import CompressSettings
 
     folders = {one: Path(path) for one, path in _named(adapter, "--adapter").items()}
+    check_place(out, name or out.name, version)
     tasks = _tasks(folders, _named(task, "--task"), _named(rows, "--rows"))
-    settings = CompressSettings(precision=precision, **({} if precision == "fp32" else {"algorithm": algorithm}))
+    settings = CompressSettings(precision=precision, algorithm="rtn" if precision == "fp32" else algorithm)
     described = {one: kind.describe() for one, (kind, _) in tasks.items()}
     asked = {one: found for one, (_, found) in tasks.items()}
     with tempfile.TemporaryDirectory(prefix="slmops-adapters-") as work:

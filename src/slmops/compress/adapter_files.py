@@ -88,6 +88,8 @@ def _parts(name: str, update: Update, sizes: Mapping[str, tuple[int, int]]) -> I
 
 def _sizes(base: Path) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of each map of a layer."""
+    if not (base / "config.json").is_file():
+        raise BadInput(f"the base {base} holds no config.json", hint="give a Hugging Face model folder")
     config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
     width, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
     size = config.get("head_dim") or width // heads

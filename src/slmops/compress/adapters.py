@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from slmops.bundle.manifest import NAME
 from slmops.compress.adapter_files import fitted, slots_for, write_adapter
 from slmops.compress.convert import convert
 from slmops.compress.slots import add_slots
@@ -48,6 +50,8 @@ def convert_adapters(
         raise BadInput(f"{settings.runtime} runs no adapters", hint="set compress.runtime: onnxruntime-genai, or merge")
     if is_tagger(base):
         raise BadInput(f"the model in {base} labels, and slots are in models that write", hint="merge its adapter")
+    if odd := [name for name in adapters if not re.fullmatch(NAME, name)]:
+        raise BadInput(f"an adapter cannot be called {odd[0]!r}", hint="take lower-case letters, digits and . _ -")
     if not adapters:
         raise BadInput("there are no adapters to export", hint="give at least one, or export the base alone")
     updates = {name: fitted(base, folder) for name, folder in adapters.items()}

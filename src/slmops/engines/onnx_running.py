@@ -38,10 +38,12 @@ class OnnxRunning:
     guessing, guess_tokens = 1, 6
     """Several tokens of one sequence are one run of the graph, and of several sequences as many runs."""
 
-    def __init__(self, load: Callable[..., Any], config: dict[str, Any], slots: int, adapters: Slots) -> None:
-        """`load` makes a session, with `slots=True` of the graph with slots for adapters."""
+    def __init__(
+        self, session: Any, config: dict[str, Any], slots: int, adapters: Slots, load: Callable[[], Any]
+    ) -> None:
+        """`adapters` are the slots for them, and `load` makes a session of the graph that has them."""
         model = config["model"]
-        self._session, self.slots = load(), slots
+        self._session, self.slots = session, slots
         self.room: int = model["context_length"]
         self.vocabulary: int = model["vocab_size"]
         heads, size = model["decoder"]["num_key_value_heads"], model["decoder"]["head_size"]
@@ -55,7 +57,7 @@ class OnnxRunning:
         # Who drives this keeps an adapter for as long as a sequence runs with it; what is left behind needs none.
         self._worn: list[weakref.ref[OnnxAdapter] | None] = [None] * slots
         self._plain = Bindings(self._session, self._caches, {})
-        self._wardrobe = Wardrobe(adapters, self._caches, partial(load, slots=True))
+        self._wardrobe = Wardrobe(adapters, self._caches, load)
 
     @classmethod
     def load(cls, folder: Path, *, slots: int, threads: int = 0) -> OnnxRunning:
@@ -63,7 +65,8 @@ class OnnxRunning:
         config = read_config(folder)
         limit = config["search"]["max_length"]
         config["model"]["context_length"] = min(limit, config["model"]["context_length"])
-        return cls(partial(_session, folder, threads), config, slots, slots_in(folder))
+        load = partial(_session, folder, threads)
+        return cls(load(), config, slots, slots_in(folder), partial(load, slots=True))
 
     @property
     def embeds(self) -> bool:
@@ -82,9 +85,9 @@ class OnnxRunning:
         return bool(self._wardrobe.slots)
 
     def load_adapter(self, path: Path) -> OnnxAdapter:
-        """See `slmops.engines.running.Adapting`. With the first, the weights are loaded a second time: for base rows
-        the graph without slots is faster."""
+        """See `slmops.engines.running.Adapting`."""
         adapter = OnnxAdapter.load(path, self._wardrobe.slots)
+        # With the first one the graph with slots is loaded, here rather than while others wait for a step.
         _ = self._wardrobe.session
         return adapter
 

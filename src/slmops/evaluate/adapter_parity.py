@@ -84,7 +84,12 @@ def place_proven(
         BadInput: see `write_bundle` and `adapter_parity`.
     """
     digests = {name: content_digest(path) for name, path in {"base": trained.base, **trained.adapters}.items()}
-    always = {"engine": "onnxruntime-genai", "model_folder": model, "lineage": {"inputs": digests}, "evidence": {}}
+    always: dict[str, Any] = {
+        "engine": "onnxruntime-genai",
+        "model_folder": model,
+        "lineage": {"inputs": digests},
+        "evidence": {},
+    }
     write_bundle(work / "asked", **always, **told, adapters=parts)
     bundle = open_bundle(work / "asked", threads=threads)
     verdicts, proven = list[dict[str, Any]](), dict[str, AdapterPart]()
