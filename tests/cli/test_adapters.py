@@ -79,7 +79,6 @@ def test_what_is_missing_is_told_before_work_begins(given, tmp_path):
         ([*given, "--rows", "other=x"], "no adapter of that name"),
         ([*given, "--adapter", "short=x"], "given twice"),
         ([*given, "--name", "Help desk"], "cannot be called 'Help desk'"),
-        ([*given, "--adapter", "A/b=x", "--task", "A/b=x", "--rows", "A/b=x"], "A/b"),
         ([tmp_path, *given[1:]], "holds no config.json"),
         ([*given[:1], "--adapter", f"short={tmp_path}", *given[3:]], "holds no adapter"),
     ):

@@ -140,6 +140,7 @@ def test_so_is_one_of_another_base_or_for_another_runtime(tiny, tmp_path):
     for base, adapters, settings, says in (
         (tmp_path / "base", {"own": folder}, FP32, "does not fit"),
         (tiny.folder, {}, FP32, "no adapters to export"),
+        (tiny.folder, {"A/b": folder}, FP32, "cannot be called"),
         (tiny.folder, {"own": folder}, gguf, "llama.cpp runs no adapters"),
         (tmp_path / "tagger", {"own": folder}, FP32, "labels"),
     ):
