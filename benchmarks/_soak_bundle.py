@@ -21,7 +21,7 @@ def random_bundle(out: Path, *, version: str, seed: int) -> Path:
     """Four layers of 128, in float32, for onnxruntime-genai."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        _write_model(home / "hf", _tokenizer(), seed)
+        write_random(home / "hf", seed=seed)
         _export(home / "hf", home / "onnx", home / "cache")
         task = Generation(None, 64).describe()
         told = {"task": task, "lineage": {}, "evidence": {}, "engine": "onnxruntime-genai"}
@@ -47,11 +47,13 @@ def _tokenizer() -> Tokenizer:
     return Tokenizer(backend, template=CHATML, special_tokens=roles)
 
 
-def _write_model(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
+def write_random(folder: Path, *, seed: int) -> None:
+    """The model as a Hugging Face folder."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
+    tokenizer = _tokenizer()
     config = LlamaConfig(
         vocab_size=tokenizer.size,
         hidden_size=128,

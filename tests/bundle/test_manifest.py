@@ -52,7 +52,7 @@ HARMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest no object": (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json is not readable"),
     "manifest nested without end": (lambda f: (f / "manifest.json").write_text("[" * 10**6), "not readable"),
     "manifest too large": (lambda f: (f / "manifest.json").write_bytes(b" " * 5_000_000), "more than 4000000 bytes"),
-    "newer format": (lambda f: change(f, lambda c: c.update(format=3)), r"has format 3; this slmops reads up to 2"),
+    "newer format": (lambda f: change(f, lambda c: c.update(format=4)), r"has format 4; this slmops reads up to 3"),
     "unknown key": (lambda f: change(f, lambda c: c.update(run="rm")), "run: Extra inputs"),
     "missing key": (lambda f: change(f, lambda c: c.pop("engine")), "engine: Field required"),
     "bad name": (lambda f: change(f, lambda c: c.update(name="../x")), "name: "),

@@ -28,8 +28,8 @@ class Watched:
         self.steps: list[dict[int, int]] = []
         self.fails = False
 
-    def begin(self, slot, prompt) -> int:
-        return self._running.begin(slot, prompt)
+    def begin(self, slot, prompt, adapter=None) -> int:
+        return self._running.begin(slot, prompt, adapter)
 
     def rewind(self, slot, length) -> None:
         self._running.rewind(slot, length)

@@ -30,7 +30,15 @@ from tests.serve.test_swap import another
 
 def options(bundle: Path, **more) -> Options:
     told = {"host": "127.0.0.1", "port": 0, "keys": None, "threads": 1, "slots": 2, "queue": 4, "connections": None}
-    rest = {"grace_s": 1.0, "open_to_all": False, "watch": False, "log_content": False, "engine": None, "streams": 1}
+    rest = {
+        "grace_s": 1.0,
+        "open_to_all": False,
+        "watch": False,
+        "log_content": False,
+        "engine": None,
+        "streams": 1,
+        "adapters": 4,
+    }
     return Options(bundle=bundle, **{**told, **rest, **more})
 
 

@@ -5,6 +5,7 @@
 <bundle>/MODEL_CARD.md    the same for people, where the writer had one
 <bundle>/phrases.safetensors    what its answers commonly say, where it writes them
 <bundle>/model/           weights, runtime configuration, tokenizer, chat template
+<bundle>/adapters/        what the model can be run with for other tasks: a file each, or a folder of PEFT
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from slmops.errors import BadInput
 from slmops.models.weight_files import WEIGHTS
 from slmops.pipeline.files import files_below, sha256
 
-FORMAT = 2
-"""The newest that is read. In format 1 there is no calibration."""
+FORMAT = 3
+"""The newest that is read. In format 1 there is no calibration, and before format 3 there are no adapters."""
 
 MANIFEST = "manifest.json"
 EVIDENCE = "evidence.json"
 CARD = "MODEL_CARD.md"
 MODEL = "model"
+ADAPTERS = "adapters"
+
+NAME, VERSION = r"^[a-z0-9][a-z0-9._-]*$", r"^[0-9A-Za-z][0-9A-Za-z.+-]*$"
 
 _MAX_MANIFEST_BYTES = 4_000_000
 _MAX_OTHER_BYTES = 64_000_000
@@ -67,12 +71,22 @@ class Calibration(_Part):
     ece_after: float = Field(ge=0, description="The same with it.")
 
 
+class Adapter(_Part):
+    """One of the adapters of a bundle: another task of the same model, with its prompts made by the same template."""
+
+    path: Annotated[str, AfterValidator(_inside)] = Field(description="Its file, or a folder of PEFT, in the bundle.")
+    task: dict[str, Any] = Field(description="`Task.describe()`.")
+    generation: Generation
+    calibration: Calibration | None = None
+    evidence: str | None = Field(None, description="What was measured of it, a file of the bundle.")
+
+
 class Manifest(_Part):
     """All that a bundle says about itself. Nothing in it depends on the time or place of writing."""
 
     format: int = Field(FORMAT, description="Raised when an older reader would misread the folder.")
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$")
+    name: str = Field(pattern=NAME)
+    version: str = Field(pattern=VERSION)
     created: str | None = Field(None, description="ISO 8601, where the writer wants it known.")
     engine: str = Field(description="Name of the engine that runs `model/`.")
     task: dict[str, Any] = Field(description="`Task.describe()`.")
@@ -81,12 +95,16 @@ class Manifest(_Part):
         None, description="Of a bundle with labels whose probabilities were fitted."
     )
     evidence: str = EVIDENCE
+    adapters: dict[Annotated[str, Field(pattern=NAME)], Adapter] = Field(
+        default_factory=dict, description="By the names that they are asked for by."
+    )
     lineage: dict[str, Any] = Field(description="Recipe, seed, digests of what went in, versions and machine.")
     files: dict[Annotated[str, AfterValidator(_inside)], FileRecord]
 
     def text(self) -> str:
         """The canonical text of `manifest.json`."""
-        return self.model_dump_json(indent=2, exclude_none=True) + "\n"
+        none = set() if self.adapters else {"adapters"}
+        return self.model_dump_json(indent=2, exclude_none=True, exclude=none) + "\n"
 
 
 def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
@@ -106,6 +124,10 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         raise _damaged(folder, f"{extra[0]} is not in its manifest")
     if manifest.evidence not in found:
         raise _damaged(folder, f"its evidence {manifest.evidence} is missing")
+    for name, adapter in manifest.adapters.items():
+        parts = [file for file in found if file == adapter.path or file.startswith(f"{adapter.path}/")]
+        if not parts or adapter.evidence not in {None, *found}:
+            raise _damaged(folder, f"the adapter {name} has no {adapter.evidence if parts else adapter.path}")
     for name, record in manifest.files.items():
         size = (folder / name).stat().st_size
         if size != record.size:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from slmops.bundle.labels import label_probabilities
-from slmops.bundle.manifest import MODEL, Manifest
-from slmops.engines import Engine, Sampling, load_engine
+from slmops.bundle.manifest import MODEL, Adapter, Manifest
+from slmops.engines import Engine, Sampling, adapted_engine, load_engine
+from slmops.errors import BadInput
 from slmops.models.tokenizer import Tokenizer
 from slmops.tasks import Message, ParseFailure, Task, from_description
 
@@ -52,28 +53,50 @@ class Bundle:
         folder: where it lies.
         manifest: checked against the folder.
         threads: of the engine; 0 takes all cores.
+        base: the bundle without an adapter; None where it is asked without one.
+        adapter: the name of the adapter that it is asked with.
     """
 
     folder: Path
     manifest: Manifest
     threads: int = field(default=0, kw_only=True)
+    base: Bundle | None = field(default=None, kw_only=True)
+    adapter: str | None = field(default=None, kw_only=True)
+
+    def adapted(self, name: str) -> Bundle:
+        """The same bundle, asked with an adapter: its task, its settings, and what both have in common loaded once.
+
+        Raises:
+            BadInput: it has no adapter of that name.
+        """
+        if name not in self.manifest.adapters:
+            known = ", ".join(self.manifest.adapters) or "none"
+            raise BadInput(f"the bundle {self.manifest.name} has no adapter {name!r}", hint=f"it has: {known}")
+        return replace(self, base=self.base or self, adapter=name)
+
+    @property
+    def asked(self) -> Manifest | Adapter:
+        """What says how it is asked: the adapter's part of the manifest, or all of it."""
+        return self.manifest.adapters[self.adapter] if self.adapter else self.manifest
 
     @cached_property
     def task(self) -> Task:
-        return from_description(self.manifest.task)
+        return from_description(self.asked.task)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.load(self.folder / MODEL)
+        return self.base.tokenizer if self.base else Tokenizer.load(self.folder / MODEL)
 
     @cached_property
     def engine(self) -> Engine:
+        if self.base and self.adapter:
+            return adapted_engine(self.base.engine, self.folder / self.manifest.adapters[self.adapter].path)
         return load_engine(self.manifest.engine, self.folder / MODEL, threads=self.threads)
 
     @property
     def sampling(self) -> Sampling:
         """The bundle's own generation settings."""
-        return Sampling(**self.manifest.generation.model_dump())
+        return Sampling(**self.asked.generation.model_dump())
 
     def predict(self, text: str) -> Prediction:
         """The answer to `text`.
@@ -109,7 +132,7 @@ class Bundle:
     @property
     def temperature(self) -> float:
         """Of the probabilities of labels."""
-        return self.manifest.calibration.temperature if self.manifest.calibration else 1.0
+        return self.asked.calibration.temperature if self.asked.calibration else 1.0
 
     def _read(self, ids: Sequence[int], seconds: float) -> Prediction:
         text = self.tokenizer.decode(ids)

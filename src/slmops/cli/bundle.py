@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads of the engine; 0 takes all cores.")]
 
+Adapter = Annotated[
+    str | None,
+    typer.Option("--adapter", metavar="NAME", help="Ask with an adapter of the bundle; the base when absent."),
+]
+
 
 def register(app: typer.Typer) -> None:
     app.command("predict")(predict)
@@ -30,6 +35,7 @@ def predict(
         Path | None,
         typer.Option("--file", metavar="ROWS", help="Rows with `input` (JSONL, CSV, Parquet)."),
     ] = None,
+    adapter: Adapter = None,
     threads: Threads = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -44,6 +50,8 @@ def predict(
     if text is not None and file is not None:
         raise BadInput("a text and --file exclude each other")
     opened = open_bundle(bundle, threads=threads)
+    if adapter is not None:
+        opened = opened.adapted(adapter)
     if file is not None:
         _predict_file(opened, file, quiet)
     else:
@@ -76,13 +84,15 @@ def _predict_file(bundle: Bundle, file: Path, quiet: bool) -> None:
         typer.echo(f"{unreadable} of {asked} rows have no answer; see `failure`", err=True)
 
 
-def chat(bundle: BundleFolder, threads: Threads = 0) -> None:
+def chat(bundle: BundleFolder, adapter: Adapter = None, threads: Threads = 0) -> None:
     """Ask line by line; each line is a request of its own. Ctrl-D ends."""
     from slmops.bundle import open_bundle
     from slmops.errors import BadInput
     from slmops.tasks import Extraction, ParseFailure
 
     opened = open_bundle(bundle, threads=threads)
+    if adapter is not None:
+        opened = opened.adapted(adapter)
     # Half an object is of no use to a reader, and the text of a whole one is written for tokenizers.
     live = not isinstance(opened.task, Extraction)
     while line := _next_line():

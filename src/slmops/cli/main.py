@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from slmops.cli import (
+    adapters,
     bundle,
     compress,
     datacard,
@@ -47,6 +48,7 @@ for group in (
     regression,
     privacy,
     export,
+    adapters,
 ):
     group.register(app)
 

@@ -40,6 +40,9 @@ def serve(
     expected_streams: Annotated[
         int, typer.Option("--expected-streams", min=1, help="Requests at a time that --engine auto goes by.")
     ] = 8,
+    max_adapters: Annotated[
+        int, typer.Option("--max-adapters", min=1, help="Of the bundle, in memory at a time; loaded when asked for.")
+    ] = 4,
     queue: Annotated[int, typer.Option("--queue", min=1, help="Requests that wait at most; others get 429.")] = 256,
     max_connections: Annotated[
         int | None,
@@ -80,6 +83,7 @@ def serve(
             watch=watch,
             engine=engine,
             streams=expected_streams,
+            adapters=max_adapters,
             log_content=log_content,
         ),
         started=lambda name, by, where: typer.echo(f"{name} (by {by}) at {where}/v1", err=True),

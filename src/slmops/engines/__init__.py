@@ -7,12 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from slmops.engines.base import Engine, EngineInfo, Finish, Sampling, Token
+from slmops.engines.base import Adaptable, Engine, EngineInfo, Finish, Sampling, Token
 from slmops.engines.running import Running
 from slmops.errors import BadInput
 from slmops.models.tag_files import is_tagger
 
 __all__ = [
+    "ADAPTING",
     "ENGINES",
     "RUNNING",
     "SAME_FILE",
@@ -22,6 +23,7 @@ __all__ = [
     "Running",
     "Sampling",
     "Token",
+    "adapted_engine",
     "check_installed",
     "engine_of",
     "load_engine",
@@ -54,6 +56,9 @@ RUNNING = {
     "transformers": "slmops.engines.transformers_running:TransformersRunning",
 }
 """What a server drives the same models by."""
+
+ADAPTING = ("onnxruntime-genai", "transformers")
+"""Those that run adapters beside a base."""
 
 SAME_FILE = {"onnxruntime-genai": ("openvino",), "openvino": ("onnxruntime-genai",)}
 """Others that run what was made for an engine: the same values, in the same file."""
@@ -126,6 +131,18 @@ def load_engine(name: str, folder: Path, *, threads: int = 0, gpu: bool = False)
         return TaggingEngine(_named(BODIES[name]).load(folder, threads=threads, **where), folder)
     engine: Engine = _named(ENGINES[name]).load(folder, threads=threads, **where)
     return engine
+
+
+def adapted_engine(engine: Engine, path: Path) -> Engine:
+    """The model of `engine` with an adapter; see `Adaptable.adapted`.
+
+    Raises:
+        BadInput: the engine runs none, or not this one.
+    """
+    if not isinstance(engine, Adaptable):
+        name = engine.info().engine
+        raise BadInput(f"the engine {name} runs no adapters", hint="merge it, or ship the model for onnxruntime-genai")
+    return engine.adapted(path)
 
 
 def load_running(name: str, folder: Path, *, slots: int, threads: int = 0) -> Running:

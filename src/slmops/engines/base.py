@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -132,3 +133,18 @@ class Engine(Protocol):
         """
 
     def info(self) -> EngineInfo: ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """An engine whose model can be run with an adapter."""
+
+    def adapted(self, path: Path) -> Engine:
+        """The same model with an adapter; this one goes on as it is.
+
+        Args:
+            path: of onnxruntime-genai a `.onnx_adapter` file, of transformers a folder of PEFT.
+
+        Raises:
+            BadInput: it cannot be read, or does not fit the model.
+        """

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from slmops.engines.base import Logits
 from slmops.engines.llamacpp import CONTEXT_TOKENS, FILE, Model, Place
-from slmops.engines.running import NO_GUESSES, Steps, beginning, by_slot
+from slmops.engines.running import NO_GUESSES, Steps, beginning, by_slot, no_adapter
 
 
 class LlamaCppRunning:
@@ -29,8 +30,9 @@ class LlamaCppRunning:
         """See `load_running`."""
         return cls(Model(folder / FILE, threads or len(os.sched_getaffinity(0))), slots)
 
-    def begin(self, slot: int, prompt: Sequence[int]) -> int:
+    def begin(self, slot: int, prompt: Sequence[int], adapter: Any = None) -> int:
         """See `Running.begin`. What is shared is read by both, and stored once."""
+        no_adapter(adapter, "llama.cpp")
         source, known = beginning(self._held, slot, prompt)
         if source == slot:
             self._model.forget(slot, known)

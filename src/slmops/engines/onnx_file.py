@@ -28,6 +28,8 @@ def describe(path: Path) -> tuple[str, int]:
 
     graph = onnx.load(path, load_external_data=False).graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
+    # What a run may give in place of a default is no weight.
+    given = {one.name for one in graph.input}
     packed, bits = _packed_weights(graph, tensors)
     sides = {name for node in graph.node for name in node.input[_SIDE_INPUTS.get(node.op_type, slice(0, 0))]}
     # Scales are stored in fewer bits than they are used in.
@@ -35,7 +37,7 @@ def describe(path: Path) -> tuple[str, int]:
     plain = {
         name: tensor.dims
         for name, tensor in tensors.items()
-        if name not in sides
+        if name not in sides | given
         and not name.startswith(_POSITIONS)
         and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     }

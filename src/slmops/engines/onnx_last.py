@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slmops.engines.onnx_slots import without_slots
 from slmops.errors import BadInput
 
 if TYPE_CHECKING:
@@ -18,10 +19,13 @@ WANTED = "wanted"
 _PRODUCTS = ("MatMul", "MatMulNBits", "Gemm")
 
 
-def with_wanted(path: Path) -> bytes:
+def with_wanted(path: Path, *, slots: bool = False) -> bytes:
     """The graph in a file, without its weights, whose `logits` are [rows, n, vocabulary] for the n places in `WANTED`.
 
     The head is a fifth of the work of a small model, and of a prompt's tokens the last one's logits alone are wanted.
+
+    Args:
+        slots: whether those for adapters are left in.
 
     Raises:
         BadInput: it is no language model's.
@@ -30,6 +34,8 @@ def with_wanted(path: Path) -> bytes:
 
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
+    if not slots:
+        without_slots(graph)
     head, at = _head(graph)
     states = head.input[0]
     head.input[0] = f"{states}/{WANTED}"

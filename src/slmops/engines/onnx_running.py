@@ -7,7 +7,9 @@ for each row of a batch, and reads and writes its cache in place, wherever that 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import numpy as np
 from slmops.engines.base import Logits, Prompts
 from slmops.engines.onnx_body import STATES, last_states
 from slmops.engines.onnx_last import LOGITS, WANTED, with_wanted
+from slmops.engines.onnx_mixing import Bindings, Wardrobe, Worn
+from slmops.engines.onnx_slots import ERRORS_ALONE, OnnxAdapter, Slots, slots_in
 from slmops.engines.onnxruntime import read_config
 from slmops.engines.running import NO_GUESSES, Steps, beginning
 from slmops.errors import BadInput
@@ -34,42 +38,35 @@ class OnnxRunning:
     guessing, guess_tokens = 1, 6
     """Several tokens of one sequence are one run of the graph, and of several sequences as many runs."""
 
-    def __init__(self, session: Any, config: dict[str, Any], slots: int) -> None:
+    def __init__(
+        self, session: Any, config: dict[str, Any], slots: int, adapters: Slots, load: Callable[[], Any]
+    ) -> None:
+        """`adapters` are the slots for them, and `load` makes a session of the graph that has them."""
         model = config["model"]
         self._session, self.slots = session, slots
         self.room: int = model["context_length"]
         self.vocabulary: int = model["vocab_size"]
         heads, size = model["decoder"]["num_key_value_heads"], model["decoder"]["head_size"]
-        names = [given.name for given in session.get_inputs()]
+        names = [given.name for given in self._session.get_inputs()]
         self._caches = {
             name: np.empty((slots, heads, self.room, size), dtype=np.float32)
             for name in names
             if name.startswith("past_key_values.")
         }
         self._held: list[list[int]] = [[] for _ in range(slots)]
-        self._bindings: dict[tuple[int, int], Any] = {}
+        # Who drives this keeps an adapter for as long as a sequence runs with it; what is left behind needs none.
+        self._worn: list[weakref.ref[OnnxAdapter] | None] = [None] * slots
+        self._plain = Bindings(self._session, self._caches, {})
+        self._wardrobe = Wardrobe(adapters, self._caches, load)
 
     @classmethod
     def load(cls, folder: Path, *, slots: int, threads: int = 0) -> OnnxRunning:
         """See `load_running`."""
-        import onnxruntime
-
         config = read_config(folder)
         limit = config["search"]["max_length"]
         config["model"]["context_length"] = min(limit, config["model"]["context_length"])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-        options.add_session_config_entry(_WEIGHTS, str(folder))
-        # The runtime plans its memory for every shape that it meets and keeps that; here nearly every run has its own.
-        options.enable_mem_pattern = False
-        try:
-            graph = with_wanted(folder / "model.onnx")
-            session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime raises classes of its own that it does not export
-            hint = error.hint if isinstance(error, BadInput) else None
-            said = f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}"
-            raise BadInput(said, hint=hint) from error
-        return cls(session, config, slots)
+        load = partial(_session, folder, threads)
+        return cls(load(), config, slots, slots_in(folder), partial(load, slots=True))
 
     @property
     def embeds(self) -> bool:
@@ -82,14 +79,33 @@ class OnnxRunning:
         no_logits = {WANTED: np.zeros(0, dtype=np.int64)}
         return last_states(self._session, sequences, list(self._caches), (shape[1], 0, shape[3]), no_logits)
 
-    def begin(self, slot: int, prompt: Sequence[int]) -> int:
+    @property
+    def adapts(self) -> bool:
+        """See `slmops.engines.running.Adapting`."""
+        return bool(self._wardrobe.slots)
+
+    def load_adapter(self, path: Path) -> OnnxAdapter:
+        """See `slmops.engines.running.Adapting`."""
+        adapter = OnnxAdapter.load(path, self._wardrobe.slots)
+        # With the first one the graph with slots is loaded, here rather than while others wait for a step.
+        _ = self._wardrobe.session
+        return adapter
+
+    def begin(self, slot: int, prompt: Sequence[int], adapter: OnnxAdapter | None = None) -> int:
         """See `Running.begin`."""
-        source, known = beginning(self._held, slot, prompt)
+        # What was run with another adapter has other keys and values.
+        alike = [ids if self._wears(other, adapter) else [] for other, ids in enumerate(self._held)]
+        source, known = beginning(alike, slot, prompt)
         if source != slot:
             for cache in self._caches.values():
                 cache[slot, :, :known] = cache[source, :, :known]
         self._held[slot] = list(prompt[:known])
+        self._worn[slot] = None if adapter is None else weakref.ref(adapter)
         return known
+
+    def _wears(self, slot: int, adapter: OnnxAdapter | None) -> bool:
+        worn = self._worn[slot]
+        return adapter is None if worn is None else adapter is not None and worn() is adapter
 
     def rewind(self, slot: int, length: int) -> None:
         """See `Running.rewind`."""
@@ -102,7 +118,8 @@ class OnnxRunning:
         for slot, ids in steps.items():
             if len(ids) > 1:
                 tokens, end = np.array([ids], dtype=np.int64), len(self._held[slot]) + len(ids)
-                found[slot] = self._forward(slot, 1, tokens, [end], 1 + guesses.get(slot, 0))[0]
+                wanted, worn = 1 + guesses.get(slot, 0), [self._adapter(slot)]
+                found[slot] = self._forward(slot, tokens, [end], wanted, worn)[0]
         for slot, ids in steps.items():
             self._held[slot] += ids
         return found
@@ -110,7 +127,7 @@ class OnnxRunning:
     def _together(self, slots: Sequence[int], ids: Sequence[int]) -> dict[int, Logits]:
         """One token each, in one run over all rows from the first of these slots to the last.
 
-        A row between them that has nothing to append gets a token behind its end, where nobody looks.
+        A row between them that has nothing to append gets a token behind its end, where nobody looks, by any adapter.
         """
         first, rows = slots[0], slots[-1] - slots[0] + 1
         for slot in set(range(first, first + rows)) - set(slots):
@@ -118,30 +135,52 @@ class OnnxRunning:
         tokens = np.zeros((rows, 1), dtype=np.int64)
         tokens[[slot - first for slot in slots], 0] = ids
         lengths = [len(self._held[slot]) + 1 for slot in range(first, first + rows)]
-        logits = self._forward(first, rows, tokens, lengths, 1)
+        own = {slot: self._adapter(slot) for slot in slots}
+        worn = [own.get(slot, own[first]) for slot in range(first, first + rows)]
+        logits = self._forward(first, tokens, lengths, 1, worn)
         return {slot: logits[slot - first] for slot in slots}
 
-    def _forward(self, first: int, rows: int, tokens: Any, lengths: Sequence[int], wanted: int) -> Logits:
+    def _adapter(self, slot: int) -> OnnxAdapter | None:
+        worn = self._worn[slot]
+        adapter = None if worn is None else worn()
+        if worn is not None and adapter is None:
+            raise RuntimeError("the adapter of a running sequence was given up")
+        return adapter
+
+    def _forward(self, first: int, tokens: Any, lengths: Sequence[int], wanted: int, worn: Worn) -> Logits:
         """Logits [rows, `wanted`, vocabulary] behind the last of `tokens` [rows, n], which end at `lengths`."""
+        from onnxruntime import OrtValue
+
         mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
-        binding = self._bound(first, rows)
+        bindings, also = self._wardrobe.of(worn) if any(worn) else (self._plain, {})
+        binding = bindings.at(first, len(tokens))
         # Bound anew, for a run would write over the logits of the one before.
         binding.bind_output(LOGITS, "cpu")
         binding.bind_cpu_input("input_ids", tokens)
         binding.bind_cpu_input("attention_mask", mask.astype(np.int64))
         binding.bind_cpu_input(WANTED, np.arange(tokens.shape[1] - wanted, tokens.shape[1]))
-        self._session.run_with_iobinding(binding)
+        for name, array in also.items():
+            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
+        bindings.session.run_with_iobinding(binding)
         logits: Logits = binding.get_outputs()[0].numpy()
         return logits
 
-    def _bound(self, first: int, rows: int) -> Any:
-        """These rows of the cache as past and as present. To bind them takes a tenth of a step of a small model."""
-        if (first, rows) not in self._bindings:
-            binding = self._bindings[first, rows] = self._session.io_binding()
-            binding.bind_output(LOGITS, "cpu")
-            for name, cache in self._caches.items():
-                part = cache[first : first + rows]
-                place = ("cpu", 0, np.float32, part.shape, part.ctypes.data)
-                binding.bind_input(name, *place)
-                binding.bind_output(name.replace("past_key_values", "present"), *place)
-        return self._bindings[first, rows]
+
+def _session(folder: Path, threads: int, *, slots: bool = False) -> Any:
+    """Of the graph in a folder."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.add_session_config_entry(_WEIGHTS, str(folder))
+    # The runtime plans its memory for every shape that it meets and keeps that; here nearly every run has its own.
+    options.enable_mem_pattern = False
+    # It would warn of every input that has a default, which is what slots are.
+    options.log_severity_level = ERRORS_ALONE if slots else -1
+    try:
+        graph = with_wanted(folder / "model.onnx", slots=slots)
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime raises classes of its own that it does not export
+        hint = error.hint if isinstance(error, BadInput) else None
+        said = f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}"
+        raise BadInput(said, hint=hint) from error

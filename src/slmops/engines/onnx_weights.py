@@ -32,7 +32,9 @@ class OnnxWeights:
 
     def __init__(self, folder: Path) -> None:
         self._graph = whole_graph(folder)
-        self._tensors = {tensor.name: tensor for tensor in self._graph.initializer}
+        # What a run may give in place of a default, as slots for adapters are, is no weight.
+        given = {one.name for one in self._graph.input}
+        self._tensors = {tensor.name: tensor for tensor in self._graph.initializer if tensor.name not in given}
         self._cast = {
             node.output[0]: node.input[0]
             for node in self._graph.node
@@ -53,7 +55,7 @@ class OnnxWeights:
                 yield name.removeprefix("model."), self._array(tensor)
         for node in self._graph.node:
             if node.op_type in _PRODUCTS and node.input[1] in self._tensors:
-                yield _name(node.name), self._stored_product(node)
+                yield product_name(node.name), self._stored_product(node)
             elif node.op_type in _LOOKUPS and node.input[1] == "input_ids":
                 yield EMBEDDING, self._stored_rows(node)
 
@@ -109,7 +111,7 @@ class OnnxWeights:
         return onnx.numpy_helper.to_array(tensor)
 
 
-def _name(node: str) -> str:
+def product_name(node: str) -> str:
     """`layers.3.attn.o_proj` of `/model/layers.3/attn/o_proj/MatMul_Q4`."""
     return re.sub(r"/MatMul(_\w+)?$", "", node).removeprefix("/").removeprefix("model/").replace("/", ".")
 

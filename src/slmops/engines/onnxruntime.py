@@ -14,6 +14,7 @@ from slmops.engines.base import EngineInfo, Logits, Prompts, Sampling, Token, To
 from slmops.engines.choices import check_choices, common_prefix, search, tree
 from slmops.engines.decoding import check, decode, score, score_top
 from slmops.engines.onnx_file import info_of
+from slmops.engines.onnx_slots import ERRORS_ALONE, OnnxAdapter, slots_in
 from slmops.errors import BadInput
 from slmops.models.tokenizer import configured_end_ids
 
@@ -25,14 +26,17 @@ use their end token for both, so a prompt that ends with it would be read one to
 and as an index it means the last row of the embedding, whose result nothing reads.
 """
 
+_ADAPTER = "adapter"
+
 _NEVER = np.float32(-1e30)
 
 
 class OnnxGenaiEngine:
     """A model folder with `genai_config.json`, as the model builder of onnxruntime-genai writes it."""
 
-    def __init__(self, model: Any, folder: Path, config: dict[str, Any], threads: int) -> None:
-        self._model = model
+    def __init__(self, model: Any, folder: Path, config: dict[str, Any], threads: int, adapters: Any = None) -> None:
+        """`adapters` has the one, called `_ADAPTER`, that the model runs with."""
+        self._model, self._adapters, self._config = model, adapters, config
         self._folder = folder
         self._threads = threads
         self._end_ids = configured_end_ids(folder)
@@ -50,7 +54,8 @@ class OnnxGenaiEngine:
             ) from error
         config = read_config(folder)
         threads = threads or len(os.sched_getaffinity(0))
-        overlay = {"model": {"pad_token_id": _PAD, "decoder": {"session_options": {"intra_op_num_threads": threads}}}}
+        options = {"intra_op_num_threads": threads, "log_severity_level": ERRORS_ALONE}
+        overlay = {"model": {"pad_token_id": _PAD, "decoder": {"session_options": options}}}
         og.disable_telemetry_events()
         try:
             settings = og.Config(str(folder))
@@ -60,11 +65,21 @@ class OnnxGenaiEngine:
             raise BadInput(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
         return cls(model, folder, config, threads)
 
+    def adapted(self, path: Path) -> OnnxGenaiEngine:
+        """See `Adaptable.adapted`. The weights are shared."""
+        import onnxruntime_genai as og
+
+        # The runtime takes what fits no slot for an input that nobody reads.
+        OnnxAdapter.load(path, slots_in(self._folder))
+        adapters = og.Adapters(self._model)
+        adapters.load(str(path), _ADAPTER)
+        return OnnxGenaiEngine(self._model, self._folder, self._config, self._threads, adapters)
+
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         """See `Engine.generate`."""
         check(prompts, vocabulary=self._vocabulary, context=self._context)
         return decode(
-            lambda group, room: _Batch(self._model, group, room),
+            lambda group, room: _Batch(self._generator, group, room),
             prompts,
             sampling,
             end_ids=self._end_ids,
@@ -89,7 +104,7 @@ class OnnxGenaiEngine:
         check_choices(prompts, choices, vocabulary=self._vocabulary, context=self._context)
         scores = np.empty((len(prompts), len(choices)), dtype=np.float32)
         shared = common_prefix(prompts) if prompts else 0
-        generator = _generator(self._model, 1, max(map(len, prompts), default=1) + max(map(len, choices)))
+        generator = self._generator(1, max(map(len, prompts), default=1) + max(map(len, choices)))
         for row, prompt in enumerate(prompts):
             if row:
                 generator.rewind_to(shared)
@@ -98,8 +113,15 @@ class OnnxGenaiEngine:
         return scores
 
     def _forward(self, sequences: Prompts) -> Logits:
-        logits: Logits = _Batch(self._model, sequences, 0).generator.get_output("logits")
+        logits: Logits = _Batch(self._generator, sequences, 0).generator.get_output("logits")
         return logits
+
+    def _generator(self, requests: int, length: int) -> Any:
+        """Room for `requests` of `length` tokens each."""
+        generator = _generator(self._model, requests, length)
+        if self._adapters:
+            generator.set_active_adapter(self._adapters, _ADAPTER)
+        return generator
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""
@@ -109,9 +131,9 @@ class OnnxGenaiEngine:
 class _Batch:
     """Prompts padded on the right: the attention kernel keeps one length per request and overwrites the padding."""
 
-    def __init__(self, model: Any, prompts: Prompts, room: int) -> None:
+    def __init__(self, generator: Callable[[int, int], Any], prompts: Prompts, room: int) -> None:
         length = max(map(len, prompts))
-        self.generator = _generator(model, len(prompts), length + room)
+        self.generator = generator(len(prompts), length + room)
         padded = [list(prompt) + [_PAD] * (length - len(prompt)) for prompt in prompts]
         self.generator.append_tokens(np.array(padded, dtype=np.int32))
         self._rows = np.arange(len(prompts))

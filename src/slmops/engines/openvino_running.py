@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from slmops.engines.base import Logits
 from slmops.engines.openvino_cache import Cache, Model
-from slmops.engines.running import NO_GUESSES, Steps, beginning, by_slot
+from slmops.engines.running import NO_GUESSES, Steps, beginning, by_slot, no_adapter
 
 
 class OpenVinoRunning:
@@ -27,8 +28,9 @@ class OpenVinoRunning:
         """See `load_running`."""
         return cls(Model(folder, threads or len(os.sched_getaffinity(0))), slots)
 
-    def begin(self, slot: int, prompt: Sequence[int]) -> int:
+    def begin(self, slot: int, prompt: Sequence[int], adapter: Any = None) -> int:
         """See `Running.begin`. What is shared is read by both, and stored once."""
+        no_adapter(adapter, "openvino")
         source, known = beginning(self._held, slot, prompt)
         self._cache.share(source, slot, known)
         self._held[slot] = list(prompt[:known])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from slmops.engines.base import Logits, Prompts
+from slmops.errors import BadInput
 
 Steps = Mapping[int, Sequence[int]]
 """Slots, and the tokens that are appended to the sequence of each."""
@@ -33,13 +35,15 @@ class Running(Protocol):
     guessing: int
     guess_tokens: int
 
-    def begin(self, slot: int, prompt: Sequence[int]) -> int:
+    def begin(self, slot: int, prompt: Sequence[int], adapter: Any = None) -> int:
         """Give a slot to a new sequence, in place of what it held; nothing is run yet.
 
-        What the sequence has in common with one that a slot holds, or held last, is taken over from there.
+        What the sequence has in common with one of the same adapter that a slot holds, or held last, is taken over
+        from there.
 
         Args:
             prompt: checked by `slmops.engines.decoding.check`.
+            adapter: what `Adapting.load_adapter` gave; None runs the base. It must live for as long as the sequence.
 
         Returns:
             How many tokens of the prompt are there already: all but one at most. The others are to be appended.
@@ -74,6 +78,38 @@ class Embedding(Protocol):
 
     def states(self, sequences: Prompts) -> Logits:
         """Last hidden states, float32 [sequences, longest, width]; what lies behind a sequence may be anything."""
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """A running batch whose sequences may have an adapter each, different ones in one batch.
+
+    Attributes:
+        adapts: whether this model does.
+    """
+
+    @property
+    def adapts(self) -> bool: ...
+
+    def load_adapter(self, path: Path) -> Any:
+        """An adapter, to begin sequences with; it is given up when nobody refers to it. From any thread, one at a time.
+
+        Args:
+            path: as of `slmops.engines.base.Adaptable.adapted`.
+
+        Raises:
+            BadInput: it cannot be read, or does not fit the model.
+        """
+
+
+def no_adapter(adapter: Any, runtime: str) -> None:
+    """Refuse one where there can be none.
+
+    Raises:
+        BadInput: there is one.
+    """
+    if adapter is not None:
+        raise BadInput(f"{runtime} runs no adapters", hint="merge it, or ship the model for onnxruntime-genai")
 
 
 def beginning(held: Sequence[Sequence[int]], slot: int, prompt: Sequence[int]) -> tuple[int, int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from slmops.engines.base import Logits, Prompts
-from slmops.engines.running import NO_GUESSES, Steps
+from slmops.engines.running import NO_GUESSES, Steps, no_adapter
 from slmops.engines.tagging import TaggingEngine, alike
 
 
@@ -35,8 +36,9 @@ class TaggingRunning:
         """See `slmops.engines.running.Embedding`."""
         return self.engine.body.states(sequences)
 
-    def begin(self, slot: int, prompt: Sequence[int]) -> int:
+    def begin(self, slot: int, prompt: Sequence[int], adapter: Any = None) -> int:
         """See `Running.begin`. A reading is run as a whole, so nothing is taken over from another."""
+        no_adapter(adapter, "a model that marks")
         self._wanted[slot], self._held[slot] = prompt, []
         return 0
 

@@ -46,6 +46,10 @@ class TransformersEngine:
         """See `load_engine`. The number of threads is PyTorch's own and holds for the whole process."""
         return cls(*load(folder, threads, device))
 
+    def adapted(self, path: Path) -> TransformersEngine:
+        """See `Adaptable.adapted`. It has a copy of the weights, with the adapter merged."""
+        return TransformersEngine(merged(self._model, path), self._folder, self._threads)
+
     def generate(self, prompts: Prompts, sampling: Sampling, *, top_logits: int = 0) -> Iterator[Token]:
         """See `Engine.generate`."""
         check(prompts, vocabulary=self._vocabulary, context=self._context)
@@ -145,6 +149,19 @@ def load(folder: Path, threads: int, device: str) -> tuple[PreTrainedModel, Path
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     return model, folder, threads
+
+
+def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """A copy of `model` with the adapter in a folder of PEFT merged.
+
+    Raises:
+        BadInput: see `merge_from`.
+    """
+    from slmops.models.adapters.attach import merge_from
+
+    own = copy.deepcopy(model)
+    merge_from(own, adapter)
+    return own.requires_grad_(False).eval()
 
 
 def _info(model: PreTrainedModel, folder: Path, threads: int) -> EngineInfo:

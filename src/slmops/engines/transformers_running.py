@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slmops.engines.base import Logits
 from slmops.engines.running import NO_GUESSES, Steps, beginning
-from slmops.engines.transformers import as_array, load
+from slmops.engines.transformers import as_array, load, merged
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ class TransformersRunning:
         self.vocabulary: int = model.config.vocab_size
         self._ids: list[list[int]] = [[] for _ in range(slots)]
         self._held: list[Held] = [[] for _ in range(slots)]
+        self._models: list[PreTrainedModel] = [model] * slots
 
     @classmethod
     def load(cls, folder: Path, *, slots: int, threads: int = 0, device: str = "cpu") -> TransformersRunning:
@@ -39,9 +40,18 @@ class TransformersRunning:
         model, _, _ = load(folder, threads, device)
         return cls(model, slots)
 
-    def begin(self, slot: int, prompt: Sequence[int]) -> int:
+    adapts = True
+
+    def load_adapter(self, path: Path) -> PreTrainedModel:
+        """See `slmops.engines.running.Adapting`. It is a copy of the model, with the adapter merged."""
+        return merged(self._model, path)
+
+    def begin(self, slot: int, prompt: Sequence[int], adapter: PreTrainedModel | None = None) -> int:
         """See `Running.begin`."""
-        source, known = beginning(self._ids, slot, prompt)
+        model = adapter or self._model
+        alike = [ids if other is model else [] for ids, other in zip(self._ids, self._models, strict=True)]
+        source, known = beginning(alike, slot, prompt)
+        self._models[slot] = model
         self._held[slot] = _first(self._held[source], known)
         self._ids[slot] = list(prompt[:known])
         return known
@@ -54,25 +64,32 @@ class TransformersRunning:
     def run(self, steps: Steps, guesses: Mapping[int, int] = NO_GUESSES) -> dict[int, Logits]:
         """See `Running.run`. Sequences that get one token run together, each other one by itself."""
         single = {slot: ids for slot, ids in steps.items() if len(ids) == 1 and self._ids[slot]}
-        groups = [single] if single else []
+        groups = [
+            {slot: ids for slot, ids in single.items() if self._models[slot] is model} for model in self._worn(single)
+        ]
         groups += [{slot: ids} for slot, ids in steps.items() if slot not in single]
         found = {slot: logits for group in groups for slot, logits in self._together(group, guesses).items()}
         for slot, ids in steps.items():
             self._ids[slot] += ids
         return found
 
+    def _worn(self, slots: Iterable[int]) -> list[PreTrainedModel]:
+        """The models of some sequences, each once."""
+        return list({id(self._models[slot]): self._models[slot] for slot in slots}.values())
+
     def _together(self, steps: Steps, guesses: Mapping[int, int]) -> dict[int, Logits]:
-        """Run sequences that get equally many tokens, padded on the left with what is masked."""
+        """Run sequences of one model that get equally many tokens, padded on the left with what is masked."""
         import torch
 
-        device = self._model.device
+        model = self._models[next(iter(steps))]
+        device = model.device
         past = [len(self._ids[slot]) for slot in steps]
         width = max(past)
         begins = torch.tensor([width - length for length in past], device=device)[:, None]
         ids = torch.tensor([list(new) for new in steps.values()], device=device)
         at = torch.arange(width + ids.shape[1], device=device)
         with torch.inference_mode():
-            output = self._model(
+            output = model(
                 input_ids=ids,
                 attention_mask=(at >= begins).long(),
                 position_ids=at[width:] - begins,

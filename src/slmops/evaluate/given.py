@@ -15,6 +15,7 @@ from slmops.data.check import answered, task_for
 from slmops.data.read import read_rows
 from slmops.errors import BadInput
 from slmops.evaluate.subjects import Subject, common_task
+from slmops.recipe.document import parse_yaml
 from slmops.recipe.evaluate import Price
 from slmops.recipe.load import load_recipe
 from slmops.recipe.privacy import PrivacySettings
@@ -59,6 +60,29 @@ def read_given(
     else:
         task = from_description(described)
     return task, answered(rows, task), answered(known, task)
+
+
+def read_task(file: Path, rows: Path | None) -> tuple[Task, list[Row]]:
+    """A task out of a YAML file that holds what stands under `task` in a recipe, and its rows with answers.
+
+    A schema is meant from the file's own folder; labels that are not told are those of the rows.
+
+    Raises:
+        BadInput: it is no such file, or the rows have no answers that the task takes.
+    """
+    try:
+        given = parse_yaml(file.read_text(encoding="utf-8"), str(file)).value
+        settings: TaskSettings = TypeAdapter(TaskSettings).validate_python(given)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"the task {file} cannot be read: {error}") from None
+    except ValidationError as error:
+        detail = error.errors()[0]
+        place = ".".join(map(str, detail["loc"]))
+        raise BadInput(f"{file}: {place}: {detail['msg']}", hint="write what stands under `task` in a recipe") from None
+    schema = read_schema(file.parent / given["schema"]) if "schema" in given else None
+    found = list(read_rows(rows, "test", reader=input_reader(settings.kind))) if rows else []
+    task = task_for(settings, schema, found)
+    return task, answered(found, task)
 
 
 def task_settings(given: Mapping[str, Any]) -> TaskSettings:

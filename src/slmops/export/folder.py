@@ -21,13 +21,18 @@ def writing_bundle(folder: Path, target: str) -> Bundle:
         target: what is to run it, as people call it.
 
     Raises:
-        BadInput: the bundle cannot be trusted, or its student marks.
+        BadInput: the bundle cannot be trusted, has adapters, or its student marks.
     """
     bundle = open_bundle(folder)
     if is_tagger(folder / MODEL):
         raise BadInput(
             f"the student in {folder} marks its message and writes nothing, and {target} can only let a model write",
             hint="ask it by slmops predict, or train one that writes: student.head: text",
+        )
+    if names := list(bundle.manifest.adapters):
+        raise BadInput(
+            f"the bundle {folder} has adapters ({', '.join(names)}), and {target} would run its base alone",
+            hint="merge an adapter into the base, and export what comes out",
         )
     return bundle
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-WEIGHTS = (".safetensors", ".onnx", ".onnx.data", ".gguf")
+WEIGHTS = (".safetensors", ".onnx", ".onnx.data", ".onnx_adapter", ".gguf")
 """How their names end."""
 
 

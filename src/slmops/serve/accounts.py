@@ -63,6 +63,11 @@ class Account:
         return used["prompt_tokens"] + self.beside, known, used["completion_tokens"]
 
     @property
+    def adapter(self) -> str | None:
+        """The name of the adapter that was run."""
+        return next((ticket.worn.name for ticket in self.tickets if ticket.worn), None)
+
+    @property
     def ran(self) -> bool:
         """Whether the model was asked at all."""
         return bool(self.tickets or self.beside)

@@ -11,7 +11,7 @@ from slmops.serve.accounts import note
 from slmops.serve.choosing import Choosing
 from slmops.serve.generation import Deliver, Piece
 from slmops.serve.job import Ended, Job
-from slmops.serve.scheduler import Scheduler, Ticket
+from slmops.serve.scheduler import Scheduler, Ticket, Worn
 from slmops.serve.served import Served
 
 Told = TypeVar("Told")
@@ -25,7 +25,13 @@ class Asked:
     """
 
     def __init__(
-        self, scheduler: Scheduler, make: Callable[[Deliver], Job], *, client: str, deadline: float | None
+        self,
+        scheduler: Scheduler,
+        make: Callable[[Deliver], Job],
+        *,
+        client: str,
+        deadline: float | None,
+        worn: Worn | None = None,
     ) -> None:
         """Queue what `make` makes.
 
@@ -34,7 +40,7 @@ class Asked:
         """
         loop, self._pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
         job = make(lambda piece: _tell(loop, self._pieces, piece))
-        self.ticket: Ticket = scheduler.submit(job, client=client, deadline=deadline)
+        self.ticket: Ticket = scheduler.submit(job, client=client, deadline=deadline, worn=worn)
         self._hear = note(self.ticket)
 
     async def pieces(self) -> AsyncIterator[Piece]:
@@ -57,7 +63,15 @@ class Chosen:
         ticket: of the scheduler.
     """
 
-    def __init__(self, served: Served, prompt: Sequence[int], *, client: str, deadline: float | None) -> None:
+    def __init__(
+        self,
+        served: Served,
+        prompt: Sequence[int],
+        *,
+        client: str,
+        deadline: float | None,
+        worn: Worn | None = None,
+    ) -> None:
         """Queue it.
 
         Raises:
@@ -65,7 +79,7 @@ class Chosen:
         """
         loop, self._found = asyncio.get_running_loop(), asyncio.Queue[Logits | Ended]()
         job = Choosing(prompt, served.label_tree, len(served.labels), lambda found: _tell(loop, self._found, found))
-        self.ticket = served.scheduler.submit(job, client=client, deadline=deadline)
+        self.ticket = served.scheduler.submit(job, client=client, deadline=deadline, worn=worn)
         note(self.ticket)
 
     async def likelihoods(self) -> Logits | Ended:

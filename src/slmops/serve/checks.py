@@ -16,7 +16,7 @@ _GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUP = Path("/proc/self/cgroup")
 
 
-def check_memory(folder: Path) -> None:
+def check_memory(folder: Path, *, adapters: bool = False) -> None:
     """Refuse the bundle in `folder` where its weights alone are more than there is memory for.
 
     The system's own way to say so is to end the process.
@@ -25,6 +25,9 @@ def check_memory(folder: Path) -> None:
         BadInput: with how much is there.
     """
     needed, free = weights_bytes(folder / MODEL), available_bytes()
+    if adapters:
+        # The graph with slots and the one without, each with the weights as its kernels want them.
+        needed *= 2
     if needed > free:
         raise BadInput(
             f"the weights in {folder} take {needed / 1e9:.1f} GB of memory, and {max(free, 0) / 1e9:.1f} GB are free",

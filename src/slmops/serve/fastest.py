@@ -39,7 +39,8 @@ def choose(bundle: Bundle, asked: str | None, *, streams: int) -> str:
         BadInput: the runtime that is asked for does not run the bundle's file, or is not installed.
     """
     own = bundle.manifest.engine
-    able = [own, *SAME_FILE.get(own, ())]
+    # Of those that run the same file, this one alone fills its slots.
+    able = [own] if bundle.manifest.adapters else [own, *SAME_FILE.get(own, ())]
     if asked == AUTO:
         installed = [name for name in able if _is_installed(name)]
         return _fastest(bundle, installed, streams) if len(installed) > 1 else own

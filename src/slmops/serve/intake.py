@@ -67,10 +67,15 @@ class Intake:
         Raises:
             Failed: there is none.
         """
-        if name != self.served.name:
-            message = f"there is no model {name[:80]!r} here, only {self.served.name}"
+        known = {one.name: one for one in self.models()}
+        if name not in known:
+            message = f"there is no model {name[:80]!r} here, only {', '.join(known)}"
             raise bad(message, param="model", status=404, code="model_not_found")
-        return self.served
+        return known[name]
+
+    def models(self) -> list[Served]:
+        """The base, and what it is with each of its adapters."""
+        return [self.served, *self.served.adapted.values()]
 
     def deadline(self) -> float:
         """When what is taken now must be answered, by `time.monotonic`."""

@@ -77,6 +77,7 @@ def requests(journal: Journal, model: str) -> Sink:
             route=account.route,
             status=account.status,
             model=model if account.ran else None,
+            adapter=account.adapter,
             read=read,
             known=known,
             written=written,

@@ -45,11 +45,15 @@ class Metrics:
         self._refused = Counter("slmops_refused_total", "Requests not taken.", ["why"], registry=self.registry)
         self._waiting = Gauge("slmops_queue_depth", "Requests that wait for a slot.", registry=self.registry)
         self._running = Gauge("slmops_running", "Requests in the batch.", registry=self.registry)
+        self._adapters = Gauge("slmops_adapters", "Adapters in memory.", registry=self.registry)
+        self._loads = Counter("slmops_adapter_loads_total", "Adapters loaded.", registry=self.registry)
         self._held = Gauge("slmops_cache_tokens", "Tokens of running requests in the cache.", registry=self.registry)
 
     def ended(self, ticket: Ticket, ended: Ended) -> None:
         """See `Observer.ended`."""
-        named, times, job = (self._model,), ticket.times, ticket.job
+        # An adapter's name is the bundle's own, and no client's.
+        model = f"{self._model}:{ticket.worn.name}" if ticket.worn else self._model
+        named, times, job = (model,), ticket.times, ticket.job
         now = times.ended or times.came
         error = "" if ended in ("stop", "length") else ended
         self._duration.labels(*named, error).observe(now - times.came)
@@ -66,6 +70,11 @@ class Metrics:
         self._waiting.set(waiting)
         self._running.set(running)
         self._held.set(held)
+
+    def adapters(self, resident: int, *, loaded: bool = False) -> None:
+        """So many adapters are in memory now; `loaded` counts one that was read."""
+        self._adapters.set(resident)
+        self._loads.inc(loaded)
 
     def refused(self, why: str) -> None:
         """A request was not taken; `why` is one of a few words of ours."""

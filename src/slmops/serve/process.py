@@ -44,6 +44,7 @@ class Options:
     log_content: bool
     engine: str | None
     streams: int
+    adapters: int
 
 
 def run(options: Options, *, started: Callable[[str, str, str], None]) -> None:
@@ -101,6 +102,7 @@ def _load(options: Options, folder: Path, metrics: Metrics | None) -> Served:
         metrics=metrics,
         engine=options.engine,
         streams=options.streams,
+        adapters=options.adapters,
     )
 
 

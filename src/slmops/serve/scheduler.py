@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from slmops.engines.base import Logits
 from slmops.engines.running import Running
@@ -50,6 +50,13 @@ class Times:
     ended: float | None = None
 
 
+class Worn(NamedTuple):
+    """An adapter that a request runs with: its name in the bundle, and what `Adapting.load_adapter` gave."""
+
+    name: str
+    adapter: Any
+
+
 @dataclass(eq=False)
 class Ticket:
     """A request that was taken.
@@ -59,11 +66,13 @@ class Ticket:
         deadline: by `time.monotonic`; None for none.
         known: tokens of the prompt that were not run, since another sequence begins with them.
         ended: why, once it has.
+        worn: the adapter that it runs with; None runs the base.
     """
 
     job: Job
     client: str
     deadline: float | None
+    worn: Worn | None = None
     times: Times = field(default_factory=Times)
     known: int = 0
     ended: Ended | None = None
@@ -123,7 +132,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job, *, client: str = "", deadline: float | None = None) -> Ticket:
+    def submit(self, job: Job, *, client: str = "", deadline: float | None = None, worn: Worn | None = None) -> Ticket:
         """Queue a request.
 
         Raises:
@@ -134,7 +143,7 @@ class Scheduler:
                 raise Refused(None)
             if self._queued >= self._most:
                 raise Refused(math.ceil(self._service_s * self._queued / self._running.slots) or 1)
-            ticket = Ticket(job, client, deadline)
+            ticket = Ticket(job, client, deadline, worn)
             self._waiting.setdefault(client, deque()).append(ticket)
             self._changed.notify()
         return ticket
@@ -246,7 +255,8 @@ class Scheduler:
     def _begin(self, slot: int, seat: _Seat) -> None:
         """Give a prompt its slot, when it is read and not when it comes: those before it may begin alike."""
         seat.begun, prompt = True, seat.ticket.job.prompt
-        seat.length = seat.ticket.known = self._running.begin(slot, prompt)
+        adapter = seat.ticket.worn.adapter if seat.ticket.worn else None
+        seat.length = seat.ticket.known = self._running.begin(slot, prompt, adapter)
         seat.unread = prompt[seat.length :]
 
     def _move(self, slot: int, seat: _Seat, move: Move | Ended) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from slmops.bundle.read import open_bundle
 from slmops.engines import load_running
 from slmops.engines.choices import Node, tree
 from slmops.engines.decoding import check
-from slmops.engines.running import Embedding
+from slmops.engines.running import Adapting, Embedding
 from slmops.engines.tagging import MOST_TOKENS
 from slmops.engines.tagging_running import TaggingRunning
 from slmops.errors import BadInput
@@ -25,7 +27,8 @@ from slmops.serve.embedding import Embedder
 from slmops.serve.fastest import choose
 from slmops.serve.guessing import Guesser
 from slmops.serve.metrics import Metrics
-from slmops.serve.scheduler import Scheduler
+from slmops.serve.residents import Residents
+from slmops.serve.scheduler import Scheduler, Worn
 from slmops.serve.tools import ToolForm, tool_form
 
 
@@ -40,7 +43,11 @@ class Served:
         embedder: makes vectors of texts; None where the model gives no hidden states.
         marker: reads answers off what is run, where the model marks; None where it writes.
         room: tokens of a prompt and its answer.
+        adapter: the name of the adapter that this is, a part of another one; None of the base.
+        adapted: the same by the names of its adapters; of an adapter nothing.
     """
+
+    adapter: str | None = None
 
     def __init__(
         self,
@@ -52,19 +59,21 @@ class Served:
         metrics: Metrics | None = None,
         engine: str | None = None,
         streams: int = 1,
+        adapters: int = 4,
     ) -> None:
         """Open the bundle in `folder`, and run it once.
 
         Args:
             metrics: to go on with; new ones unless some are given.
+            adapters: in memory at a time.
             engine, streams: which runtime is to serve it; see `slmops.serve.fastest.choose`.
 
         Raises:
             BadInput: it cannot be trusted, is too large for this machine, or cannot be served, or not by `engine`.
         """
-        open_bundle(folder, verify=False)
+        looked = open_bundle(folder, verify=False)
         # To read a file that is too large takes long, so that is found before its digest is.
-        check_memory(folder)
+        check_memory(folder, adapters=bool(looked.manifest.adapters))
         self.bundle: Bundle = open_bundle(folder, threads=threads)
         self.name = self.bundle.manifest.name
         self.engine = choose(self.bundle, engine, streams=min(streams, slots))
@@ -78,6 +87,34 @@ class Served:
         self.metrics = metrics or Metrics(self.name)
         alone = MOST_TOKENS if self.marker else None
         self.scheduler = Scheduler(running, self.metrics, queue=queue, alone=alone)
+        parts = self.bundle.manifest.adapters
+        self.adapted: dict[str, Served] = {}
+        self._residents: Residents | None = None
+        if parts and isinstance(running, Adapting):
+            paths = {name: folder / part.path for name, part in parts.items()}
+            self._residents = Residents(running, paths, self.metrics, most=adapters, queue=queue)
+            self.adapted = {name: self._with(name) for name in parts}
+
+    def _with(self, adapter: str) -> Served:
+        """The same as it is asked with an adapter: another task, in the same batch."""
+        served = copy.copy(self)
+        served.name, served.adapter = f"{self.name}:{adapter}", adapter
+        served.bundle, served.adapted = self.bundle.adapted(adapter), {}
+        return served
+
+    @asynccontextmanager
+    async def wearing(self, deadline: float) -> AsyncIterator[Worn | None]:
+        """The adapter, in memory within; None of the base.
+
+        Raises:
+            Refused: see `Residents.wearing`.
+            Failed: likewise.
+        """
+        if self.adapter is None or self._residents is None:
+            yield None
+            return
+        async with self._residents.wearing(self.adapter, deadline) as worn:
+            yield worn
 
     @cached_property
     def tools(self) -> ToolForm | None:
@@ -109,7 +146,8 @@ class Served:
     def _phrases(self) -> Phrases:
         """What its answers commonly say; nothing of a bundle that does not tell."""
         path = self.bundle.folder / PHRASES
-        known = PHRASES in self.bundle.manifest.files
+        # They are of the base's task.
+        known = PHRASES in self.bundle.manifest.files and self.adapter is None
         return Phrases.load(path, vocabulary=self._vocabulary) if known else Phrases({})
 
     def guesser(self, prompt: Sequence[int]) -> Guesser | None:

@@ -79,7 +79,7 @@ class Traces:
         if account.route not in _OPERATIONS:
             return
         told = {"traceparent": account.traceparent} if account.traceparent else {}
-        name, model = _OPERATIONS[account.route], self._model
+        name, model = _OPERATIONS[account.route], ":".join(filter(None, (self._model, account.adapter)))
         span = self._tracer.start_span(
             f"{name} {model}",
             context=TraceContextTextMapPropagator().extract(told),

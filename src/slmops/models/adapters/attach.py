@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slmops.errors import BadInput
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+_MERGEABLE = ("LORA", "IA3")
 _BOTTLENECK, _PROMPT, _VECTORS = "BOTTLENECK", "PROMPT_TUNING", "prompt_embeddings"
 
 
@@ -106,6 +108,32 @@ def put_on(model: PreTrainedModel, weights: AdapterWeights) -> None:
                 weight.copy_(tensors[name])
     except (AttributeError, KeyError, RuntimeError) as error:
         raise BadInput(f"the adapter does not fit the model: {error}", hint="it belongs to another one") from error
+
+
+def merge_from(model: PreTrainedModel, folder: Path) -> None:
+    """Add an adapter in PEFT's format that can be merged to the weights of `model`.
+
+    Raises:
+        BadInput: there is none, it cannot be merged, or it is of another model.
+        SlmopsError: a merged weight is no number.
+    """
+    from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    weights = AdapterWeights.load(folder)
+    if weights.config.get("peft_type") not in _MERGEABLE:
+        kind = weights.config.get("peft_type")
+        raise BadInput(f"the adapter in {folder} is of the kind {kind}, which does not become part of the weights")
+    try:
+        inject_adapter_in_model(PeftConfig.from_peft_type(**weights.config), model)  # type: ignore[no-untyped-call]
+        told: Any = set_peft_model_state_dict(model, dict(weights.tensors))
+        if told.unexpected_keys:
+            raise KeyError(told.unexpected_keys[0])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        raise BadInput(
+            f"the adapter in {folder} does not fit the model: {said}", hint="it is of another one"
+        ) from error
+    merge(model)
 
 
 def stays(model: PreTrainedModel) -> Adapter | None:

@@ -34,7 +34,7 @@ async def metrics(intake: Intake, _request: web.Request) -> web.Response:
 
 async def models(intake: Intake, _request: web.Request) -> web.Response:
     """What can be asked."""
-    return web.json_response({"object": "list", "data": [_model(intake, intake.served)]})
+    return web.json_response({"object": "list", "data": [_model(intake, one) for one in intake.models()]})
 
 
 async def model(intake: Intake, request: web.Request) -> web.Response:
@@ -43,4 +43,5 @@ async def model(intake: Intake, request: web.Request) -> web.Response:
 
 
 def _model(intake: Intake, served: Served) -> Json:
-    return {"id": served.name, "object": "model", "created": intake.begun, "owned_by": "slmops"}
+    told = {"id": served.name, "object": "model", "created": intake.begun, "owned_by": "slmops"}
+    return told if served.adapter is None else {**told, "parent": intake.served.name}

@@ -62,7 +62,7 @@ def _messages(served: Served, asked: ChatRequest) -> list[dict[str, Any]]:
             messages.append(as_rendered(message, names))
         except ValueError as error:
             raise bad(f"messages.{number}.tool_calls: {error}", param="messages") from None
-    instruction = served.bundle.manifest.task.get("instruction")
+    instruction = served.bundle.asked.task.get("instruction")
     if instruction and all(message["role"] != "system" for message in messages):
         return [{"role": "system", "content": instruction}, *messages]
     return messages

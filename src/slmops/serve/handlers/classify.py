@@ -26,9 +26,10 @@ async def classify(intake: Intake, request: web.Request) -> web.Response:
     deadline = intake.deadline()
     choices: list[Chosen] = []
     try:
-        for prompt in prompts:
-            choices.append(Chosen(served, prompt, client=request[CLIENT], deadline=deadline))
-        found = [await choice.likelihoods() for choice in choices]
+        async with served.wearing(deadline) as worn:
+            for prompt in prompts:
+                choices.append(Chosen(served, prompt, client=request[CLIENT], deadline=deadline, worn=worn))
+            found = [await choice.likelihoods() for choice in choices]
     finally:
         for choice in choices:
             choice.ticket.cancel()
@@ -38,7 +39,7 @@ async def classify(intake: Intake, request: web.Request) -> web.Response:
     bundle, bound = served.bundle, asked.abstain_below
     told = [labelled(i, served.labels, one, bound, bundle.temperature) for i, one in enumerate(likelihoods)]
     read, known = sum(map(len, prompts)), sum(choice.ticket.known for choice in choices)
-    calibration = bundle.manifest.calibration
+    calibration = bundle.asked.calibration
     fitted = {
         "calibrated": calibration is not None,
         "recommended_abstain_below": calibration.abstain_below if calibration else None,

@@ -21,6 +21,9 @@ async def embed(intake: Intake, request: web.Request) -> web.Response:
     """Embed texts."""
     asked = await intake.body(request, EmbeddingsRequest)
     served = intake.model(asked.model)
+    if served.adapter is not None:
+        message = f"vectors are made by the base alone: ask {intake.served.name}"
+        raise bad(message, param="model", status=404, code="unsupported")
     if served.embedder is None:
         message = "this bundle gives no hidden states: ship it for onnxruntime-genai with this version of slmops"
         raise bad(message, status=404, code="unsupported")

@@ -18,6 +18,7 @@ from slmops.serve.failures import check_ended
 from slmops.serve.generation import Constraint, Deliver, Generation, Piece
 from slmops.serve.intake import CLIENT, Intake
 from slmops.serve.job import Job
+from slmops.serve.scheduler import Worn
 from slmops.serve.served import Served
 from slmops.serve.streams import stream
 
@@ -47,14 +48,19 @@ async def write(intake: Intake, request: web.Request, wanted: Wanted) -> web.Str
 
     Raises:
         Failed: one ended early.
-        Refused: see `Scheduler.submit`.
+        Refused: see `Scheduler.submit` and `Served.wearing`.
     """
+    async with wanted.served.wearing(intake.deadline()) as worn:
+        return await _written(intake, request, wanted, worn)
+
+
+async def _written(intake: Intake, request: web.Request, wanted: Wanted, worn: Worn | None) -> web.StreamResponse:
     answers: list[Asked] = []
     asked, options = wanted.asked, wanted.asked.stream_options
     try:
         for prompt in wanted.prompts:
             for number in range(asked.n or 1):
-                answers.append(_ask(intake, request, wanted, prompt, number))
+                answers.append(_ask(intake, request, wanted, prompt, number, worn))
         if asked.stream:
             return await stream(request, wanted.reply, answers, with_usage=bool(options and options.include_usage))
         told = await asyncio.gather(*(_all(answer) for answer in answers))
@@ -66,10 +72,12 @@ async def write(intake: Intake, request: web.Request, wanted: Wanted) -> web.Str
             answer.ticket.cancel()
 
 
-def _ask(intake: Intake, request: web.Request, wanted: Wanted, prompt: list[int], number: int) -> Asked:
+def _ask(
+    intake: Intake, request: web.Request, wanted: Wanted, prompt: list[int], number: int, worn: Worn | None
+) -> Asked:
     job = wanted.job or partial(_generation, wanted)
     make = partial(job, prompt, number)
-    return Asked(wanted.served.scheduler, make, client=request[CLIENT], deadline=intake.deadline())
+    return Asked(wanted.served.scheduler, make, client=request[CLIENT], deadline=intake.deadline(), worn=worn)
 
 
 def _generation(wanted: Wanted, prompt: list[int], number: int, deliver: Deliver) -> Generation:
@@ -80,7 +88,7 @@ def _generation(wanted: Wanted, prompt: list[int], number: int, deliver: Deliver
 
 
 def _sampling(wanted: Wanted, number: int, read: int) -> Sampling:
-    asked, own = wanted.asked, wanted.served.bundle.manifest.generation
+    asked, own = wanted.asked, wanted.served.bundle.asked.generation
     most = wanted.most or asked.max_tokens or own.max_tokens
     temperature = own.temperature if asked.temperature is None else asked.temperature
     top_p = own.top_p if asked.top_p is None else asked.top_p
