@@ -22,6 +22,7 @@ from slmops.cli import (
     regression,
     run,
     serve,
+    tune,
     validate,
 )
 from slmops.errors import SlmopsError
@@ -37,6 +38,7 @@ for group in (
     project,
     run,
     plan,
+    tune,
     compress,
     evaluate,
     history,

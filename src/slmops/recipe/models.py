@@ -19,6 +19,7 @@ from slmops.recipe.task import ExtractionTask, TaskSettings
 from slmops.recipe.teachers import Asking, BundleTeacher, EndpointTeacher, Teacher, TransformersTeacher, draws_of
 from slmops.recipe.teaching import Budget, TeachSettings
 from slmops.recipe.training import TrainSettings
+from slmops.recipe.trials import LOSS, TuneSettings
 
 
 class BundleSettings(Settings):
@@ -65,6 +66,7 @@ class Recipe(Settings):
     compress: Compress = Field(default_factory=Compress, description="How it is made small.")
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, description="What is measured.")
     bundle: BundleSettings = Field(default_factory=BundleSettings, description="How it is shipped.")
+    tune: TuneSettings | None = Field(None, description="Which settings `slmops tune` looks for better values of.")
 
     @classmethod
     def load(cls, path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -320,6 +322,25 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _can_be_tuned(self) -> Recipe:
+        tune = self.tune
+        if tune is None:
+            return self
+        if self.teach.select:
+            raise ValueError(
+                "`tune`: with `teach.select` a student's settings decide which rows are bought, so every trial would "
+                "buy others: take one of them out"
+            )
+        watched = {"`tune.prune`": tune.prune is not None, f"`tune.figure: {LOSS}`": tune.figure == LOSS}
+        if (asked := [name for name, wanted in watched.items() if wanted]) and self.train.stop_early is None:
+            raise ValueError(f"{asked[0]} goes by the validation loss, which only `train.stop_early` has measured")
+        if tune.prune and (moved := [name for name in tune.space if name.startswith("train.stop_early")]):
+            raise ValueError(
+                f"`tune.prune` compares trials after as many passes, and `{moved[0]}` changes when they are looked at"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _nothing_leaves(self) -> Recipe:
         if self.privacy.egress == "anywhere":
             return self
@@ -381,9 +402,11 @@ class Recipe(Settings):
     def shareable(self) -> dict[str, Any]:
         """`resolved()` with every path cut down to its name: what may travel with a bundle or a report.
 
-        Where a file lay on somebody's disk is nobody's business, and must not change the key of what was made.
+        Where a file lay on somebody's disk is nobody's business, and must not change the key of what was made. What was
+        looked for in finding the settings made nothing.
         """
         recipe = self.resolved() | {"privacy": self.privacy.shareable()}
+        del recipe["tune"]
         for part, keys in _PATHS:
             recipe[part] |= {key: Path(recipe[part][key]).name for key in keys if recipe[part].get(key)}
         if (heal := recipe["student"]["heal"]) and heal["text"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slmops.console import duration, size
 from slmops.report import buying, comparison, confidence, failures, forest, lines, plane
@@ -26,6 +26,9 @@ from slmops.report.words import (
     three,
     visible,
 )
+
+if TYPE_CHECKING:
+    import jinja2
 
 _CHAPTERS = {
     "compare": ("Side by side", ("quality",)),
@@ -52,6 +55,38 @@ _COVERAGES = (1.0, 0.9, 0.8, 0.5)
 
 def page(story: Story) -> str:
     """Render `report.html`; every text in it is escaped, and it loads nothing from anywhere."""
+    subject = story.verdict.subject
+    reference = reference_of(story.evidence, subject)
+    order = comparison.order(story.evidence, subject, reference)
+    parts = {
+        **_compared(story, subject, reference),
+        **_failing(story, subject, reference),
+        **_drawn(story, subject, reference),
+        **_made(story),
+    }
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            story=story,
+            evidence=story.evidence,
+            verdict=story.verdict,
+            subject=subject,
+            reference=reference,
+            models=story.evidence["models"],
+            headline=story.evidence["headline"],
+            columns=comparison.columns(story.evidence, order),
+            resolution=resolution_points(story.evidence),
+            badge=badge([*story.gates, *_missed(story.parity)]),
+            facts=facts(story.evidence, subject),
+            chapters=_chapters(parts),
+            **parts,
+        )
+    )
+
+
+def templates() -> jinja2.Environment:
+    """The templates of pages: every text is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -75,30 +110,7 @@ def page(story: Story) -> str:
         "shown": lambda value, name: shown(name, value),
         "three": three,
     }
-    subject = story.verdict.subject
-    reference = reference_of(story.evidence, subject)
-    order = comparison.order(story.evidence, subject, reference)
-    parts = {
-        **_compared(story, subject, reference),
-        **_failing(story, subject, reference),
-        **_drawn(story, subject, reference),
-        **_made(story),
-    }
-    return environment.get_template("page.html").render(
-        story=story,
-        evidence=story.evidence,
-        verdict=story.verdict,
-        subject=subject,
-        reference=reference,
-        models=story.evidence["models"],
-        headline=story.evidence["headline"],
-        columns=comparison.columns(story.evidence, order),
-        resolution=resolution_points(story.evidence),
-        badge=badge([*story.gates, *_missed(story.parity)]),
-        facts=facts(story.evidence, subject),
-        chapters=_chapters(parts),
-        **parts,
-    )
+    return environment
 
 
 def _chapters(parts: Mapping[str, Any]) -> list[tuple[str, str]]:

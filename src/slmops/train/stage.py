@@ -332,6 +332,7 @@ def train_and_save(
         rounding=rounding,
         head=head,
         adapter=adapter,
+        evaluated=context.evaluated,
         work=context.work,
         seed=context.seed,
         progress=context.progress,

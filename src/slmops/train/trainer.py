@@ -19,7 +19,7 @@ from slmops.models.device import fastest_device
 from slmops.models.layers import only_layers
 from slmops.models.source import load_model
 from slmops.models.tag_head import TagHead, attach
-from slmops.progress import Progress, Silent
+from slmops.progress import Evaluated, Progress, Silent
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, TextTerm
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
@@ -87,6 +87,7 @@ def train(
     head: TagHead | None = None,
     adapter: Adapter | None = None,
     fsdp: Fsdp | None = None,
+    evaluated: Evaluated | None = None,
     progress: Progress | None = None,
     title: str = "train",
 ) -> Trained:
@@ -111,6 +112,7 @@ def train(
         adapter: leave every weight still and train this beside them; what it becomes when it is merged is compared with
             what was trained on `validation`.
         fsdp: share the model out over the processes; see `slmops.train.sharding`.
+        evaluated: told of every evaluation, again of those before the checkpoint; what it raises ends the training.
         teacher_reads_once: before several passes it is run over the examples, and what it makes of them is kept.
 
     Raises:
@@ -199,6 +201,7 @@ def train(
             work=work,
             processes=processes,
             progress=told,
+            evaluated=evaluated,
         ),
     )
     estimated = seconds_of(model, plan, examples, settings, precision.name)

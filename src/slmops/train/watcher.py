@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from slmops.errors import SlmopsError
-from slmops.progress import Progress, Task
+from slmops.progress import Evaluated, Progress, Task
 from slmops.recipe.training import Optimisation
 from slmops.train.alarms import Alarms
 from slmops.train.events import Record
@@ -77,6 +77,7 @@ class Watcher(TrainerCallback):
         work: Path,
         processes: Processes,
         progress: Progress,
+        evaluated: Evaluated | None = None,
     ) -> None:
         """Watch a training.
 
@@ -86,9 +87,11 @@ class Watcher(TrainerCallback):
                 share of the work is about the same in all stretches of a training.
             terms: names of the loss terms.
             held: bytes that are there when training begins: weights, and what was computed before.
+            evaluated: told of every evaluation; what it raises ends the training.
         """
         self.tokens, self.terms, self.settings, self.precision = tokens, list(terms), settings, precision
         self.work, self.processes, self.progress, self.held = work, processes, progress, held
+        self.evaluated, self._evaluations = evaluated, 0
         stop = settings.stop_early
         self.evaluate_at = evaluation_steps(len(tokens), settings.epochs, stop.every) if stop else set()
         self.task: Task | None = None
@@ -164,6 +167,8 @@ class Watcher(TrainerCallback):
             self.taken, self.own_tokens = int(last["tokens"]), int(last.get("on_policy_tokens", 0))
             self.own_seconds = last.get("on_policy_seconds", 0.0)
             self.alarms, self.lowest = Alarms(**kept["alarms"]), Lowest(**kept["lowest"])
+            for entry in self.history:
+                self._tell(entry)
         self.peak = Peak(self.held)
         self._since = self._saved = time.monotonic()
 
@@ -210,6 +215,7 @@ class Watcher(TrainerCallback):
         if not math.isfinite(loss):
             raise self._no_number("validation loss", str(loss))
         self.history[-1]["validation"] = loss
+        self._tell(self.history[-1])
         if self.record:
             self.record(step, {"validation": loss})
         self._say(self.alarms.evaluated(step, loss))
@@ -223,6 +229,12 @@ class Watcher(TrainerCallback):
             f"{self.lowest.loss:.3g} (step {self.lowest.step}) in {stop.patience} evaluations"
         )
         return True
+
+    def _tell(self, entry: Mapping[str, float]) -> None:
+        """Tell who looks on of an evaluation, if the entry of the history has one."""
+        if self.evaluated and "validation" in entry:
+            self._evaluations += 1
+            self.evaluated(self._evaluations, entry["validation"])
 
     def _say(self, warnings: Sequence[str]) -> None:
         for warning in warnings:
