@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from slmops.recipe.compress import Compress
 from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
+from slmops.recipe.objective import TextTerm
 from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import FolderName, Settings
 from slmops.recipe.student import StudentSettings
@@ -148,7 +149,8 @@ class Recipe(Settings):
             "train.on_policy": train.on_policy is not None,
             "train.baseline_epochs": "baseline_epochs" in train.model_fields_set,
             "train.max_cut_off": "max_cut_off" in train.model_fields_set,
-            "train.objective": "objective" in train.model_fields_set and [t.kind for t in train.objective] != ["text"],
+            "train.objective": "objective" in train.model_fields_set
+            and any(term.kind not in ("text", "custom") for term in train.objective),
             "compress.recover": self.compress.recover is not None,
         }
         if asked := [name for name, wanted in without.items() if wanted]:
@@ -202,7 +204,13 @@ class Recipe(Settings):
             return self
         if self.task.kind != "extraction":
             raise ValueError(f"`student.head: tags` is for extraction, and `task.kind` is {self.task.kind}")
-        if "objective" in self.train.model_fields_set and any(term.kind != "text" for term in self.train.objective):
+        terms = self.train.objective if "objective" in self.train.model_fields_set else []
+        if any(isinstance(term, TextTerm) and not term.plain for term in terms):
+            raise ValueError(
+                "`student.head: tags` learns labels, and `label_smoothing`, `focal` and `class_weights` are for answers "
+                "that are written: leave them out"
+            )
+        if any(term.kind != "text" for term in terms):
             raise ValueError(
                 "`student.head: tags` learns labels, and `train.objective` compares next tokens or layers: leave it "
                 "out, or set it to `kind: text`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,4 +69,6 @@ def _importance(study: Study, done: Sequence[Mapping[str, Any]]) -> dict[str, fl
 
     moved = [name for name in study.tune.space if len({str(one["values"].get(name)) for one in done}) > 1]
     drawn = {name for one in study.trials() if one.state.name == "COMPLETE" for name in one.params}
-    return optuna.importance.get_param_importances(study.study, params=[name for name in moved if name in drawn])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the trials are few: the page says so
+        return optuna.importance.get_param_importances(study.study, params=[name for name in moved if name in drawn])
