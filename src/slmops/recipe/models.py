@@ -207,8 +207,8 @@ class Recipe(Settings):
         terms = self.train.objective if "objective" in self.train.model_fields_set else []
         if any(isinstance(term, TextTerm) and not term.plain for term in terms):
             raise ValueError(
-                "`student.head: tags` learns labels, and `label_smoothing`, `focal` and `class_weights` are for answers "
-                "that are written: leave them out"
+                "`student.head: tags` learns labels, and `label_smoothing`, `focal` and `class_weights` are for a "
+                "student that writes: leave them out"
             )
         if any(term.kind != "text" for term in terms):
             raise ValueError(

@@ -37,8 +37,8 @@ class TextTerm(Weighted):
     )
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         None,
-        description="How much an answer counts, by its class: a mapping, in which a class that is left out counts 1, or "
-        "balanced, rows / (classes × rows of the class) (King and Zeng 2001); null counts all alike.",
+        description="How much an answer counts, by its class: a mapping, in which a class that is left out counts 1, "
+        "or balanced, rows / (classes × rows of the class) (King and Zeng 2001); null counts all alike.",
     )
 
     @property

@@ -12,6 +12,7 @@ import torch
 import transformers
 from transformers import AutoConfig
 
+from slmops.console import size
 from slmops.errors import BadInput
 from slmops.models.adapters.attach import attach as put_adapter
 from slmops.models.adapters.files import AdapterWeights
@@ -30,7 +31,7 @@ from slmops.train.examples import Example, in_steps, schedule
 from slmops.train.forecast import seconds_of
 from slmops.train.grids import grids_of
 from slmops.train.loop import Loop, moving
-from slmops.train.memory import available_bytes, check_memory, needed, parameters_of
+from slmops.train.memory import Memory, available_bytes, check_memory, needed, parameters_of, settled
 from slmops.train.objectives.base import SPANS, STORED, STORED_SPANS
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.make import check_on_policy
@@ -49,7 +50,7 @@ class Trained:
     """A trained model in float32 and how it got there.
 
     Attributes:
-        history: one entry per logged step: `step`, `tokens`, `seconds`, the mean of each loss term since the last, and
+        history: one entry per logged step: `step`, `tokens`, `seconds`, `cpu_seconds`, `rss_bytes`, the mean of each loss term since the last, and
             `validation` (nats per answer token) where the validation examples were evaluated; see `Watcher`.
         seconds: of training alone: evaluation and checkpoints are not counted.
         figures: `precision` and the rates it was chosen by; with early stopping `validation_loss`, `best_step` and
@@ -158,18 +159,25 @@ def train(
     read = [*examples, *(validation if settings.stop_early else ())]
     # What the still layers make of answers that do not exist yet cannot be kept.
     from_below = writer is not None or imitation.reads_still_layers
-    memory = needed(
-        model,
-        plan,
-        read,
-        settings,
-        on_grid=grids,
-        parts=processes.count if fsdp else 1,
-        writer=writer,
-        whole=from_below,
-        teacher_bytes=imitation.teacher_bytes,
-        adapter=adapter,
-    )
+
+    def need(of: Optimisation) -> Memory:
+        return needed(
+            model,
+            plan,
+            read,
+            of,
+            on_grid=grids,
+            parts=processes.count if fsdp else 1,
+            writer=writer,
+            whole=from_below,
+            teacher_bytes=imitation.teacher_bytes,
+            adapter=adapter,
+        )
+
+    asked, can = settings, bool(model.supports_gradient_checkpointing)
+    settings, memory = settled(asked, need, available, can=can)
+    if asked != settings:
+        told.note(_settled(settings, memory, available))
     check_memory(memory, available, model, settings)
     if teacher_reads_once and settings.epochs > 1:
         imitation.read(examples, told)
@@ -211,6 +219,11 @@ def train(
     if adapter:
         return _finished_adapter(trainer, model, folder, adapter, validation, figures)
     return _finished(trainer, model, folder, figures)
+
+
+def _settled(settings: Optimisation, memory: Memory, available: int) -> str:
+    again = "computed again" if settings.checkpoint_activations else "kept"
+    return f"activations are {again}: {size(memory.total)} of {size(available)} of memory"
 
 
 def _run(trainer: Loop, model: transformers.PreTrainedModel, last: Path | None, progress: Progress, title: str) -> None:
@@ -264,7 +277,7 @@ def _told(
     watcher = trainer.watcher
     tokens = int(watcher.history[-1]["tokens"])
     return Trained(
-        made.cpu().eval(), watcher.history, tokens, watcher.seconds, {**watcher.figures(), **figures}, adapter
+        made.cpu().eval(), watcher.history, tokens, watcher.clock.seconds, {**watcher.figures(), **figures}, adapter
     )
 
 

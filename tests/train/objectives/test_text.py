@@ -24,7 +24,7 @@ def value(smoothing: float, gamma: float) -> float:
 def test_label_smoothing_is_that_of_pytorch() -> None:
     for smoothing in (0.0, 0.1, 0.5):
         expected = functional.cross_entropy(LOGITS, TARGET, label_smoothing=smoothing)
-        assert value(smoothing, 0.0) == pytest.approx(float(expected), rel=1e-6)
+        assert value(smoothing, 0.0) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_focal_is_the_paper_s_sum() -> None:
@@ -56,5 +56,3 @@ def test_the_recipe_s_term_has_them() -> None:
     (term,) = make_terms([TextTerm(label_smoothing=0.1, focal=2.0)])
     assert isinstance(term, Text)
     assert float(term.loss(View(LOGITS, TARGET))) == pytest.approx(value(0.1, 2.0))
-
-

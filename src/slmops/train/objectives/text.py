@@ -48,6 +48,8 @@ def focal_cross_entropy(
         gamma: γ.
         counts: float32 [n], how much each token counts in the mean; None: all alike.
     """
+    import torch
+
     log_probs = logits.log_softmax(dim=-1)
     said = log_probs.gather(1, target[:, None])[:, 0]
     wanted = (1 - smoothing) * said + smoothing * log_probs.mean(dim=-1) if smoothing else said
