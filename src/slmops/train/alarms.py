@@ -19,8 +19,8 @@ SPIKE_RATIO, SPIKE_WINDOW, SPIKE_AFTER, SPIKES = 10.0, 50, 20, 3
 OVERFITTING_RISES = 3
 
 PLATEAU_FALL, PLATEAU_NATS, PLATEAU_STEPS, PLATEAU_SHARE = 0.01, 0.1, 50, 0.25
-"""A fall of a hundredth is one; a loss below a tenth of a nat has no way to fall. How many steps without a fall, and which
-share of all steps at least: late in a long training a loss falls slowly, and nothing is wrong."""
+"""A fall of a hundredth is one; a loss below a tenth of a nat has no way to fall. How many steps without a fall, and
+which share of all steps at least: late in a long training a loss falls slowly, and nothing is wrong."""
 
 
 @dataclass
