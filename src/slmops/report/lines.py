@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -34,7 +34,7 @@ def resources(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[tu
     Tokens and processor time are rates between two entries of a history; memory is that of the process, libraries and
     all, and of the GPU where there was one.
     """
-    shown = {
+    shown: dict[str, Callable[[Mapping[str, float], Mapping[str, float]], float]] = {
         "tokens per second": lambda before, now: _rate("tokens", before, now),
         "cores at work": lambda before, now: _rate("cpu_seconds", before, now),
         "memory of the process, MB": lambda _, now: now["rss_bytes"] / 1e6,

@@ -50,8 +50,8 @@ class Trained:
     """A trained model in float32 and how it got there.
 
     Attributes:
-        history: one entry per logged step: `step`, `tokens`, what `Clock.taken` tells, the mean of each loss term since the last,
-            and `validation` (nats per answer token) where the validation examples were evaluated; see `Watcher`.
+        history: one entry per logged step: `step`, `tokens`, what `Clock.taken` tells, the mean of each loss term
+            since the last, and `validation` (nats per answer token) where the validation examples were evaluated; see `Watcher`.
         seconds: of training alone: evaluation and checkpoints are not counted.
         figures: `precision` and the rates it was chosen by; with early stopping `validation_loss`, `best_step` and
             `steps`; with answers of the student's own `on_policy_tokens`, `on_policy_tokens_per_s` and the share of the

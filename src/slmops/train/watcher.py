@@ -56,10 +56,10 @@ class Watcher(TrainerCallback):
         weights: the moving weights as the model sees them, in float32; what is kept of the best step.
         peak: the memory that training took; from its beginning on.
         clock: of the steps alone; what it tells is in the history.
-        history: one entry per logged step: `step`, `tokens`, what `Clock.taken` tells of training alone, the mean of each loss
-            term that was computed since the last entry, and `validation` where the validation rows were evaluated. Where the
-            student wrote answers itself, also `on_policy_tokens` of all processes, and `on_policy_seconds` of
-            `seconds` that went into writing them.
+        history: one entry per logged step: `step`, `tokens`, what `Clock.taken` tells of training alone, the mean of
+            each loss term that was computed since the last entry, and `validation` where the validation rows were
+            evaluated. Where the student wrote answers itself, also `on_policy_tokens` of all processes, and
+            `on_policy_seconds` of `seconds` that went into writing them.
     """
 
     LOG_EVERY = 5
