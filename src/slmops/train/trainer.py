@@ -51,7 +51,8 @@ class Trained:
 
     Attributes:
         history: one entry per logged step: `step`, `tokens`, what `Clock.taken` tells, the mean of each loss term
-            since the last, and `validation` (nats per answer token) where the validation examples were evaluated; see `Watcher`.
+            since the last, and `validation` (nats per answer token) where the validation examples were evaluated; see
+            `Watcher`.
         seconds: of training alone: evaluation and checkpoints are not counted.
         figures: `precision` and the rates it was chosen by; with early stopping `validation_loss`, `best_step` and
             `steps`; with answers of the student's own `on_policy_tokens`, `on_policy_tokens_per_s` and the share of the
