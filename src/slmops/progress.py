@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
+
+Evaluated = Callable[[int, float], None]
+"""Told of each evaluation of a training on its validation rows: how many there were by then, and the loss in nats per
+answer token. What it raises ends the training."""
 
 
 class Task(Protocol):

@@ -73,6 +73,20 @@ def test_what_needs_a_teacher_or_a_plain_model_is_refused(tiny, tmp_path, parts,
         recipe(tmp_path, tiny.folder, **parts)
 
 
+def test_a_model_learns_by_the_loss_that_the_recipe_says(tiny, tmp_path):
+    weights = {"late": 2.0, "other": 1.0}
+    text = {"kind": "text", "label_smoothing": 0.1, "class_weights": weights}
+    task = {"kind": "classification", "labels": ["late", "other"]}
+    made = recipe(tmp_path, tiny.folder, task=task, train={"objective": text})
+    (student,) = (node for node in nodes_for(made) if node.id == "student")
+    assert student.settings.objective[0].class_weights == weights
+    odd = {**text, "class_weights": {"lat": 2.0}}
+    with pytest.raises(BadInput, match=r"class_weights.lat is no label of the task"):
+        nodes_for(recipe(tmp_path, tiny.folder, task=task, train={"objective": odd}))
+    with pytest.raises(BadInput, match="an answer of this task has no label"):
+        nodes_for(recipe(tmp_path, tiny.folder, task={"kind": "generation"}, train={"objective": text}))
+
+
 @pytest.mark.parametrize("method", ["full", "lora", "qlora", "prompt"])
 def test_a_plan_tells_what_moves_and_what_it_needs(tiny, tmp_path, method):
     (training,) = trainings(recipe(tmp_path, tiny.folder, train={"method": method}), tmp_path / "home")

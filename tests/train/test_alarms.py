@@ -45,6 +45,30 @@ def test_a_hill_that_is_crossed_at_once_is_not():
     assert steps(Alarms(), [1.0] * 30 + [5.0] * 2 + [1.0] * 60) == []
 
 
+def test_a_loss_that_stays_where_it_is_is_said_once_with_what_to_change():
+    alarms = Alarms(steps=200)
+    (said,) = steps(alarms, [3 * 0.9**i for i in range(20)] + [0.5] * 180)
+    assert said.startswith("plateau at step")
+    assert "raise learning_rate" in said
+    # 50 steps behind the last one that lowered the running mean by a hundredth, which lags the loss.
+    assert 100 < alarms.given["plateau"] < 160
+
+
+@pytest.mark.parametrize(
+    ("losses", "steps_in_all"),
+    [
+        ([0.05] * 200, 200),
+        ([3 * 0.995**i for i in range(200)], 200),
+        ([2.0] * 200, 1000),
+        ([1.0] * 30 + [5.0] * 200, 230),
+    ],
+)
+def test_what_is_learned_or_falls_or_is_young_or_diverges_is_no_plateau(losses, steps_in_all):
+    alarms = Alarms(steps=steps_in_all)
+    steps(alarms, losses)
+    assert "plateau" not in alarms.given
+
+
 def test_the_third_spike_of_the_gradient_is_said():
     norms = [1.0, 1.2] * 20
     for i in (25, 30, 35):

@@ -113,7 +113,7 @@ def assert_same(one: Trained, other: Trained) -> None:
     """To the bit, but for the time that it took."""
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[name]), name
-    clocks = dict.fromkeys(("seconds", "on_policy_seconds"), 0)
+    clocks = dict.fromkeys(("seconds", "cpu_seconds", "rss_bytes", "on_policy_seconds"), 0)
     assert [{**entry, **clocks} for entry in one.history] == [{**entry, **clocks} for entry in other.history]
 
 

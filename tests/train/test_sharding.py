@@ -132,6 +132,12 @@ def test_what_goes_by_stored_probabilities_and_words_is_taken():
     check_sharding(Processes(1, 2), settings, [ForwardKl(), TextTerm()], rounding=None, normalise=False, head=None)
 
 
+def test_what_each_process_would_decide_for_itself_is_refused():
+    settings = Optimisation(checkpoint_activations="auto")
+    with pytest.raises(BadInput, match="all must do the same"):
+        check_sharding(Processes(1, 2), settings, [TextTerm()], rounding=None, normalise=False, head=None)
+
+
 def test_a_tensor_that_is_not_shared_out_is_whole_already():
     tensor = torch.arange(3.0)
     assert whole(tensor) is tensor

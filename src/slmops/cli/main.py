@@ -23,6 +23,7 @@ from slmops.cli import (
     regression,
     run,
     serve,
+    tune,
     validate,
 )
 from slmops.errors import SlmopsError
@@ -38,6 +39,7 @@ for group in (
     project,
     run,
     plan,
+    tune,
     compress,
     evaluate,
     history,

@@ -60,7 +60,7 @@ def run(
         _print_plan(loaded.resolved(), pipeline.plan(loaded, home=home), told, as_json)
         return
     if told and told.paid and not yes:
-        _confirm(told)
+        confirm(told)
     result = pipeline.run(loaded, home=home, progress=console.screen(quiet=quiet))
     for name, path in copies.items():
         path.write_bytes((result.artifacts["parity"].path / name).read_bytes())
@@ -97,7 +97,7 @@ def _check_copies(paths: Iterable[Path], *, dry_run: bool, ships: bool) -> None:
             raise BadInput(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is missing'}")
 
 
-def _confirm(told: Forecasts) -> None:
+def confirm(told: Forecasts) -> None:
     """Go on only if somebody says so.
 
     Raises:

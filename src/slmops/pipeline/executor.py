@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from slmops.errors import SlmopsError
 from slmops.pipeline.artifact import Figure
 from slmops.pipeline.stage import Context, Make, Stage
-from slmops.progress import Progress
+from slmops.progress import Evaluated, Progress
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,15 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Runs a stage in this process. `make` is what it may ask for other stages with."""
+    """Runs a stage in this process.
+
+    Attributes:
+        make: what it may ask for other stages with.
+        evaluated: see `Context.evaluated`.
+    """
 
     make: Make | None = None
+    evaluated: Evaluated | None = None
 
     def run(self, job: Job, progress: Progress, log: logging.Logger) -> Mapping[str, Figure]:
         stage: Stage = pkgutil.resolve_name(job.stage)()
@@ -65,6 +71,8 @@ class LocalExecutor:
         )
         if self.make:
             context = replace(context, make=self.make)
+        if self.evaluated:
+            context = replace(context, evaluated=self.evaluated)
         inputs = {name: Path(path) for name, path in job.inputs.items()}
         return stage.run(inputs, settings_type.model_validate_json(job.settings), context)
 

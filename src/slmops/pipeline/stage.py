@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
-from slmops.progress import Progress, Silent
+from slmops.progress import Evaluated, Progress, Silent
 
 Make = Callable[[Sequence["Node"]], Mapping[str, Path]]
 """Makes the artifacts of nodes, or finds them, and says the folder of each. Their inputs are each other's names, those
@@ -19,6 +19,10 @@ of nodes that were asked for before, or those of the inputs of the stage that as
 
 def _makes_nothing(nodes: Sequence[Node]) -> NoReturn:
     raise TypeError(f"a stage that asks for others derives from `Asks`: {[node.id for node in nodes]}")
+
+
+def _goes_on(_evaluations: int, _loss: float) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Context:
         progress: where to report; never print.
         log: the run's log file.
         make: asks for other stages' artifacts; for stages that derive from `Asks`.
+        evaluated: who looks on and may end a training early.
     """
 
     out: Path
@@ -43,6 +48,7 @@ class Context:
     progress: Progress = field(default_factory=Silent)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("slmops"))
     make: Make = _makes_nothing
+    evaluated: Evaluated = _goes_on
 
 
 class Stage(Protocol):

@@ -163,6 +163,11 @@ class Store:
         """Give back the room of a draft that will not become an artifact; its work folder stays."""
         self._delete(draft.out.parent)
 
+    def give_up(self, key: str) -> None:
+        """Delete the work folder of an artifact that nobody is to finish."""
+        with self.lock(key, lambda: None):
+            self._delete(self.works / key)
+
     def drop(self, key: str) -> None:
         """Delete an artifact. It is renamed away first, so a half-deleted one never counts as whole."""
         self.drafts.mkdir(exist_ok=True)

@@ -79,6 +79,13 @@ def parse_yaml(text: str, source: str) -> Document:
         raise BadInput(f"{source}: nested too deeply") from None
 
 
+def compose(text: str) -> yaml.Node:
+    """The nodes of one YAML document that `parse_yaml` has read, with the place in the text of each."""
+    node = _Loader(text).get_single_node()
+    assert node is not None  # noqa: S101 - it has been read
+    return node
+
+
 def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], source: str, seen: set[int]) -> None:
     line = node.start_mark.line + 1
     lines.setdefault(path, line)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,79 @@ from slmops.recipe.problems import explained
 _MAX_BYTES = 1_000_000
 
 
+@dataclass(frozen=True)
+class Written:
+    """A recipe as it was written: plain data, with no default filled in.
+
+    Attributes:
+        data: of the file, with what was set over it.
+        folder: where relative paths are meant from.
+        places: where each key was written, e.g. `recipe.yaml:12`.
+        over: dotted names and values that were set over the file.
+        text: of the file.
+    """
+
+    data: Mapping[str, Any]
+    folder: Path
+    places: Mapping[KeyPath, str] = field(default_factory=dict)
+    over: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+    def recipe(self, values: Mapping[str, Any] | None = None) -> Recipe:
+        """The recipe, with other values where some are given.
+
+        Args:
+            values: dotted name to value. A problem of one has the place of its name in `tune.space`.
+
+        Raises:
+            BadInput: every problem of the recipe, one per line, with its place and the nearest key.
+        """
+        data, places = self._set(values or {})
+        try:
+            return Recipe.model_validate(data, context={"folder": self.folder})
+        except ValidationError as error:
+            raise explained(error, places) from None
+
+    def with_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`data` with other values at dotted names."""
+        data: dict[str, Any] = self._set(values)[0]
+        return data
+
+    def _set(self, values: Mapping[str, Any]) -> tuple[Any, dict[KeyPath, str]]:
+        data: Any = deepcopy(self.data)
+        places = dict(self.places)
+        for name, value in values.items():
+            _set(name, value, data, places, places.get(("tune", "space", name), f"tune.space.{name}"))
+        return data, places
+
+
+def value_at(recipe: Recipe, name: str) -> Any:
+    """What `recipe`, defaults filled in, has at a dotted name, as plain data; None where it has nothing."""
+    here: Any = recipe.resolved()
+    for part in name.split("."):
+        here = here[int(part)] if isinstance(here, list) else here.get(part) if isinstance(here, dict) else None
+    return here
+
+
+def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Written:
+    """What stands in a YAML file and what is set over it, not looked at yet; see `load_recipe`.
+
+    Raises:
+        BadInput: the file is no YAML mapping, or an override does not say what to set.
+    """
+    path = Path(path)
+    text = _read(path)
+    document = parse_yaml(text, str(path))
+    if not isinstance(document.value, dict):
+        raise BadInput(f"{path}: a recipe is a mapping of keys to values", hint="docs/recipe.md shows a small one")
+    data: dict[str, Any] = document.value
+    places = {key: f"{path}:{line}" for key, line in document.lines.items()}
+    over = [_parsed(override) for override in overrides]
+    for name, value, source in over:
+        _set(name, value, data, places, source)
+    return Written(data, path.parent, places, {name: value for name, value, _ in over}, text)
+
+
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file.
 
@@ -26,15 +101,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         BadInput: every problem of the recipe, one per line, with its place and the nearest key.
     """
-    path = Path(path)
-    document = parse_yaml(_read(path), str(path))
-    if not isinstance(document.value, dict):
-        raise BadInput(f"{path}: a recipe is a mapping of keys to values", hint="docs/recipe.md shows a small one")
-    data: dict[str, Any] = document.value
-    places = {key: f"{path}:{line}" for key, line in document.lines.items()}
-    for override in overrides:
-        _apply(override, data, places)
-    return _validated(data, path.parent, places)
+    return checked(read_recipe(path, overrides))
 
 
 def parse_recipe(mapping: Mapping[str, Any], *, folder: Path | str) -> Recipe:
@@ -43,14 +110,20 @@ def parse_recipe(mapping: Mapping[str, Any], *, folder: Path | str) -> Recipe:
     Raises:
         BadInput: every problem of the recipe, one per line, with the nearest key.
     """
-    return _validated(mapping, Path(folder), {})
+    return checked(Written(mapping, Path(folder)))
 
 
-def _validated(data: Mapping[str, Any], folder: Path, places: Mapping[KeyPath, str]) -> Recipe:
-    try:
-        return Recipe.model_validate(data, context={"folder": folder})
-    except ValidationError as error:
-        raise explained(error, places) from None
+def checked(written: Written) -> Recipe:
+    """The recipe, of which every setting that is searched can have the values that it may be given.
+
+    Raises:
+        BadInput: see `load_recipe`.
+    """
+    recipe = written.recipe()
+    for name, space in recipe.tune.space.items() if recipe.tune else ():
+        for value in space.ends:
+            written.recipe({name: value})
+    return recipe
 
 
 def _read(path: Path) -> str:
@@ -68,12 +141,17 @@ def _read(path: Path) -> str:
         raise BadInput(f"{path}:{line}: not UTF-8", hint="save the recipe as UTF-8") from None
 
 
-def _apply(override: str, data: dict[str, Any], places: dict[KeyPath, str]) -> None:
-    """Set one value in `data`, in place, and note where it came from."""
+def _parsed(override: str) -> tuple[str, Any, str]:
+    """The dotted name, the value, and what errors call the place."""
     name, equals, text = override.partition("=")
     source = f"override {override}"
     if not equals or not all(name.split(".")):
         raise BadInput(f"{source}: an override is written key.key=value", hint="for example train.epochs=5")
+    return name, parse_yaml(text, source).value, source
+
+
+def _set(name: str, value: Any, data: dict[str, Any], places: dict[KeyPath, str], source: str) -> None:
+    """Set one value in `data`, in place, and note where it came from."""
     path: KeyPath = ()
     here: Any = data
     *parents, last = name.split(".")
@@ -88,7 +166,7 @@ def _apply(override: str, data: dict[str, Any], places: dict[KeyPath, str]) -> N
     path = (*path, key)
     for below in [place for place in places if place[: len(path)] == path]:
         del places[below]
-    here[key] = parse_yaml(text, source).value
+    here[key] = value
     places[path] = source
 
 

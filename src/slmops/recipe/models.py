@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 from slmops.recipe.compress import Compress
 from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
+from slmops.recipe.objective import TextTerm
 from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import FolderName, Settings, one_or_more
 from slmops.recipe.several import (
@@ -29,6 +30,7 @@ from slmops.recipe.task import ExtractionTask, TaskSettings
 from slmops.recipe.teachers import Asking, BundleTeacher, EndpointTeacher, Teacher, TransformersTeacher, draws_of
 from slmops.recipe.teaching import Budget, TeachSettings
 from slmops.recipe.training import TrainSettings
+from slmops.recipe.trials import LOSS, TuneSettings
 
 
 class BundleSettings(Settings):
@@ -84,6 +86,7 @@ class Recipe(Settings):
     compress: Compress = Field(default_factory=Compress, description="How it is made small.")
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, description="What is measured.")
     bundle: BundleSettings = Field(default_factory=BundleSettings, description="How it is shipped.")
+    tune: TuneSettings | None = Field(None, description="Which settings `slmops tune` looks for better values of.")
 
     @classmethod
     def load(cls, path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -197,7 +200,8 @@ class Recipe(Settings):
             "train.on_policy": train.on_policy is not None,
             "train.baseline_epochs": "baseline_epochs" in train.model_fields_set,
             "train.max_cut_off": "max_cut_off" in train.model_fields_set,
-            "train.objective": "objective" in train.model_fields_set and [t.kind for t in train.objective] != ["text"],
+            "train.objective": "objective" in train.model_fields_set
+            and any(term.kind not in ("text", "custom") for term in train.objective),
             "compress.recover": self.compress.recover is not None,
         }
         if asked := [name for name, wanted in without.items() if wanted]:
@@ -251,7 +255,13 @@ class Recipe(Settings):
             return self
         if self.task.kind != "extraction":
             raise ValueError(f"`student.head: tags` is for extraction, and `task.kind` is {self.task.kind}")
-        if "objective" in self.train.model_fields_set and any(term.kind != "text" for term in self.train.objective):
+        terms = self.train.objective if "objective" in self.train.model_fields_set else []
+        if any(isinstance(term, TextTerm) and not term.plain for term in terms):
+            raise ValueError(
+                "`student.head: tags` learns labels, and `label_smoothing`, `focal` and `class_weights` are for a "
+                "student that writes: leave them out"
+            )
+        if any(term.kind != "text" for term in terms):
             raise ValueError(
                 "`student.head: tags` learns labels, and `train.objective` compares next tokens or layers: leave it "
                 "out, or set it to `kind: text`"
@@ -371,6 +381,25 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _can_be_tuned(self) -> Recipe:
+        tune = self.tune
+        if tune is None:
+            return self
+        if self.teach.select:
+            raise ValueError(
+                "`tune`: with `teach.select` a student's settings decide which rows are bought, so every trial would "
+                "buy others: take one of them out"
+            )
+        watched = {"`tune.prune`": tune.prune is not None, f"`tune.figure: {LOSS}`": tune.figure == LOSS}
+        if (asked := [name for name, wanted in watched.items() if wanted]) and self.train.stop_early is None:
+            raise ValueError(f"{asked[0]} goes by the validation loss, which only `train.stop_early` has measured")
+        if tune.prune and (moved := [name for name in tune.space if name.startswith("train.stop_early")]):
+            raise ValueError(
+                f"`tune.prune` compares trials after as many passes, and `{moved[0]}` changes when they are looked at"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _nothing_leaves(self) -> Recipe:
         if self.privacy.egress == "anywhere":
             return self
@@ -438,9 +467,11 @@ class Recipe(Settings):
     def shareable(self) -> dict[str, Any]:
         """`resolved()` with every path cut down to its name: what may travel with a bundle or a report.
 
-        Where a file lay on somebody's disk is nobody's business, and must not change the key of what was made.
+        Where a file lay on somebody's disk is nobody's business, and must not change the key of what was made. What was
+        looked for in finding the settings made nothing.
         """
         recipe = self.resolved() | {"privacy": self.privacy.shareable()}
+        del recipe["tune"]
         each = [recipe, *recipe["adapters"].values()]
         for one, (part, keys) in product(each, _PATHS):
             one[part] |= {key: Path(one[part][key]).name for key in keys if one[part].get(key)}

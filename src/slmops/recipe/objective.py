@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from slmops.recipe.settings import Settings
+from slmops.recipe.settings import Settings, Share
 
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
 """`package.module:Class`."""
@@ -24,6 +24,27 @@ class TextTerm(Weighted):
     """Cross-entropy on the words of the answer: the teacher's on the pool, the reference on labelled rows."""
 
     kind: Literal["text"] = Field("text", description="The answer's words alone.")
+    label_smoothing: Share = Field(
+        0.0,
+        description="Share of the target that is spread over all tokens alike (Szegedy et al. 2016): answers are "
+        "learned less sure of themselves.",
+    )
+    focal: float = Field(
+        0.0,
+        ge=0,
+        description="γ: a token that has probability p counts (1 - p)^γ (Lin et al. 2017), so what is known already "
+        "counts little; 0 counts all alike, 2 is common.",
+    )
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        description="How much an answer counts, by its class: a mapping, in which a class that is left out counts 1, "
+        "or balanced, rows / (classes × rows of the class) (King and Zeng 2001); null counts all alike.",
+    )
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is cross-entropy and no more."""
+        return not (self.label_smoothing or self.focal or self.class_weights)
 
 
 class Divergence(Weighted):
@@ -218,3 +239,6 @@ def term_names(objective: Sequence[Term]) -> list[str]:
 def something_to_learn(objective: Sequence[Term]) -> None:
     if not any(term.weight for term in objective):
         raise ValueError("every term of `objective` has weight 0, so there is nothing to learn")
+    weighed = [term.class_weights for term in objective if isinstance(term, TextTerm) and term.class_weights]
+    if any(weights != weighed[0] for weights in weighed):
+        raise ValueError("two terms of `objective` have other `class_weights`, and an answer counts the same in all")

@@ -31,8 +31,10 @@ class Optimisation(Settings):
     accumulate: int = Field(
         1, ge=1, description="Batches in one optimiser step; its loss is the mean over all their answer tokens."
     )
-    checkpoint_activations: bool = Field(
-        False, description="Compute activations again in the backward pass: far less memory, a third more time."
+    checkpoint_activations: bool | Literal["auto"] = Field(
+        False,
+        description="Compute activations again in the backward pass: far less memory, a third more time; auto does so "
+        "where the training would not fit into the memory otherwise.",
     )
     warmup: Share = Field(0.1, description="Share of the steps spent warming up.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's pull of every weight towards zero.")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from slmops.report.svg import CHARACTER, Drawing, both, spread
 from slmops.report.words import full, in_order, slot, three
 
-_NO_LOSS = frozenset({"step", "tokens", "seconds", "on_policy_tokens", "on_policy_seconds"})
+_NO_LOSS = frozenset(
+    {"step", "tokens", "seconds", "cpu_seconds", "rss_bytes", "gpu_bytes", "on_policy_tokens", "on_policy_seconds"}
+)
 """What else an entry of a training's history holds."""
 
 
@@ -22,6 +26,50 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> str | None
     ]
     lines = [line for line in lines if len(line[2]) > 1]
     return both(lambda width: _curves(lines, width)) if lines else None
+
+
+def resources(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[tuple[str, str]]:
+    """What trainings took while they went on: figures with what each shows, against tokens seen.
+
+    Tokens and processor time are rates between two entries of a history; memory is that of the process, libraries and
+    all, and of the GPU where there was one.
+    """
+    shown: dict[str, Callable[[Mapping[str, float], Mapping[str, float]], float]] = {
+        "tokens per second": lambda before, now: _rate("tokens", before, now),
+        "cores at work": lambda before, now: _rate("cpu_seconds", before, now),
+        "memory of the process, MB": lambda _, now: now["rss_bytes"] / 1e6,
+        "memory of the GPU, MB": lambda _, now: now.get("gpu_bytes", 0.0) / 1e6,
+    }
+    known = {role: [one for one in history if "rss_bytes" in one] for role, history in histories.items()}
+    found = []
+    for what, of in shown.items():
+        lines = {
+            role: [(now["tokens"], value) for before, now in pairwise(history) if (value := of(before, now)) > 0]
+            for role, history in known.items()
+        }
+        lines = {role: line for role, line in lines.items() if len(line) > 1}
+        if lines:
+            found.append((what, both(partial(_resource, what, lines))))
+    return found
+
+
+def _rate(name: str, before: Mapping[str, float], now: Mapping[str, float]) -> float:
+    return (now[name] - before[name]) / max(now["seconds"] - before["seconds"], 1e-9)
+
+
+def _resource(what: str, lines: Mapping[str, list[tuple[float, float]]], width: float) -> str:
+    roles = list(lines)
+    drawing = Drawing(width, 220, top=30, right=max(map(len, roles)) * (CHARACTER + 1) + 14)
+    x = drawing.x_scale(0, max(at for line in lines.values() for at, _ in line))
+    y = drawing.y_scale(0, max(value for line in lines.values() for _, value in line) * 1.15)
+    drawing.y_axis(y, what)
+    drawing.x_axis(x, "tokens seen", lambda v: f"{v / 1000:,.0f}k" if v >= 1000 else f"{v:.0f}")
+    places = spread([y(line[-1][1]) + 4 for line in lines.values()], 15, drawing.top, drawing.height - drawing.bottom)
+    for (role, line), place in zip(lines.items(), places, strict=True):
+        drawing.path([(x(at), y(value)) for at, value in line], f"curve c{slot(role, roles)}")
+        drawing.text(x(line[-1][0]) + 6, place, role, f"name ink c{slot(role, roles)}")
+    ends = "; ".join(f"{role} ends at {three(line[-1][1])}" for role, line in lines.items())
+    return drawing.svg(f"{what} against tokens seen: {ends}.")
 
 
 def _curves(lines: Sequence[tuple[str, str, list[tuple[float, float]]]], width: float) -> str:

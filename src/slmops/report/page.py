@@ -32,7 +32,7 @@ _CHAPTERS = {
     "calibration": ("Confidence and abstention", ("calibrated",)),
     "data": ("Data", ("data",)),
     "curated": ("What the student learned from", ("curated",)),
-    "training": ("Training", ("curves", "carved", "trainings")),
+    "training": ("Training", ("curves", "carved", "trainings", "resources")),
     "compression": ("Compression", ("front",)),
     "cost": ("Cost of running", ("cost",)),
     "method": ("How it was measured", ("quality",)),
@@ -159,6 +159,7 @@ def _drawn(story: Story, subject: str, reference: str | None) -> dict[str, Any]:
     return {
         "scatter": plane.quality_latency_size(story.evidence),
         "curves": lines.curves(story.histories),
+        "resources": lines.resources(story.histories),
         "lengths": lines.latency_by_length(models),
         "calibrated": calibrated,
         "reliability": confidence.reliability(calibrated, roles) if calibrated else None,

@@ -87,7 +87,7 @@ class Report:
     """
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     libraries: ClassVar[tuple[str, ...]] = ("jinja2", "phonenumbers", "python-stdnum")
 
     def run(self, inputs: Mapping[str, Path], settings: ReportSettings, context: Context) -> Mapping[str, float | str]:

@@ -18,16 +18,22 @@ SPIKE_RATIO, SPIKE_WINDOW, SPIKE_AFTER, SPIKES = 10.0, 50, 20, 3
 
 OVERFITTING_RISES = 3
 
+PLATEAU_FALL, PLATEAU_NATS, PLATEAU_STEPS, PLATEAU_SHARE = 0.01, 0.1, 50, 0.25
+"""A fall of a hundredth is one; a loss below a tenth of a nat has no way to fall. How many steps without a fall, and
+which share of all steps at least: late in a long training a loss falls slowly, and nothing is wrong."""
+
 
 @dataclass
 class Alarms:
     """Watches loss, gradient norm and validation loss; each kind of warning is given once.
 
     Attributes:
-        given: kind of warning to the step it was given at: `divergence`, `gradient_spikes`, `overfitting`.
+        steps: of the whole training; 0 where that is not known, and no plateau is told of.
+        given: kind of warning to the step it was given at: `divergence`, `gradient_spikes`, `overfitting`, `plateau`.
         loss: exponential moving average of the training loss; None before the first step.
     """
 
+    steps: int = 0
     given: dict[str, int] = field(default_factory=dict)
     loss: float | None = None
     lowest: float | None = None
@@ -35,6 +41,8 @@ class Alarms:
     norms: list[float] = field(default_factory=list)
     spikes: int = 0
     points: list[list[float]] = field(default_factory=list)
+    fallen_to: float | None = None
+    fallen_at: int = 0
 
     def state(self) -> dict[str, Any]:
         """Everything, as JSON data: `Alarms(**state)` goes on where this one is."""
@@ -48,7 +56,8 @@ class Alarms:
             norm: of the gradient before it is clipped.
         """
         diverging = None if loss is None else self._diverging(step, loss)
-        return [said for said in (diverging, self._spiking(step, norm)) if said]
+        resting = None if loss is None else self._resting(step)
+        return [said for said in (diverging, resting, self._spiking(step, norm)) if said]
 
     def evaluated(self, step: int, validation: float) -> list[str]:
         """Take in one evaluation on the validation rows; what has to be said about it."""
@@ -80,6 +89,24 @@ class Alarms:
             step,
             f"the loss diverges: at step {step} it is {self.loss:.3g}, and was {self.lowest:.3g}; lower learning_rate, "
             "raise warmup, or raise accumulate",
+        )
+        return said[0] if said else None
+
+    def _resting(self, step: int) -> str | None:
+        """Whether the running loss, which has taken in this step, has long not fallen."""
+        assert self.loss is not None  # noqa: S101 - it has just been taken in
+        if self.fallen_to is None or self.loss < (1 - PLATEAU_FALL) * self.fallen_to:
+            self.fallen_to, self.fallen_at = self.loss, step
+        still = step - self.fallen_at
+        if not self.steps or "divergence" in self.given or still < max(PLATEAU_STEPS, PLATEAU_SHARE * self.steps):
+            return None
+        if self.fallen_to < PLATEAU_NATS:
+            return None
+        said = self._once(
+            "plateau",
+            step,
+            f"plateau at step {step}: for {still} steps the loss has not fallen below {self.fallen_to:.3g}; raise "
+            "learning_rate, let more move (lower freeze_layers, a larger adapter.rank), or end sooner with stop_early",
         )
         return said[0] if said else None
 

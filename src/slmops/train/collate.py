@@ -17,13 +17,15 @@ def collate(examples: Sequence[Example], *, pad: int) -> dict[str, torch.Tensor]
         input_ids, attention_mask: int64 [rows, length]; predicts: bool [rows, length], the positions whose next
         token is an answer token, or whose own token is labelled; target: int64 [answer tokens] in row order, and
         soft_ids, soft_log_probs [answer tokens, k] where the examples carry them; certainty: float32 [answer tokens]
-        where they are labelled. Where they are aligned with the
-        teacher's tokens, what `collate_aligned` gives.
+        where they are labelled, and counts: float32 [answer tokens] where classes are weighed. Where they are aligned
+        with the teacher's tokens, what `collate_aligned` gives.
     """
     batch = _padded(examples, pad)
     if examples[0].labels is not None:
         sure = [example.certainty or (1.0,) * len(example.answer) for example in examples]
         batch["certainty"] = torch.tensor([each for one in sure for each in one])
+    if examples[0].counts is not None:
+        batch["counts"] = torch.tensor([example.counts or 0.0 for example in examples for _ in example.answer])
     soft = [example.soft for example in examples if example.soft is not None]
     if len(soft) == len(examples):
         batch["soft_ids"] = torch.cat([torch.from_numpy(targets.ids) for targets in soft])

@@ -55,6 +55,7 @@ class Example:
         labels: for a model that labels, what it is to say at each token of `answer`, which it reads; else the answer is
             what it is to write, each token at the one before.
         certainty: how sure each label is, 0 to 1; None where all are certain.
+        counts: how much it counts by its class; None where no classes are weighed.
     """
 
     prompt: tuple[int, ...]
@@ -63,6 +64,7 @@ class Example:
     labels: tuple[int, ...] | None = None
     certainty: tuple[float, ...] | None = None
     aligned: Aligned | None = None
+    counts: float | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)

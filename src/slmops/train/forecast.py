@@ -14,7 +14,7 @@ from slmops.models.adapters.attach import attach
 from slmops.recipe.training import Optimisation
 from slmops.recipe.tuning import Adapter
 from slmops.train.examples import Example, in_steps, schedule
-from slmops.train.memory import Memory, needed, parameters_of
+from slmops.train.memory import Memory, available_bytes, needed, parameters_of, settled
 from slmops.train.precision import measured_rates, resolve_precision
 from slmops.train.trunk import freeze
 
@@ -67,10 +67,14 @@ def forecast(
             attach(model, adapter, first=settings.freeze_layers)
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
     tokens = sum(len(examples[i]) for batch in plan for i in batch)
+    can = bool(model.supports_gradient_checkpointing)
+    settings, memory = settled(
+        settings, lambda of: needed(model, plan, examples, of, adapter=adapter), available_bytes(), can=can
+    )
     return Forecast(
         parameters=parameters_of(model),
         trainable=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
-        memory=needed(model, plan, examples, settings, adapter=adapter),
+        memory=memory,
         steps=len(in_steps(plan, settings.accumulate)),
         tokens=tokens,
         seconds=seconds_of(model, plan, examples, settings, precision.name),

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from slmops.models.tokenizer import Tokenizer
 from slmops.recipe.objective import Objective
 from slmops.recipe.student import Head
-from slmops.tasks.base import Row, Task
+from slmops.tasks.base import ParseFailure, Row, Task
 from slmops.teach.answers import Answer
 from slmops.teach.certainty import member_certainties
 from slmops.train.alignment import align_answers, align_references
+from slmops.train.class_weights import weighed
 from slmops.train.examples import Example
 from slmops.train.kinship import Kinship
 from slmops.train.objectives.base import SPANS, STORED
@@ -71,7 +72,14 @@ def lessons(
         taught = align_answers(taught, kept, task, tokenizer, teacher)
         references = align_references(references, rows, task, tokenizer, teacher, stored_k=stored_k)
     names = [answer.id for answer in kept] + [row["id"] for row in rows]
-    return Lessons(taught + references, names, {"cut_off": len(answers) - len(kept)})
+    classes = [*(class_of(task, answer.text) for answer in kept), *(task.label(row["output"]) for row in rows)]
+    return Lessons(weighed(taught + references, classes, objective), names, {"cut_off": len(answers) - len(kept)})
+
+
+def class_of(task: Task, text: str) -> str | None:
+    """The class of an answer; None where it has none, or not the form of the task."""
+    parsed = task.parse(text)
+    return None if isinstance(parsed, ParseFailure) else task.label(parsed)
 
 
 def marked_lessons(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +208,23 @@ def _adapter_values(
     if adapter.method == "ia3":
         return unread + 3 * queries + inner
     return unread
+
+
+def settled(
+    settings: Optimisation, need: Callable[[Optimisation], Memory], available: int, *, can: bool
+) -> tuple[Optimisation, Memory]:
+    """The settings with what is `auto` decided, and what the training needs then.
+
+    Args:
+        need: what it needs with settings that leave nothing open.
+        available: bytes, before the model was loaded.
+        can: whether the model can compute its activations again.
+    """
+    if settings.checkpoint_activations != "auto":
+        return settings, need(settings)
+    kept, again = (settings.model_copy(update={"checkpoint_activations": choice}) for choice in (False, True))
+    memory = need(kept)
+    return (kept, memory) if memory.total <= available or not can else (again, need(again))
 
 
 def check_memory(memory: Memory, available: int, model: PreTrainedModel, settings: Optimisation) -> None:

@@ -50,6 +50,11 @@ def check_sharding(
             "fsdp shares a model out over several processes, and this is one",
             hint="start them with torchrun, or leave fsdp out",
         )
+    if settings.checkpoint_activations == "auto":
+        raise BadInput(
+            "checkpoint_activations: auto is decided in each process, and with fsdp all must do the same",
+            hint="set it to true or false",
+        )
     own = [term for term in objective if isinstance(term, CustomTerm)]
     needs_whole = {
         "freeze_layers": settings.freeze_layers > 0,

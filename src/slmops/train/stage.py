@@ -34,12 +34,13 @@ LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
 
 
 class FitSettings(Settings):
-    """How a model moves, which of its weights, and the grid it is to be on."""
+    """How a model moves, which of its weights, the grid it is to be on, and by which loss: cross-entropy where None."""
 
     optimisation: Optimisation
     adapter: Adapter | None = None
     round_to_int4: Rounding | None = None
     head: Head = "language"
+    objective: Objective | None = None
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -74,13 +75,14 @@ class Fit:
     """`model` and `data` → `model/`, fine-tuned on the labelled rows; and `adapter/`, where one was trained."""
 
     name: ClassVar[str] = "fit"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: FitSettings, context: Context) -> Mapping[str, float | str]:
         from slmops.data.read import read_jsonl
         from slmops.models.tokenizer import Tokenizer
         from slmops.tasks import task_of
+        from slmops.train.class_weights import weighed
         from slmops.train.lessons import labelled_examples
         from slmops.train.prepare import check_lengths, fitting, unanswered_examples
 
@@ -88,6 +90,8 @@ class Fit:
         task, tokenizer = task_of(data), Tokenizer.load(folder)
         rows = read_jsonl(data / "train.jsonl")
         every, names = labelled_examples(rows, task, tokenizer, settings.head)
+        if settings.objective:
+            every = weighed(every, [task.label(row["output"]) for row in rows], settings.objective)
         examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
         # Rows that do not fit would stop the run at a later stage, after the work of this one.
         others = [row for side in ("pool", "test") for row in read_jsonl(data / f"{side}.jsonl")]
@@ -97,6 +101,7 @@ class Fit:
             examples,
             moved,
             context,
+            objective=settings.objective,
             rounding=settings.round_to_int4,
             head=_head(settings.head, task, tokenizer, folder),
             adapter=settings.adapter,
@@ -197,7 +202,7 @@ class Distil:
     """
 
     name: ClassVar[str] = "distil"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:
@@ -332,6 +337,7 @@ def train_and_save(
         rounding=rounding,
         head=head,
         adapter=adapter,
+        evaluated=context.evaluated,
         work=context.work,
         seed=context.seed,
         progress=context.progress,

@@ -12,6 +12,7 @@ import torch
 import transformers
 from transformers import AutoConfig
 
+from slmops.console import size
 from slmops.errors import BadInput
 from slmops.models.adapters.attach import attach as put_adapter
 from slmops.models.adapters.files import AdapterWeights
@@ -19,7 +20,7 @@ from slmops.models.device import fastest_device
 from slmops.models.layers import only_layers
 from slmops.models.source import load_model
 from slmops.models.tag_head import TagHead, attach
-from slmops.progress import Progress, Silent
+from slmops.progress import Evaluated, Progress, Silent
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, TextTerm
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
@@ -30,7 +31,7 @@ from slmops.train.examples import Example, in_steps, schedule
 from slmops.train.forecast import seconds_of
 from slmops.train.grids import grids_of
 from slmops.train.loop import Loop, moving
-from slmops.train.memory import available_bytes, check_memory, needed, parameters_of
+from slmops.train.memory import Memory, available_bytes, check_memory, needed, parameters_of, settled
 from slmops.train.objectives.base import SPANS, STORED, STORED_SPANS
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.make import check_on_policy
@@ -49,8 +50,9 @@ class Trained:
     """A trained model in float32 and how it got there.
 
     Attributes:
-        history: one entry per logged step: `step`, `tokens`, `seconds`, the mean of each loss term since the last, and
-            `validation` (nats per answer token) where the validation examples were evaluated; see `Watcher`.
+        history: one entry per logged step: `step`, `tokens`, what `Clock.taken` tells, the mean of each loss term
+            since the last, and `validation` (nats per answer token) where the validation examples were evaluated; see
+            `Watcher`.
         seconds: of training alone: evaluation and checkpoints are not counted.
         figures: `precision` and the rates it was chosen by; with early stopping `validation_loss`, `best_step` and
             `steps`; with answers of the student's own `on_policy_tokens`, `on_policy_tokens_per_s` and the share of the
@@ -87,6 +89,7 @@ def train(
     head: TagHead | None = None,
     adapter: Adapter | None = None,
     fsdp: Fsdp | None = None,
+    evaluated: Evaluated | None = None,
     progress: Progress | None = None,
     title: str = "train",
 ) -> Trained:
@@ -111,6 +114,7 @@ def train(
         adapter: leave every weight still and train this beside them; what it becomes when it is merged is compared with
             what was trained on `validation`.
         fsdp: share the model out over the processes; see `slmops.train.sharding`.
+        evaluated: told of every evaluation, again of those before the checkpoint; what it raises ends the training.
         teacher_reads_once: before several passes it is run over the examples, and what it makes of them is kept.
 
     Raises:
@@ -156,18 +160,25 @@ def train(
     read = [*examples, *(validation if settings.stop_early else ())]
     # What the still layers make of answers that do not exist yet cannot be kept.
     from_below = writer is not None or imitation.reads_still_layers
-    memory = needed(
-        model,
-        plan,
-        read,
-        settings,
-        on_grid=grids,
-        parts=processes.count if fsdp else 1,
-        writer=writer,
-        whole=from_below,
-        teacher_bytes=imitation.teacher_bytes,
-        adapter=adapter,
-    )
+
+    def need(of: Optimisation) -> Memory:
+        return needed(
+            model,
+            plan,
+            read,
+            of,
+            on_grid=grids,
+            parts=processes.count if fsdp else 1,
+            writer=writer,
+            whole=from_below,
+            teacher_bytes=imitation.teacher_bytes,
+            adapter=adapter,
+        )
+
+    asked, can = settings, bool(model.supports_gradient_checkpointing)
+    settings, memory = settled(asked, need, available, can=can)
+    if asked != settings:
+        told.note(_settled(settings, memory, available))
     check_memory(memory, available, model, settings)
     if teacher_reads_once and settings.epochs > 1:
         imitation.read(examples, told)
@@ -199,6 +210,7 @@ def train(
             work=work,
             processes=processes,
             progress=told,
+            evaluated=evaluated,
         ),
     )
     estimated = seconds_of(model, plan, examples, settings, precision.name)
@@ -208,6 +220,11 @@ def train(
     if adapter:
         return _finished_adapter(trainer, model, folder, adapter, validation, figures)
     return _finished(trainer, model, folder, figures)
+
+
+def _settled(settings: Optimisation, memory: Memory, available: int) -> str:
+    again = "computed again" if settings.checkpoint_activations else "kept"
+    return f"activations are {again}: {size(memory.total)} of {size(available)} of memory"
 
 
 def _run(trainer: Loop, model: transformers.PreTrainedModel, last: Path | None, progress: Progress, title: str) -> None:
@@ -261,7 +278,7 @@ def _told(
     watcher = trainer.watcher
     tokens = int(watcher.history[-1]["tokens"])
     return Trained(
-        made.cpu().eval(), watcher.history, tokens, watcher.seconds, {**watcher.figures(), **figures}, adapter
+        made.cpu().eval(), watcher.history, tokens, watcher.clock.seconds, {**watcher.figures(), **figures}, adapter
     )
 
 

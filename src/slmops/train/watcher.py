@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from slmops.errors import SlmopsError
-from slmops.progress import Progress, Task
+from slmops.progress import Evaluated, Progress, Task
 from slmops.recipe.training import Optimisation
 from slmops.train.alarms import Alarms
+from slmops.train.clock import Clock
 from slmops.train.events import Record
 from slmops.train.peak import Peak
 from slmops.train.precision import Precision
@@ -54,10 +55,11 @@ class Watcher(TrainerCallback):
         validate: the validation loss of the weights as they are, in nats; called where `stop_early` says so.
         weights: the moving weights as the model sees them, in float32; what is kept of the best step.
         peak: the memory that training took; from its beginning on.
-        history: one entry per logged step: `step`, `tokens`, `seconds` of training alone, the mean of each loss term
-            that was computed since the last entry, and `validation` where the validation rows were evaluated. Where the
-            student wrote answers itself, also `on_policy_tokens` of all processes, and `on_policy_seconds` of
-            `seconds` that went into writing them.
+        clock: of the steps alone; what it tells is in the history.
+        history: one entry per logged step: `step`, `tokens`, what `Clock.taken` tells of training alone, the mean of
+            each loss term that was computed since the last entry, and `validation` where the validation rows were
+            evaluated. Where the student wrote answers itself, also `on_policy_tokens` of all processes, and
+            `on_policy_seconds` of `seconds` that went into writing them.
     """
 
     LOG_EVERY = 5
@@ -77,6 +79,7 @@ class Watcher(TrainerCallback):
         work: Path,
         processes: Processes,
         progress: Progress,
+        evaluated: Evaluated | None = None,
     ) -> None:
         """Watch a training.
 
@@ -86,22 +89,24 @@ class Watcher(TrainerCallback):
                 share of the work is about the same in all stretches of a training.
             terms: names of the loss terms.
             held: bytes that are there when training begins: weights, and what was computed before.
+            evaluated: told of every evaluation; what it raises ends the training.
         """
         self.tokens, self.terms, self.settings, self.precision = tokens, list(terms), settings, precision
         self.work, self.processes, self.progress, self.held = work, processes, progress, held
+        self.evaluated, self._evaluations = evaluated, 0
         stop = settings.stop_early
         self.evaluate_at = evaluation_steps(len(tokens), settings.epochs, stop.every) if stop else set()
         self.task: Task | None = None
         self.record: Record | None = None
         self.history: list[dict[str, float]] = []
-        self.seconds = 0.0
+        self.clock = Clock()
         self.taken, self.own_tokens, self.own_seconds = 0, 0, 0.0
-        self.alarms, self.lowest = Alarms(), Lowest()
+        self.alarms, self.lowest = Alarms(steps=len(tokens)), Lowest()
         self._done, self._norm = 0, 0.0
         self._loss = self._share = 0.0
         self._sums, self._shares = dict.fromkeys(terms, 0.0), dict.fromkeys(terms, 0.0)
         self._recent: list[dict[str, float]] = []
-        self._since = self._saved = time.monotonic()
+        self._saved = time.monotonic()
 
     def collected(self, tokens: int, own_tokens: int, seconds: float) -> None:
         """Take in what a step will learn from, all processes together.
@@ -159,18 +164,22 @@ class Watcher(TrainerCallback):
         self._done = state.global_step
         if state.global_step and saved:
             kept = kept_state(saved)
-            self.history, self.seconds = kept["history"], kept["seconds"]
+            self.history = kept["history"]
+            self.clock = Clock(kept["seconds"], kept.get("cpu_seconds", 0.0))
             last = self.history[-1]
             self.taken, self.own_tokens = int(last["tokens"]), int(last.get("on_policy_tokens", 0))
             self.own_seconds = last.get("on_policy_seconds", 0.0)
             self.alarms, self.lowest = Alarms(**kept["alarms"]), Lowest(**kept["lowest"])
+            for entry in self.history:
+                self._tell(entry)
         self.peak = Peak(self.held)
-        self._since = self._saved = time.monotonic()
+        self._saved = time.monotonic()
+        self.clock.begin()
 
     def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step = self._done = state.global_step
         now = time.monotonic()
-        self.seconds += now - self._since
+        self.clock.end()
         loss, terms = self._whole_step()
         if self.task:
             self.task.advance(self.tokens[step - 1], **terms)
@@ -186,7 +195,7 @@ class Watcher(TrainerCallback):
             # A checkpoint falls on a log point, so that a resumed run logs the same means as an unbroken one.
             due = self.processes.first_says(now - self._saved >= self.settings.checkpoint_seconds)
             control.should_save = due and not control.should_training_stop and not last
-        self._since = time.monotonic()
+        self.clock.begin()
 
     def _whole_step(self) -> tuple[float | None, dict[str, float]]:
         """The comparable loss of the step, and each term, over those batches of all processes that have it."""
@@ -201,7 +210,7 @@ class Watcher(TrainerCallback):
         known = {name: [terms[name] for terms in self._recent if name in terms] for name in self.terms}
         means = {name: sum(values) / len(values) for name, values in known.items() if values}
         own = {"on_policy_tokens": self.own_tokens, "on_policy_seconds": self.own_seconds} if self.own_tokens else {}
-        self.history.append({"step": step, "tokens": self.taken, "seconds": self.seconds, **own, **means})
+        self.history.append({"step": step, "tokens": self.taken, **self.clock.taken(), **own, **means})
         self._recent = []
 
     def _evaluate(self, step: int) -> bool:
@@ -210,6 +219,7 @@ class Watcher(TrainerCallback):
         if not math.isfinite(loss):
             raise self._no_number("validation loss", str(loss))
         self.history[-1]["validation"] = loss
+        self._tell(self.history[-1])
         if self.record:
             self.record(step, {"validation": loss})
         self._say(self.alarms.evaluated(step, loss))
@@ -223,6 +233,12 @@ class Watcher(TrainerCallback):
             f"{self.lowest.loss:.3g} (step {self.lowest.step}) in {stop.patience} evaluations"
         )
         return True
+
+    def _tell(self, entry: Mapping[str, float]) -> None:
+        """Tell who looks on of an evaluation, if the entry of the history has one."""
+        if self.evaluated and "validation" in entry:
+            self._evaluations += 1
+            self.evaluated(self._evaluations, entry["validation"])
 
     def _say(self, warnings: Sequence[str]) -> None:
         for warning in warnings:
@@ -243,12 +259,14 @@ class Watcher(TrainerCallback):
             for best in self.work.glob("best-*"):
                 if best != self._best_file():
                     best.unlink()
-        self._saved = self._since = time.monotonic()
+        self._saved = time.monotonic()
+        self.clock.begin()
 
     def _state(self) -> dict[str, Any]:
         return {
             "history": self.history,
-            "seconds": self.seconds,
+            "seconds": self.clock.seconds,
+            "cpu_seconds": self.clock.cpu_seconds,
             "precision": asdict(self.precision),
             "alarms": self.alarms.state(),
             "lowest": self.lowest.state(),
@@ -285,7 +303,7 @@ class Watcher(TrainerCallback):
             own = {
                 "on_policy_tokens": self.own_tokens,
                 "on_policy_tokens_per_s": self.own_tokens / max(self.own_seconds, 1e-9),
-                "on_policy_time_share": self.own_seconds / max(self.seconds, 1e-9),
+                "on_policy_time_share": self.own_seconds / max(self.clock.seconds, 1e-9),
             }
         return {**self.precision.figures(), **best, **own, **warned}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import Literal
 
 from slmops.engines import BODIES, check_installed
 from slmops.errors import BadInput
@@ -16,10 +18,11 @@ from slmops.pipeline.plan.names import (
     part_of,
     routed_combination,
     routes_of,
+    words_of,
 )
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.models import Recipe
-from slmops.recipe.objective import Layered, Term
+from slmops.recipe.objective import Layered, Term, TextTerm
 from slmops.recipe.task import ClassificationTask, ExtractionTask, NliTask
 from slmops.recipe.teaching import LABEL, Combine
 from slmops.search.candidates import candidates
@@ -73,10 +76,16 @@ def _check_processes(recipe: Recipe) -> None:
 
 def _check_objective(recipe: Recipe) -> None:
     """Refuse terms of the loss that cannot be had; the user's own are imported and made."""
-    # Without a teacher the words of the rows are learned.
-    objective = objective_of(recipe) if recipe.teachers else []
+    objective = objective_of(recipe) if recipe.teachers else words_of(recipe)
     for term, name in named_terms(objective):
         needs = needs_of(term)
+        if needs and not recipe.teachers:
+            raise BadInput(
+                f"train.objective: {name} needs {', '.join(sorted(needs))} of a teacher, and this recipe has none",
+                hint="without a teacher a term has the logits and the words: leave its `needs` empty",
+            )
+        if isinstance(term, TextTerm) and term.class_weights:
+            _check_classes(recipe, f"train.objective: {name}: class_weights", term.class_weights)
         if needs & (KEPT | OF_TEACHER | SPANS) and recipe.words_alone:
             raise BadInput(
                 f"train.objective: {name} needs more of the teacher than its words, and an endpoint gives no more",
@@ -109,6 +118,18 @@ def _check_objective(recipe: Recipe) -> None:
                 hint="a term here may need the teacher online, its hidden states or its attention",
             )
         _check_student_layers(recipe, term, f"student.heal.objective: {name}")
+
+
+def _check_classes(recipe: Recipe, place: str, asked: Literal["balanced"] | Mapping[str, float]) -> None:
+    """Refuse weights of classes where answers have none, or of one that the task does not list."""
+    task = recipe.task
+    if not (isinstance(task, ClassificationTask | NliTask) or (isinstance(task, ExtractionTask) and task.label)):
+        raise BadInput(f"{place}: an answer of this task has no label", hint="leave it out")
+    known = getattr(task, "labels", None) or []
+    for label in asked if known and asked != "balanced" else ():
+        if label not in known:
+            near = get_close_matches(label, known, n=1) or known
+            raise BadInput(f"{place}.{label} is no label of the task", hint=f"did you mean `{near[0]}`?")
 
 
 def _check_student_layers(recipe: Recipe, term: Term, place: str) -> None:

@@ -96,6 +96,12 @@ def objective_of(recipe: Recipe) -> Objective:
     return recipe.train.objective if recipe.student.head == "language" else [TextTerm(kind="text", weight=1.0)]
 
 
+def words_of(recipe: Recipe) -> Objective:
+    """What a model learns of labelled rows alone: their words, in the way that the recipe says."""
+    named = "objective" in recipe.train.model_fields_set and recipe.student.head == "language"
+    return recipe.train.objective if named else [TextTerm(kind="text", weight=1.0)]
+
+
 def named_terms(objective: Sequence[Term]) -> Iterator[tuple[Term, str]]:
     return zip(objective, term_names(objective), strict=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slmops.pipeline.plan.names import base_node, fetched_node, part_of
+from slmops.pipeline.plan.names import base_node, fetched_node, own_terms, part_of, words_of
 from slmops.pipeline.plan.student import shipped_nodes
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
@@ -14,14 +14,16 @@ def tuning_nodes(recipe: Recipe) -> list[Node]:
     """The model as it comes, tuned, and what ships of it; nothing does where an adapter cannot be merged."""
     student, train, base = recipe.student, recipe.train, base_node(recipe)
     assert student.model  # noqa: S101 - the recipe has made sure
+    objective = words_of(recipe)
     settings = FitSettings(
         optimisation=part_of(Optimisation, train),
         adapter=train.to_make,
         round_to_int4=train.round_to_int4,
         head=student.head,
+        objective=objective,
     )
     nodes = [
         fetched_node(base, student.model, student.chat_template),
-        Node("student", Fit, settings, inputs={"model": base, "data": "data"}),
+        Node("student", Fit, settings, inputs={"model": base, "data": "data"}, sources=own_terms(objective)),
     ]
     return [*nodes, *(shipped_nodes(recipe, {}) if recipe.ships else [])]

@@ -75,6 +75,7 @@ class View:
             student's own.
         weights: float32 [n] of a model that labels, how much each of its labels counts; its `logits` are
             log-probabilities.
+        counts: float32 [n] where the recipe weighs classes: how much the answer counts that each token is of.
         asked: bool [n, V] of a model that labels: the labels that one is chosen from at each position.
         stored_ids: need `stored`: the teacher's most likely tokens, int64 [n, k]; -1 where the student lacks one.
         stored_log_probs: need `stored`: their log-probabilities under the teacher's softmax, float32 [n, k].
@@ -89,6 +90,7 @@ class View:
     logits: torch.Tensor
     target: torch.Tensor
     weights: torch.Tensor | None = None
+    counts: torch.Tensor | None = None
     asked: torch.Tensor | None = None
     stored_ids: torch.Tensor | None = None
     stored_log_probs: torch.Tensor | None = None

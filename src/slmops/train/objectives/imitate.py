@@ -164,6 +164,7 @@ class Imitation:
         logits, at = answer_logits(student, inputs), inputs["predicts"]
         given = "own" not in inputs
         shown: dict[str, Any] = {"weights": label_weights(student, inputs), "asked": labels_asked(student, inputs)}
+        shown["counts"] = inputs.get("counts")
         if STORED in self.needs and given:
             shown |= {"stored_ids": inputs["soft_ids"], "stored_log_probs": inputs["soft_log_probs"]}
         if STORED_SPANS in self.needs and given:

@@ -112,7 +112,7 @@ def make_terms(objective: Sequence[recipe.Term]) -> list[Term]:
 def _made(term: recipe.Term, name: str) -> Term:
     match term:
         case recipe.TextTerm():
-            return Text(name)
+            return Text(name, term.label_smoothing, term.focal, term.class_weights is not None)
         case recipe.ForwardKl():
             return divergences.ForwardKl(name, term.temperature, term.logits)
         case recipe.ReverseKl():

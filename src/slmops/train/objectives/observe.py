@@ -73,7 +73,7 @@ def labels_asked(model: Any, inputs: Inputs) -> torch.Tensor | None:
     return group == group[inputs["target"]][:, None]
 
 
-_BY_POSITION = ("target", "certainty", "soft_ids", "soft_log_probs")
+_BY_POSITION = ("target", "certainty", "counts", "soft_ids", "soft_log_probs")
 
 
 def every_nth(inputs: Inputs, n: int) -> Inputs:
