@@ -12,6 +12,7 @@ import typer
 from slmops.cli import (
     bundle,
     compress,
+    data,
     datacard,
     evaluate,
     export,
@@ -40,6 +41,7 @@ for group in (
     compress,
     evaluate,
     history,
+    data,
     datacard,
     bundle,
     serve,

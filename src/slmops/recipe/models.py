@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from slmops.recipe.chat_template import TextTemplate
 from slmops.recipe.compress import Compress
 from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
@@ -205,6 +206,21 @@ class Recipe(Settings):
                 "`student.head: tags` learns labels, and `train.objective` compares next tokens or layers: leave it "
                 "out, or set it to `kind: text`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _instruction_has_a_place(self) -> Recipe:
+        asked = {"student": self.student.chat_template}
+        asked |= {
+            f"teachers.{i}": teacher.chat_template
+            for i, teacher in enumerate(self.teachers)
+            if isinstance(teacher, TransformersTeacher)
+        }
+        for place, template in asked.items():
+            if self.task.instruction and isinstance(template, TextTemplate) and template.system is None:
+                raise ValueError(
+                    f"`task.instruction` is a system message, and `{place}.chat_template` has no `system` to put it in"
+                )
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from slmops.errors import BadInput
 from slmops.recipe.document import KeyPath, dotted
 from slmops.recipe.keys import fields, items, kind, models
 from slmops.recipe.models import Recipe
-from slmops.recipe.settings import Settings
+from slmops.recipe.settings import MAPPING, PLAIN, Settings
 
 _SHAPES = {
     "model_type": "must be a mapping of keys to values",
@@ -39,6 +39,8 @@ def explained(error: ValidationError, places: Mapping[KeyPath, str]) -> BadInput
     order = {path: rank for rank, path in enumerate(places)}
     found: list[tuple[int, str]] = []
     for detail in error.errors(include_url=False):
+        if detail["type"] == "default_factory_not_called":
+            continue  # of a key that nobody wrote, because another one is wrong
         path, owners = _locate(detail)
         written = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in places), None)
         place = "" if written is None else f"{places[written]}: "
@@ -50,12 +52,14 @@ def explained(error: ValidationError, places: Mapping[KeyPath, str]) -> BadInput
 def _locate(detail: ErrorDetails) -> tuple[KeyPath, list[type[Settings]]]:
     """The path as written, and the models that may own its last key.
 
-    Pydantic puts the `kind` that it chose between the keys; a recipe has no such step.
+    Pydantic puts the `kind` or the shape that it chose between the keys; a recipe has no such step.
     """
     path: list[str | int] = []
     owners: list[type[Settings]] = []
     annotation: Any = Recipe
     for part in detail["loc"]:
+        if part in (PLAIN, MAPPING):
+            continue
         here = models(annotation)
         if inside := items(annotation):
             owners, annotation = [], inside

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
@@ -38,6 +38,15 @@ def local_model(model: str, info: ValidationInfo) -> str:
     if model.startswith(("/", "./", "../", "~")):
         raise ValueError(f"there is no folder {found}")
     return model
+
+
+PLAIN, MAPPING = ":plain", ":mapping"
+"""What pydantic calls the alternatives of a value that is plain or a mapping; no steps of a path in a recipe."""
+
+
+def plain_or_mapping(given: Any) -> str:
+    """Tells such alternatives apart, so that what is wrong with one is not told of the other too."""
+    return MAPPING if isinstance(given, Mapping | BaseModel) else PLAIN
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]

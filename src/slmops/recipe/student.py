@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from slmops.recipe.chat_template import ChatTemplate
 from slmops.recipe.objective import (
     Divergence,
     Objective,
@@ -106,7 +107,7 @@ class StudentSettings(Settings):
         description="Another model than the teacher: `wheel:NAME`, a folder, or a Hub id in the local cache; null cuts "
         "the student from its teacher.",
     )
-    chat_template: Literal["model", "chatml", "plain"] = Field(
+    chat_template: ChatTemplate = Field(
         "model",
         description="Of `model`, as `teachers.N.chat_template`; a student cut from its teacher has its teacher's.",
     )
