@@ -26,7 +26,7 @@ def test_a_copy_has_typos_or_other_case_and_the_same_answer():
     assert [one["id"] for one in typos] == [f"{n}~typos" for n in range(40)]
     for n, (mistyped, recased) in enumerate(zip(typos, case, strict=True)):
         assert mistyped["input"].lower() != rows[n]["input"].lower() == recased["input"].lower()
-        assert f"order {n} be" in mistyped["input"].replace("oreder", "order") or str(n) in mistyped["input"]
+        assert f" {n} " in mistyped["input"]
     assert len({one["input"].isupper() for one in case}) == 2, "small letters and capitals both come"
 
 

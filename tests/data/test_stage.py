@@ -329,23 +329,9 @@ def test_groups_stay_together_and_copies_are_of_training_rows_alone(tmp_path: Pa
     output = {"intent": "intent", "order": "no"}
     for name, part in (("train", rows[:40]), ("test", rows[40:])):
         write_jsonl(tmp_path / f"{name}.jsonl", part)
-    node = prepare_data_node(
-        recipe(
-            tmp_path,
-            data={
-                "train": "train.jsonl",
-                "test": "test.jsonl",
-                "input": "text",
-                "output": output,
-                "split": {"validation": 0.2, "group": "who"},
-                "augment": {"typos": 0.5},
-                "screen": {"contaminated": None, "overlap": None},
-            },
-        )
-    )
-    out = tmp_path / "out"
-    out.mkdir()
-    figures = node.stage().run(node.sources, node.settings, Context(out=out, work=tmp_path, seed=7))
+    data = {"train": "train.jsonl", "test": "test.jsonl", "input": "text", "output": output}
+    data |= {"split": {"validation": 0.2, "group": "who"}, "augment": {"typos": 0.5}}
+    out, figures = prepare(tmp_path, data=data | {"screen": {"contaminated": None, "overlap": None}})
     train, validation = read_jsonl(out / "train.jsonl"), read_jsonl(out / "validation.jsonl")
     assert not {row["who"] for row in train} & {row["who"] for row in validation}
     assert (figures["augmented_rows"], len(train), len(validation)) == (16, 48, 8)

@@ -111,12 +111,10 @@ def _classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     """The names of classes that a Hub set holds as numbers, by column (`ClassLabel` of the library `datasets`)."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+        known = {name: kind for name, kind in features.items() if isinstance(kind, dict) and "names" in kind}
     except (ValueError, AttributeError):
         return {}
-    return {
-        name: kind["names"] for name, kind in kinds.items() if kind.get("_type") == "ClassLabel" and "names" in kind
-    }
+    return {name: kind["names"] for name, kind in known.items() if kind.get("_type") == "ClassLabel"}
 
 
 def _with_names(record: dict[str, Any], classes: Mapping[str, Sequence[str]], place: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ _INPUT, _OUTPUT = "input", "output"
 
 
 def in_form(record: dict[str, Any], instruction: str | None, place: str) -> dict[str, Any]:
-    """A record with `input` and perhaps `output`, from `{"messages"}` or `{"prompt", "completion"}`; others as they are.
+    """A record with `input` and perhaps `output`, from `{"messages"}` or `{"prompt", "completion"}`; others as is.
 
     The last message is the answer where the assistant says it. A single message is its text, and so is one behind a
     system message that is the task's own `instruction`.
@@ -39,12 +39,10 @@ def in_form(record: dict[str, Any], instruction: str | None, place: str) -> dict
 
 
 def _messages(given: Any, place: str) -> list[dict[str, Any]]:
-    known = isinstance(given, list) and all(
-        isinstance(one, dict) and {"role", "content"} <= one.keys() for one in given
-    )
-    if not known or not given:
+    listed = given if isinstance(given, list) else []
+    if not listed or not all(isinstance(one, dict) and {"role", "content"} <= one.keys() for one in listed):
         raise BadInput(f'{place} must be a list of messages, {{"role": …, "content": text}} each')
-    return given
+    return listed
 
 
 def _one_text(messages: list[dict[str, Any]], instruction: str | None) -> Any:

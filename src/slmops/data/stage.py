@@ -301,7 +301,7 @@ def _parted(rows: Sequence[Row], task: Task, settings: Split, seed: int) -> tupl
     if not train or not validation:
         raise BadInput(
             f"{len(rows)} labelled rows are too few to keep some for validation",
-            hint="add rows; with data.split.stratify each label needs two, with data.split.group there must be two groups",
+            hint="add rows; with data.split.stratify each label needs two, with data.split.group two groups",
         )
     return train, validation
 

@@ -91,8 +91,8 @@ class DataSettings(Settings):
 
     train: Rows | None = Field(
         None,
-        description="Labelled rows (JSONL, JSON, CSV or Parquet): a file, or `hub:OWNER/NAME:SPLIT` for a set of the Hub "
-        "in the local cache.",
+        description="Labelled rows (JSONL, JSON, CSV or Parquet): a file, or `hub:OWNER/NAME:SPLIT` for a set of "
+        "the Hub in the local cache.",
     )
     pool: Rows | None = Field(None, description="Rows without answers for the teacher.")
     test: Rows | None = Field(None, description="Held-out labelled rows.")
