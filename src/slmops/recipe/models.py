@@ -199,8 +199,10 @@ class Recipe(Settings):
     def _learnable_by_its_head(self) -> Recipe:
         if self.student.head == "language":
             return self
-        if self.task.kind != "extraction":
-            raise ValueError(f"`student.head: tags` is for extraction, and `task.kind` is {self.task.kind}")
+        if self.task.kind not in ("extraction", "classification", "nli"):
+            raise ValueError(
+                f"`student.head: tags` is for extraction, classification and nli, and `task.kind` is {self.task.kind}"
+            )
         if "objective" in self.train.model_fields_set and any(term.kind != "text" for term in self.train.objective):
             raise ValueError(
                 "`student.head: tags` learns labels, and `train.objective` compares next tokens or layers: leave it "

@@ -113,8 +113,9 @@ class StudentSettings(Settings):
     )
     head: Head = Field(
         "language",
-        description="How it answers: `language` writes the answer; `tags` marks it in the text, in one forward pass "
-        "(extraction of values that stand in the text as they are).",
+        description="How it answers: `language` writes the answer; `tags` reads it off the text in one forward pass, "
+        "by a linear head on the last hidden states: values that stand in the text as they are (extraction), or its "
+        "label (classification, nli).",
     )
     carve: Carve = Field(
         default_factory=_carved,
