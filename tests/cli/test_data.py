@@ -72,3 +72,14 @@ def test_what_the_loss_covers_is_marked_in_the_prompt_that_trains(command, proje
 def test_on_a_terminal_the_prompt_is_dim():
     row = Rendered("a", "prompt", "answer", 3, 2)
     assert _dimmed(row, colour=True) == "\x1b[2mprompt\x1b[0manswer"
+
+
+def test_a_side_that_is_none_is_refused(monkeypatch, capsys, project):
+    from slmops.cli.main import main
+
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "argv", ["slmops", "data", "show", "recipe.yaml", "--side", "dev"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: --side dev is not known\nhint: train, validation, test, pool\n"

@@ -76,8 +76,8 @@ def test_it_labels_texts_that_no_row_had_and_ships(labeller, tiny):
     for ours, theirs in zip(found["hf"], found["onnx"], strict=True):
         assert sum(ours.values()) == pytest.approx(1)
         assert theirs == pytest.approx(ours, abs=1e-4)
-    (places,) = load_engine("transformers", labeller / "hf", threads=1).labels([tiny.prompt(texts[0])])
-    assert sorted(places[0].tolist()) == [1, 2, 3], "one place is read, where all labels are weighed"
+    ((place,),) = load_engine("transformers", labeller / "hf", threads=1).labels([tiny.prompt(texts[0])])
+    assert sorted(place[0].tolist()) == [1, 2, 3], "one place is read, where all labels are weighed"
 
 
 def test_it_weighs_the_labels_of_its_task_alone(labeller, tiny):

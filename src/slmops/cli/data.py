@@ -40,9 +40,10 @@ def show(
     from slmops.pipeline.plan.shown import Side, shown
     from slmops.recipe import load_recipe
 
-    if side not in (known := get_args(Side)):
+    known: dict[str, Side] = {name: name for name in get_args(Side)}
+    if side not in known:
         raise BadInput(f"--side {side} is not known", hint=", ".join(known))
-    told = shown(load_recipe(recipe, overrides or ()), side, rows, rendered=rendered, home=home)
+    told = shown(load_recipe(recipe, overrides or ()), known[side], rows, rendered=rendered, home=home)
     if as_json:
         typer.echo(json.dumps(asdict(told), ensure_ascii=False))
         return

@@ -118,7 +118,7 @@ def _classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
 
 
 def _with_names(record: dict[str, Any], classes: Mapping[str, Sequence[str]], place: str) -> dict[str, Any]:
-    named = {}
+    named: dict[str, str | None] = {}
     for column, names in classes.items():
         number = record.get(column)
         if number is None or number == -1:  # how such sets say that a row has no class

@@ -87,8 +87,8 @@ def _rendered(rows: Sequence[Row], task: Task, tokenizer: Tokenizer, head: Head)
 
     if not all("output" in row for row in rows):
         for row in rows:
-            prompt = tokenizer.prompt(task.render(row["input"]))
-            yield Rendered(row["id"], text(prompt), None, len(prompt), 0)
+            asked = tokenizer.prompt(task.render(row["input"]))
+            yield Rendered(row["id"], text(asked), None, len(asked), 0)
         return
     for example, id in zip(*labelled_examples(rows, task, tokenizer, head), strict=True):
         labels = example.labels is not None
