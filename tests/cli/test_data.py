@@ -53,6 +53,7 @@ def test_rows_are_those_of_a_run_with_what_was_dropped(command):
     ]
     assert "rows: 8 train, 2 validation, 0 pool, 2 test" in err
     assert "dropped: 1 of train: exact duplicate" in err
+    assert "added: 4 of train: typos" in command("data", "show", "recipe.yaml", "--set", "data.augment.typos=0.5")[1]
 
 
 def test_what_the_loss_covers_is_marked_in_the_prompt_that_trains(command, project):
@@ -69,17 +70,14 @@ def test_what_the_loss_covers_is_marked_in_the_prompt_that_trains(command, proje
     assert not (project / ".slmops").exists(), "nothing is kept"
 
 
+def test_a_student_that_labels_reads_all_and_learns_one_label(command):
+    (row,) = json.loads(
+        command("data", "show", "recipe.yaml", "--rendered", "--json", "--rows", "1", "--set", "student.head=tags")[0]
+    )["rendered"]
+    assert row["prompt"].count("Where is order 0?") == 2
+    assert (row["learned"], row["learned_tokens"]) == (None, 1)
+
+
 def test_on_a_terminal_the_prompt_is_dim():
     row = Rendered("a", "prompt", "answer", 3, 2)
     assert _dimmed(row, colour=True) == "\x1b[2mprompt\x1b[0manswer"
-
-
-def test_a_side_that_is_none_is_refused(monkeypatch, capsys, project):
-    from slmops.cli.main import main
-
-    monkeypatch.chdir(project)
-    monkeypatch.setattr(sys, "argv", ["slmops", "data", "show", "recipe.yaml", "--side", "dev"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 2
-    assert capsys.readouterr().err == "error: --side dev is not known\nhint: train, validation, test, pool\n"

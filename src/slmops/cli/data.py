@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 def show(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    side: Annotated[str, typer.Option("--side", help="train, validation, test or pool.")] = "train",
+    side: Annotated[
+        Literal["train", "validation", "test", "pool"], typer.Option("--side", help="Which rows are shown.")
+    ] = "train",
     rows: Annotated[int, typer.Option("--rows", min=1, metavar="N", help="Show the first N rows.")] = 3,
     rendered: Annotated[
         bool, typer.Option("--rendered", help="As the student reads them: what the loss leaves out is dimmed.")
@@ -35,15 +37,11 @@ def show(
     as_json: Json = False,
     home: Home = HOME,
 ) -> None:
-    """Show rows after checks, screening and split, and how many were dropped and why. Trains nothing."""
-    from slmops.errors import BadInput
-    from slmops.pipeline.plan.shown import Side, shown
+    """Show rows after checks, screening and split, and how many were dropped or added and why. Trains nothing."""
+    from slmops.pipeline.plan.shown import shown
     from slmops.recipe import load_recipe
 
-    known: dict[str, Side] = {name: name for name in get_args(Side)}
-    if side not in known:
-        raise BadInput(f"--side {side} is not known", hint=", ".join(known))
-    told = shown(load_recipe(recipe, overrides or ()), known[side], rows, rendered=rendered, home=home)
+    told = shown(load_recipe(recipe, overrides or ()), side, rows, rendered=rendered, home=home)
     if as_json:
         typer.echo(json.dumps(asdict(told), ensure_ascii=False))
         return
@@ -75,3 +73,5 @@ def _counted(counts: dict[str, Any]) -> Iterator[str]:
     yield "rows: " + ", ".join(f"{count:,} {side}" for side, count in counts["rows"].items())
     for reason, count in counts["dropped"].items():
         yield f"dropped: {count:,} of {reason}"
+    for reason, count in counts["augmented"].items():
+        yield f"added: {count:,} of {reason}"

@@ -32,7 +32,7 @@ class Rendered:
         prompt: what gives context, and is masked in the loss.
         learned: what the loss covers; None where a student that labels reads the prompt alone and learns its labels,
             and where the row has no answer.
-        prompt_tokens, learned_tokens: how many tokens both have; of a student that labels, those that it labels.
+        prompt_tokens, learned_tokens: how many tokens both have; of a student that labels, those whose label it learns.
     """
 
     id: str
@@ -92,6 +92,7 @@ def _rendered(rows: Sequence[Row], task: Task, tokenizer: Tokenizer, head: Head)
         return
     for example, id in zip(*labelled_examples(rows, task, tokenizer, head), strict=True):
         labels = example.labels is not None
+        counting = len(example.answer) if example.certainty is None else sum(one > 0 for one in example.certainty)
         prompt = example.prompt + example.answer if labels else example.prompt
         learned = None if labels else text(example.answer)
-        yield Rendered(id, text(prompt), learned, len(prompt), len(example.answer))
+        yield Rendered(id, text(prompt), learned, len(prompt), counting)
