@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.data.split import split
+from slmops.data.split import split, split_groups
 
 LABELLED = st.lists(st.sampled_from("abcde"), max_size=120).map(lambda labels: list(enumerate(labels)))
 SHARE = st.floats(0.01, 0.99)
@@ -63,3 +63,22 @@ def test_another_seed_takes_other_rows() -> None:
 @pytest.mark.parametrize("rows", [[], [(0, "a")]])
 def test_too_few_rows_leave_validation_empty(rows: list[tuple[int, str]]) -> None:
     assert split(rows, 0.5, 0, label) == (rows, [])
+
+
+@given(LABELLED, st.floats(0.1, 0.5), SEED, st.integers(1, 30))
+def test_a_group_is_never_parted(rows: list[tuple[int, str]], share: float, seed: int, groups: int) -> None:
+    def group(row: tuple[int, str]) -> int:
+        return row[0] % groups
+
+    train, validation = split_groups(rows, share, seed, group, label)
+    assert sorted(train + validation) == rows
+    assert train == sorted(train)
+    assert not set(map(group, train)) & set(map(group, validation))
+    assert split_groups(rows, share, seed, group, label) == (train, validation)
+
+
+def test_groups_meet_the_share_of_each_class_nearly() -> None:
+    rows = [(i, "ab"[i // 5 % 4 == 0]) for i in range(400)]  # eighty groups of five
+    train, validation = split_groups(rows, 0.2, 7, lambda row: row[0] // 5, label)
+    assert Counter(map(label, validation)) == {"a": 60, "b": 20}
+    assert len(train) == 320

@@ -319,3 +319,23 @@ def test_an_answer_that_the_task_refuses_is_named(tmp_path: Path, data: dict[str
     suite(tmp_path, "a", output={"intent": "refund"})
     with pytest.raises(BadInput, match=r"regression\.jsonl:1: intent: 'refund'"):
         regression(tmp_path, out)
+
+
+def test_groups_stay_together_and_copies_are_of_training_rows_alone(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"Where would order {i} be?", "intent": ["status", "other"][i % 2], "no": str(i), "who": i // 4}
+        for i in range(48)
+    ]
+    output = {"intent": "intent", "order": "no"}
+    for name, part in (("train", rows[:40]), ("test", rows[40:])):
+        write_jsonl(tmp_path / f"{name}.jsonl", part)
+    data = {"train": "train.jsonl", "test": "test.jsonl", "input": "text", "output": output}
+    data |= {"split": {"validation": 0.2, "group": "who"}, "augment": {"typos": 0.5}}
+    out, figures = prepare(tmp_path, data=data | {"screen": {"contaminated": None, "overlap": None}})
+    train, validation = read_jsonl(out / "train.jsonl"), read_jsonl(out / "validation.jsonl")
+    assert not {row["who"] for row in train} & {row["who"] for row in validation}
+    assert (figures["augmented_rows"], len(train), len(validation)) == (16, 48, 8)
+    assert json.loads((out / "data.json").read_text())["augmented"] == {"train: typos": 16}
+    assert train[-1]["id"].endswith("~typos")
+    assert train[-1]["output"]["order"] in train[-1]["input"]
+    assert not any("~" in row["id"] for row in [*validation, *read_jsonl(out / "test.jsonl")])

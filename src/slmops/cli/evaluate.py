@@ -38,7 +38,7 @@ def evaluate(
             "against the first.",
         ),
     ],
-    data: Annotated[Path, typer.Option("--data", metavar="ROWS", help="Labelled rows (JSONL, CSV, Parquet).")],
+    data: Annotated[Path, typer.Option("--data", metavar="ROWS", help="Labelled rows (JSONL, JSON, CSV, Parquet).")],
     train: Annotated[
         Path | None, typer.Option("--train", metavar="ROWS", help="Labelled rows for the trivial floor and the labels.")
     ] = None,

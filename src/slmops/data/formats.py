@@ -1,9 +1,10 @@
-"""Records out of JSONL, CSV and Parquet files, one at a time, each with its place."""
+"""Records out of JSONL, JSON, CSV and Parquet files, one at a time, each with its place."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ Placed = tuple[str, dict[str, Any]]
 """A record and where it stands, e.g. `("data/train.jsonl:12", {"input": "…"})`."""
 
 MAX_LINE_BYTES = 1_000_000
+
+MAX_JSON_BYTES = 200_000_000
+"""Of a file that is one JSON list, which is read whole."""
 
 
 def records(path: Path) -> Iterator[Placed]:
@@ -47,6 +51,26 @@ def _jsonl(path: Path) -> Iterator[Placed]:
         yield place, record
 
 
+def _json(path: Path) -> Iterator[Placed]:
+    with path.open("rb") as file:
+        content = file.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise BadInput(f"{path}: larger than {MAX_JSON_BYTES:,} bytes", hint="write it as JSONL, one object a line")
+    try:
+        found = strict_json.loads(content.decode("utf-8-sig"))
+    except ValueError as error:
+        raise BadInput(
+            f"{path}: {error}", hint="a JSON file is one list of objects; JSONL is one object a line"
+        ) from None
+    if not isinstance(found, list):
+        raise BadInput(f"{path}: must hold a list of objects")
+    for number, record in enumerate(found, 1):
+        place = f"{path}: row {number}"
+        if not isinstance(record, dict):
+            raise BadInput(f"{place}: not a JSON object: {str(record)[:60]}")
+        yield place, record
+
+
 def _csv(path: Path) -> Iterator[Placed]:
     reader = csv.reader(lines_of(path), strict=True)
     try:
@@ -73,12 +97,37 @@ def _parquet(path: Path) -> Iterator[Placed]:
     number = 0
     try:
         with ParquetFile(path) as file:
+            classes = _classes(file.schema_arrow.metadata or {})
             for batch in file.iter_batches(batch_size=1000):
                 for record in batch.to_pylist():
                     number += 1
-                    yield f"{path}: row {number}", _without_nulls(record)
+                    place = f"{path}: row {number}"
+                    yield place, _without_nulls(_with_names(record, classes, place))
     except (ArrowException, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not Parquet: {' '.join(str(error).split())[:200]}") from None
+
+
+def _classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """The names of classes that a Hub set holds as numbers, by column (`ClassLabel` of the library `datasets`)."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        known = {name: kind for name, kind in features.items() if isinstance(kind, dict) and "names" in kind}
+    except (ValueError, AttributeError):
+        return {}
+    return {name: kind["names"] for name, kind in known.items() if kind.get("_type") == "ClassLabel"}
+
+
+def _with_names(record: dict[str, Any], classes: Mapping[str, Sequence[str]], place: str) -> dict[str, Any]:
+    named: dict[str, str | None] = {}
+    for column, names in classes.items():
+        number = record.get(column)
+        if number is None or number == -1:  # how such sets say that a row has no class
+            named[column] = None
+        elif not isinstance(number, int) or not 0 <= number < len(names):
+            raise BadInput(f"{place}: `{column}` is {number!r}, and the file names {len(names)} classes")
+        else:
+            named[column] = names[number]
+    return record | named
 
 
 def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +159,7 @@ def lines_of(path: Path) -> Iterator[str]:
 _READERS: dict[str, Callable[[Path], Iterator[Placed]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
+    ".json": _json,
     ".csv": _csv,
     ".parquet": _parquet,
 }

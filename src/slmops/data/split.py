@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
@@ -47,3 +47,38 @@ def _counts(sizes: Sequence[int], share: float) -> list[int]:
         if sum(counts) < wanted and counts[i] < sizes[i] - 1 and counts[i] <= sizes[i] * share:
             counts[i] += 1
     return counts
+
+
+def split_groups(
+    rows: Sequence[T],
+    share: float,
+    seed: int,
+    group: Callable[[T], Hashable],
+    label: Callable[[T], Hashable] | None = None,
+) -> tuple[list[T], list[T]]:
+    """As `split`, but all rows of a group are in the same part, so that the share is met only nearly.
+
+    Groups are looked at in an order drawn by chance, the large first, and go to validation where that brings the rows
+    of their classes nearer to the share.
+    """
+    rng = random.Random(f"split:{seed}")  # noqa: S311
+    groups: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        groups[group(row)].append(index)
+    order = list(groups.values())
+    rng.shuffle(order)
+    order.sort(key=len, reverse=True)
+    classes = [label(row) if label else None for row in rows]
+    missing = {name: count * share for name, count in Counter(classes).items()}
+    held: set[int] = set()
+    for members in order:
+        counts = Counter(classes[index] for index in members)
+        nearer = sum(missing[name] ** 2 - (missing[name] - count) ** 2 for name, count in counts.items())
+        if nearer > 0:
+            held.update(members)
+            for name, count in counts.items():
+                missing[name] -= count
+    return (
+        [row for index, row in enumerate(rows) if index not in held],
+        [row for index, row in enumerate(rows) if index in held],
+    )

@@ -13,16 +13,17 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from slmops.data.augment import augmented
 from slmops.data.check import Screen, answered, check_labels, task_for, text_digest
 from slmops.data.dropped import TRAIN
 from slmops.data.formats import Placed
 from slmops.data.read import read_jsonl, read_rows, write_jsonl
 from slmops.data.regression import checked, read_regression
 from slmops.data.screen import Resemblance
-from slmops.data.split import split
+from slmops.data.split import split, split_groups
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context, Node
-from slmops.recipe.data import SampleData, ScreenSettings, Split
+from slmops.recipe.data import Augment, Column, SampleData, ScreenSettings, Split
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.task import ClassificationTask, ExtractionTask, TaskSettings
@@ -34,11 +35,12 @@ class PrepareDataSettings(Settings):
     """The recipe's `task` and `data` without paths: files come as inputs, so that only their content counts."""
 
     task: TaskSettings
-    input: str
-    output: str
+    input: Column
+    output: Column
     split: Split
     sample: SampleData | None
     screen: ScreenSettings = Field(default_factory=ScreenSettings)
+    augment: Augment = Field(default_factory=Augment)
     held_out: list[str] = Field(
         [], description="Digests of texts of train or pool that stand in the regression suite: not to be trained on."
     )
@@ -52,7 +54,7 @@ class PrepareData:
     """
 
     name: ClassVar[str] = "data"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = ("scipy",)
 
     def run(
@@ -77,6 +79,8 @@ class PrepareData:
             check_labels(train, test, task)
             pool = near.uncontaminated(pool, "pool", {"test": test, "validation": validation})
             pool = near.single(pool, "pool", {TRAIN: train})
+        copies = augmented(train, [*validation, *test], settings.task.kind, settings.augment, context.seed)
+        train += copies
         for side, rows in (("train", train), ("validation", validation), ("test", test), ("pool", pool)):
             write_jsonl(context.out / f"{side}.jsonl", rows)
         lost = [*screen.dropped, *near.dropped]
@@ -91,8 +95,11 @@ class PrepareData:
             "validation": _balance(validation, task),
             "test": _balance(test, task),
         }
-        _write_json(context.out / "data.json", {"rows": counts, "dropped": dropped, "labels": balance})
-        return {**{f"{side}_rows": count for side, count in counts.items()}, "dropped_rows": len(lost)}
+        added = Counter(f"{TRAIN}: {row['id'].rpartition('~')[2]}" for row in copies)
+        told = {"rows": counts, "dropped": dropped, "augmented": added, "labels": balance}
+        _write_json(context.out / "data.json", told)
+        figures = {**{f"{side}_rows": count for side, count in counts.items()}, "dropped_rows": len(lost)}
+        return figures | ({"augmented_rows": len(copies)} if copies else {})
 
 
 def prepare_data_node(recipe: Recipe) -> Node:
@@ -119,6 +126,7 @@ def prepare_data_node(recipe: Recipe) -> Node:
         split=data.split,
         sample=data.sample,
         screen=data.screen,
+        augment=data.augment,
         held_out=_held_out(recipe, suite) if (suite := recipe.evaluate.regression) else [],
     )
     return Node("data", PrepareData, settings, sources=sources)
@@ -134,7 +142,10 @@ def pool_rows(recipe: Recipe) -> Iterator[Row]:
         yield from (row for _, row in _sample(recipe.data.sample, recipe.seed)["pool"])
     elif recipe.data.pool:
         reader = input_reader(recipe.task.kind)
-        rows = read_rows(recipe.data.pool, "pool", input=recipe.data.input, output=None, reader=reader)
+        said = recipe.task.instruction
+        rows = read_rows(
+            recipe.data.pool, "pool", input=recipe.data.input, output=None, reader=reader, instruction=said
+        )
         yield from (row for _, row in rows)
 
 
@@ -153,8 +164,11 @@ def _held_out(recipe: Recipe, suite: Path) -> list[str]:
         seen = (row for side in ("train", "pool") for _, row in sides[side])
     else:
         given = [(path, side) for side in ("train", "pool") if (path := getattr(recipe.data, side))]
-        reader = input_reader(recipe.task.kind)
-        read = (read_rows(path, side, input=recipe.data.input, output=None, reader=reader) for path, side in given)
+        reader, said = input_reader(recipe.task.kind), recipe.task.instruction
+        read = (
+            read_rows(path, side, input=recipe.data.input, output=None, reader=reader, instruction=said)
+            for path, side in given
+        )
         seen = (row for rows in read for _, row in rows)
     return sorted(digests & {text_digest(row["input"]) for row in seen})
 
@@ -183,8 +197,8 @@ class PrepareRegression:
 
 class PartRowsSettings(Settings):
     task: TaskSettings
-    input: str
-    output: str
+    input: Column
+    output: Column
     share: float = Field(gt=0, lt=1, description="Of the rows that models are measured on before they are rounded.")
     most: int | None = Field(None, description="Rows, the first ones; null takes all.")
 
@@ -206,7 +220,10 @@ class PartRows:
         reader = input_reader(settings.task.kind)
 
         def read(name: str) -> list[Placed]:
-            rows = read_rows(inputs[name], name, input=settings.input, output=settings.output, reader=reader)
+            said = settings.task.instruction
+            rows = read_rows(
+                inputs[name], name, input=settings.input, output=settings.output, reader=reader, instruction=said
+            )
             return list(islice(rows, settings.most))
 
         placed = read("rows")
@@ -248,8 +265,15 @@ def _sides(inputs: Mapping[str, Path], settings: PrepareDataSettings, context: C
     for side in ("train", "pool", "test"):
         if side in inputs:
             output = None if side == "pool" else settings.output
-            reader = input_reader(settings.task.kind)
-            rows = read_rows(inputs[side], side, input=settings.input, output=output, reader=reader)
+            rows = read_rows(
+                inputs[side],
+                side,
+                input=settings.input,
+                output=output,
+                also=settings.split.group if side == TRAIN else None,
+                reader=input_reader(settings.task.kind),
+                instruction=settings.task.instruction,
+            )
             sides[side] = _counted(rows, side, context)
     return sides
 
@@ -270,13 +294,23 @@ def _counted(rows: Iterable[Placed], side: str, context: Context) -> Iterator[Pl
 
 def _parted(rows: Sequence[Row], task: Task, settings: Split, seed: int) -> tuple[list[Row], list[Row]]:
     by_label = (lambda row: task.label(row["output"])) if settings.stratify else None
-    train, validation = split(rows, settings.validation, seed, by_label)
-    if not validation:
+    if (group := settings.group) is None:
+        train, validation = split(rows, settings.validation, seed, by_label)
+    else:
+        train, validation = split_groups(rows, settings.validation, seed, lambda row: _group(row, group), by_label)
+    if not train or not validation:
         raise BadInput(
             f"{len(rows)} labelled rows are too few to keep some for validation",
-            hint="add rows; with data.split.stratify each label needs two",
+            hint="add rows; with data.split.stratify each label needs two, with data.split.group two groups",
         )
     return train, validation
+
+
+def _group(row: Row, column: str) -> str:
+    """What stands in the column by which rows are kept together; any JSON value, as text."""
+    if row[column] is None:
+        raise BadInput(f"row {row['id']} has no `{column}`", hint="data.split.group names the column")
+    return json.dumps(row[column], sort_keys=True)
 
 
 def _balance(rows: Sequence[Row], task: Task) -> dict[str, int]:

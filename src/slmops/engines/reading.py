@@ -14,8 +14,9 @@ from typing import Any
 from slmops.errors import BadInput
 from slmops.models.tokenizer import Tokenizer
 from slmops.tasks import from_description
+from slmops.tasks.classification import Classification
 from slmops.tasks.extraction import Extraction
-from slmops.tasks.marking import OUTSIDE, Marking, Marks, Span
+from slmops.tasks.marking import LABEL, OUTSIDE, Marking, Marks, Span
 
 _MESSAGE = "\ufdd1"
 """Stands where the message does; Unicode has it stand for nothing, so no template holds it."""
@@ -46,27 +47,38 @@ def marking_of(task: Mapping[str, Any]) -> Marking:
     """The labels of a described task.
 
     Raises:
-        BadInput: the task is no extraction, or a property of its schema can be no label.
+        BadInput: the task is open, or a property of its schema can be no label.
     """
     found = from_description(task)
+    if isinstance(found, Classification):
+        return Marking.of_labels(found.labels)
     if not isinstance(found, Extraction):
         raise BadInput(
-            f"a model that labels reads fields out of texts, and the task is {task['kind']}",
+            f"a model that labels reads fields or a label out of texts, and the task is {task['kind']}",
             hint="set student.head: language",
         )
     return Marking.of(found.schema)
 
 
+def as_fields(answer: Any) -> Mapping[str, Any]:
+    """An answer as fields that can be marked: a label is the option of its one field."""
+    return answer if isinstance(answer, Mapping) else {LABEL: answer}
+
+
 class Reader:
-    """Requests of one extraction task to readings, labels to answers and back.
+    """Requests of one extraction or classification to readings, labels to answers and back.
+
+    Attributes:
+        choices: the labels that an answer is one of; None where it has fields.
 
     Raises:
-        BadInput: the task is no extraction, its schema cannot be marked, or the chat template hides the message.
+        BadInput: the task is open, its schema cannot be marked, or the chat template hides the message.
     """
 
     def __init__(self, task: Mapping[str, Any], tokenizer: Tokenizer) -> None:
         self.marking = marking_of(task)
         self.task, self.tokenizer = from_description(task), tokenizer
+        self.choices = self.task.labels if isinstance(self.task, Classification) else None
         before, mark, self._after = tokenizer.render(self.task.render(_MESSAGE)).partition(_MESSAGE)
         if not mark:
             raise BadInput("the chat template changes the message, so it cannot be found in a request")
@@ -82,7 +94,7 @@ class Reader:
         text: str = self.tokenizer.backend.decode(list(prompt), skip_special_tokens=False)
         if not (text.startswith(self._before) and text.endswith(self._after)):
             raise BadInput(
-                "this model reads the fields of one message, and the request is no such message",
+                "this model reads one message, and the request is no such message",
                 hint="give it a message by itself: it holds no conversation and takes no other instruction",
             )
         message = text[len(self._before) : len(text) - len(self._after)]
@@ -110,7 +122,7 @@ class Reader:
             start, end = _bare(reading.message, reading.places[first][0], reading.places[last - 1][1])
             marked.append(Span(field, start, end))
         found = self.marking.read(reading.message, marked, dict(zip(self.marking.options, options, strict=True)))
-        return self.task.write(found)
+        return self.task.write(found if self.choices is None else found[LABEL])
 
 
 def _bare(text: str, start: int, end: int) -> tuple[int, int]:

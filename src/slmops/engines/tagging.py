@@ -87,7 +87,8 @@ class TaggingEngine:
     def labels(self, prompts: Prompts) -> list[list[Top]]:
         """All labels of each place that is read, the most likely first, with their log-probabilities.
 
-        The places are the message's tokens, then one for each field with options. Labels are numbered as in `Marking`.
+        The places are the message's tokens, where values can stand in it, then one for each field with options. Labels
+        are numbered as in `Marking`.
 
         Raises:
             BadInput: as `generate`.
@@ -97,6 +98,8 @@ class TaggingEngine:
         for row, reading, states in self._states(prompts):
             tokens, options = self._log_probs(reading, states)
             for group, places in enumerate([tokens, *(option[None] for option in options)]):
+                if group == 0 and self._reader.choices is not None:
+                    continue
                 orders = np.argsort(-places, axis=-1, kind="stable")
                 found[row] += [
                     ((order + first[group]).astype(np.int32), place[order])
@@ -116,9 +119,32 @@ class TaggingEngine:
         """Refused, as `score` is."""
         raise BadInput("a model that labels cannot score texts", hint="use a student with student.head: language")
 
-    def score_choices(self, prompts: Prompts, choices: Prompts) -> Logits:  # noqa: ARG002
-        """Refused, as `score` is."""
-        raise BadInput("a model that labels cannot score texts", hint="use a student with student.head: language")
+    def score_choices(self, prompts: Prompts, choices: Prompts) -> Logits:
+        """See `Engine.score_choices`. The choices can be the labels of the model's task alone, which it has one
+        distribution over: a forward pass gives all of them.
+
+        Raises:
+            BadInput: the answers of the task have fields, or a choice is none of its labels; or as `generate`.
+        """
+        labels, task = self._reader.choices, self._reader.task
+        if labels is None:
+            raise BadInput("a model that labels cannot score texts", hint="use a student with student.head: language")
+        wanted = [task.parse(self._tokenizer.decode(choice)) for choice in choices]
+        if odd := [choice for choice in wanted if choice not in labels]:
+            raise BadInput(f"this model knows the labels of its task alone: {getattr(odd[0], 'reason', odd[0])}")
+        order = [labels.index(choice) for choice in wanted]
+        found = np.empty((len(prompts), len(choices)), dtype=np.float32)
+        for row, reading, states in self._states(prompts):
+            found[row] = self.weigh(reading, states)[order]
+        return found
+
+    def weigh(self, reading: Reading, states: Logits) -> Logits:
+        """The log-probability of every label of a classification, float32 [labels], in the task's order.
+
+        Args:
+            states: as of `read`.
+        """
+        return self._log_probs(reading, states)[1][0]
 
     def info(self) -> EngineInfo:
         """See `Engine.info`. As messages are read twice, a request may have half of what the body can read."""

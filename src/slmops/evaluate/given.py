@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from slmops.data.check import answered, task_for
+from slmops.data.formats import Placed
 from slmops.data.read import read_rows
 from slmops.errors import BadInput
 from slmops.evaluate.subjects import Subject, common_task
@@ -49,10 +50,15 @@ def read_given(
     made = task_settings(settings) if settings else None
     described = {} if made else common_task(subjects)
     reader = input_reader(made.kind if made else described["kind"])
+    said = made.instruction if made else described["instruction"]
     text, answer = columns
+
+    def read(path: Path, side: str) -> Iterator[Placed]:
+        return read_rows(path, side, input=text, output=answer, reader=reader, instruction=said)
+
     try:
-        rows = list(islice(read_rows(data, "test", input=text, output=answer, reader=reader), limit))
-        known = list(read_rows(train, "train", input=text, output=answer, reader=reader)) if train else []
+        rows = list(islice(read(data, "test"), limit))
+        known = list(read(train, "train")) if train else []
     except BadInput as error:
         raise BadInput(str(error), hint=error.hint and error.hint.replace("data.", "--")) from None
     if made:

@@ -31,9 +31,6 @@ PLAIN = (
 )
 """A message a line, and nothing else: a task of one question and one answer needs no marks of who speaks."""
 
-TEMPLATES = {"chatml": CHATML, "plain": PLAIN}
-"""What may take the place of a tokenizer's own template."""
-
 MAX_TEMPLATE_CHARS = 200_000
 """The longest template in public use has about 20,000."""
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from slmops.errors import BadInput
 from slmops.models.adapters.files import ADAPTER, AdapterWeights, is_adapted, refuse_adapted
-from slmops.models.chat_template import TEMPLATES
 from slmops.models.gguf import read_once
 from slmops.models.tag_files import is_tagger
+from slmops.models.templates import put_template
 from slmops.models.wheel import SUMS, gguf_in_wheel, joined
+from slmops.recipe.chat_template import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,15 +47,15 @@ def local_path(model: str) -> Path | None:
     raise BadInput(f"there is no model folder at {model}", hint="give a folder, wheel:NAME or a Hub id like org/name")
 
 
-def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTrainedModel:
+def materialise(model: str, out: Path, *, chat_template: ChatTemplate = "model") -> PreTrainedModel:
     """Write `model` to `out` as a plain Hugging Face folder in float32, with its tokenizer, and return it.
 
     Args:
-        chat_template: `model` keeps the tokenizer's own template; a name in `TEMPLATES` replaces it.
+        chat_template: `model` keeps the tokenizer's own template; any other replaces it, see `put_template`.
 
     Raises:
-        BadInput: the model cannot be found, is no causal language model, has no chat template, or has an adapter beside
-            its weights.
+        BadInput: the model cannot be found, is no causal language model, has no chat template or lacks a token of the
+            one that is wanted, or has an adapter beside its weights.
     """
     path = local_path(model)
     if path:
@@ -66,9 +67,7 @@ def materialise(model: str, out: Path, *, chat_template: str = "model") -> PreTr
             stack.enter_context(read_once())
         tokenizer, loaded = _read(model, path)
     if chat_template != "model":
-        # A model that was trained behind a first token of its own is another one without it.
-        begins = tokenizer.bos_token is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
-        tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + TEMPLATES[chat_template]
+        put_template(tokenizer, chat_template, model)
     if not tokenizer.chat_template:
         raise BadInput(f"the tokenizer of {model} has no chat template", hint="set chat_template: chatml")
     _forget_quantisation(loaded)

@@ -10,6 +10,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from slmops.pipeline.stage import Context
+from slmops.recipe.chat_template import ChatTemplate
 from slmops.recipe.settings import Settings
 
 
@@ -17,14 +18,14 @@ class FetchSettings(Settings):
     """Which model. One in a folder is the node's source, so that its content enters the key and its path does not."""
 
     model: str | None = Field(description="As in the recipe; null for the folder that is the source `model`.")
-    chat_template: str
+    chat_template: ChatTemplate
 
 
 class Fetch:
     """A model reference → `model/`, a plain Hugging Face folder in float32."""
 
     name: ClassVar[str] = "fetch"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("transformers", "gguf")
 
     def run(self, inputs: Mapping[str, Path], settings: FetchSettings, context: Context) -> Mapping[str, float | str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from slmops.recipe.chat_template import ChatTemplate
 from slmops.recipe.settings import File, Folder, Settings, Share, local_model
 
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
@@ -69,9 +70,7 @@ class JudgeSettings(Settings):
         None, pattern=r"^https?://[^/@]+(/.*)?$", description="OpenAI-compatible endpoint; null judges on this machine."
     )
     key_env: str | None = Field(None, description="Environment variable with the endpoint's key; null sends none.")
-    chat_template: Literal["model", "chatml", "plain"] = Field(
-        "model", description="Of a local judge; as for a teacher."
-    )
+    chat_template: ChatTemplate = Field("model", description="Of a local judge; as for a teacher.")
     mode: Literal["pairwise", "rubric"] = Field(
         "pairwise", description="Which of two answers is better, asked in both orders; or grades from 1 to 5."
     )

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from slmops.recipe.chat_template import TextTemplate
 from slmops.recipe.compress import Compress
 from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
@@ -253,8 +254,10 @@ class Recipe(Settings):
     def _learnable_by_its_head(self) -> Recipe:
         if self.student.head == "language":
             return self
-        if self.task.kind != "extraction":
-            raise ValueError(f"`student.head: tags` is for extraction, and `task.kind` is {self.task.kind}")
+        if self.task.kind not in ("extraction", "classification", "nli"):
+            raise ValueError(
+                f"`student.head: tags` is for extraction, classification and nli, and `task.kind` is {self.task.kind}"
+            )
         terms = self.train.objective if "objective" in self.train.model_fields_set else []
         if any(isinstance(term, TextTerm) and not term.plain for term in terms):
             raise ValueError(
@@ -266,6 +269,21 @@ class Recipe(Settings):
                 "`student.head: tags` learns labels, and `train.objective` compares next tokens or layers: leave it "
                 "out, or set it to `kind: text`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _instruction_has_a_place(self) -> Recipe:
+        asked = {"student": self.student.chat_template}
+        asked |= {
+            f"teachers.{i}": teacher.chat_template
+            for i, teacher in enumerate(self.teachers)
+            if isinstance(teacher, TransformersTeacher)
+        }
+        for place, template in asked.items():
+            if self.task.instruction and isinstance(template, TextTemplate) and template.system is None:
+                raise ValueError(
+                    f"`task.instruction` is a system message, and `{place}.chat_template` has no `system` to put it in"
+                )
         return self
 
     @model_validator(mode="after")

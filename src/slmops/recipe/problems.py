@@ -15,7 +15,7 @@ from slmops.errors import BadInput
 from slmops.recipe.document import KeyPath, dotted
 from slmops.recipe.keys import fields, items, kind, models
 from slmops.recipe.models import Recipe
-from slmops.recipe.settings import Settings
+from slmops.recipe.settings import MAPPING, PLAIN, Settings
 
 _SHAPES = {
     "model_type": "must be a mapping of keys to values",
@@ -49,8 +49,12 @@ def explained(error: ValidationError, places: Mapping[KeyPath, str]) -> BadInput
 def _first_hand(
     error: ValidationError, places: Mapping[KeyPath, str]
 ) -> list[tuple[ErrorDetails, KeyPath, list[type[Settings]]]]:
-    """The findings without those that an adapter has from the recipe's own part, or the recipe from an adapter's."""
-    located = [(detail, *_locate(detail)) for detail in error.errors(include_url=False)]
+    """The findings without those that an adapter has from the recipe's own part, or the recipe from an adapter's.
+
+    Nor of a key that nobody wrote, whose default is not found because another one is wrong.
+    """
+    details = (detail for detail in error.errors(include_url=False) if detail["type"] != "default_factory_not_called")
+    located = [(detail, *_locate(detail)) for detail in details]
     alike: dict[tuple[KeyPath, str, str], list[tuple[ErrorDetails, KeyPath, list[type[Settings]]]]] = {}
     for detail, path, owners in located:
         below = path[2:] if path[:1] == ("adapters",) else path
@@ -61,12 +65,14 @@ def _first_hand(
 def _locate(detail: ErrorDetails) -> tuple[KeyPath, list[type[Settings]]]:
     """The path as written, and the models that may own its last key.
 
-    Pydantic puts the `kind` that it chose between the keys; a recipe has no such step.
+    Pydantic puts the `kind` or the shape that it chose between the keys; a recipe has no such step.
     """
     path: list[str | int] = []
     owners: list[type[Settings]] = []
     annotation: Any = Recipe
     for part in detail["loc"]:
+        if part in (PLAIN, MAPPING):
+            continue
         here = models(annotation)
         if inside := items(annotation):
             owners, annotation = [], inside

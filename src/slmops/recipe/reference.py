@@ -42,8 +42,9 @@ fine-tune (`student.model`), are needed; every other key has a default. The smal
 - Relative paths are meant from the recipe's own folder.
 - Truth values are `true` and `false` (`yes`, `no`, `on` and `off` are texts), and a number in quotes is a text.
   Aliases (`*name`) are not allowed.
-- A row of `train` and `test` is `{{"input": "text", "output": answer}}`; rows of `pool` have no `output`. An `id` is
-  made when there is none. Files are JSONL (`.jsonl`, `.ndjson`), CSV (`.csv`, with a header) or Parquet (`.parquet`).
+- A row of `train` and `test` is `{{"input": "text", "output": answer}}`; rows of `pool` have no `output`. Other forms
+  and columns are in [the guide of data](guides/data.md). An `id` is made when there is none. Files are JSONL
+  (`.jsonl`, `.ndjson`), JSON (`.json`), CSV (`.csv`, with a header) or Parquet (`.parquet`).
 """
 
 _NAMES: dict[Any, str] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +43,15 @@ def local_model(model: str, info: ValidationInfo) -> str:
 def one_or_more(given: Any) -> Any:
     """A list as it is, anything else as the one thing in it."""
     return given if isinstance(given, list) else [given]
+
+
+PLAIN, MAPPING = ":plain", ":mapping"
+"""What pydantic calls the alternatives of a value that is plain or a mapping; no steps of a path in a recipe."""
+
+
+def plain_or_mapping(given: Any) -> str:
+    """Tells such alternatives apart, so that what is wrong with one is not told of the other too."""
+    return MAPPING if isinstance(given, Mapping | BaseModel) else PLAIN
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]

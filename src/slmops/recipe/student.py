@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from slmops.recipe.chat_template import ChatTemplate
 from slmops.recipe.objective import (
     Divergence,
     Objective,
@@ -102,14 +103,15 @@ class StudentSettings(Settings):
         description="Another model than the teacher: `wheel:NAME`, a folder, or a Hub id in the local cache; null cuts "
         "the student from its teacher.",
     )
-    chat_template: Literal["model", "chatml", "plain"] = Field(
+    chat_template: ChatTemplate = Field(
         "model",
         description="Of `model`, as `teachers.N.chat_template`; a student cut from its teacher has its teacher's.",
     )
     head: Head = Field(
         "language",
-        description="How it answers: `language` writes the answer; `tags` marks it in the text, in one forward pass "
-        "(extraction of values that stand in the text as they are).",
+        description="How it answers: `language` writes the answer; `tags` reads it off the text in one forward pass, "
+        "by a linear head on the last hidden states: values that stand in the text as they are (extraction), or its "
+        "label (classification, nli).",
     )
     carve: Carve = Field(
         default_factory=_carved,

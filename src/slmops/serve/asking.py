@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from slmops.engines.base import Logits
 from slmops.serve.accounts import note
-from slmops.serve.choosing import Choosing
+from slmops.serve.choosing import Choosing, Found
 from slmops.serve.generation import Deliver, Piece
 from slmops.serve.job import Ended, Job
+from slmops.serve.marking import Weighing
 from slmops.serve.scheduler import Scheduler, Ticket, Worn
 from slmops.serve.served import Served
 
@@ -78,9 +79,16 @@ class Chosen:
             Refused: see `Scheduler.submit`.
         """
         loop, self._found = asyncio.get_running_loop(), asyncio.Queue[Logits | Ended]()
-        job = Choosing(prompt, served.label_tree, len(served.labels), lambda found: _tell(loop, self._found, found))
+        job: Job
+        if served.marker:
+            job = Weighing(served.marker.reading(prompt), served.marker, self._tell(loop))
+        else:
+            job = Choosing(prompt, served.label_tree, len(served.labels), self._tell(loop))
         self.ticket = served.scheduler.submit(job, client=client, deadline=deadline, worn=worn)
         note(self.ticket)
+
+    def _tell(self, loop: asyncio.AbstractEventLoop) -> Found:
+        return lambda found: _tell(loop, self._found, found)
 
     async def likelihoods(self) -> Logits | Ended:
         """The log-likelihood of every label, or why there is none."""

@@ -134,9 +134,12 @@ class Served:
         """The tokens that ask for a label of `text`.
 
         Raises:
-            BadInput: they leave no room for the longest label.
+            BadInput: they leave no room for the longest label or, of a model that marks, for the message once more.
         """
         prompt = self.bundle.tokenizer.prompt(self.bundle.task.render(text))
+        if self.marker:
+            self.marker.reading(prompt)
+            return prompt
         deepest = max(len(node.path) for node in self.label_tree) + 1
         if len(prompt) + deepest > self.room:
             raise BadInput(f"the text has {len(prompt)} tokens, and the context {self.room} with a label")

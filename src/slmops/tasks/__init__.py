@@ -15,7 +15,7 @@ from slmops.recipe.task import ClassificationTask, ExtractionTask, NliTask, Task
 from slmops.tasks import strict_json
 from slmops.tasks.base import Message, ParseFailure, Row, Task, metrics
 from slmops.tasks.classification import Classification
-from slmops.tasks.conversation import Conversation, conversation, last_message
+from slmops.tasks.conversation import Conversation, conversation, last_message, turns
 from slmops.tasks.extraction import Extraction
 from slmops.tasks.maths import Maths
 from slmops.tasks.nli import Nli, hypothesis_of, premise_and_hypothesis
@@ -46,6 +46,7 @@ __all__ = [
     "plain_text",
     "read_schema",
     "task_of",
+    "with_asked",
 ]
 
 KINDS: Mapping[str, type[Any]] = {
@@ -103,6 +104,15 @@ def input_reader(kind: str) -> Callable[[Any], str | ParseFailure]:
 def asked_part(kind: str, text: str) -> str:
     """Of an input that has parts the one that is asked: two questions on one context are not one question twice."""
     return _ASKED[kind](text) if kind in _ASKED else text
+
+
+def with_asked(kind: str, text: str, change: Callable[[str], str]) -> str:
+    """`text` with the part that is asked changed; a context, a premise and earlier messages stay as they are."""
+    if kind == Conversation.kind and (held := turns(text)):
+        last = {**held[-1], "content": change(held[-1]["content"])}
+        return json.dumps([*held[:-1], last], ensure_ascii=False)
+    asked = asked_part(kind, text)  # which stands last
+    return text[: len(text) - len(asked)] + change(asked)
 
 
 def plain_text(given: Any) -> str | ParseFailure:

@@ -1,6 +1,7 @@
-"""An extraction as marks on the text: which characters are a field's value, and which of its options a field has.
+"""An answer as marks on the text: which characters are a field's value, and which of its options a field has.
 
-A model that marks does not write: it points at values where a generator would have to copy them letter by letter.
+A model that marks does not write: it points at values where a generator would have to copy them letter by letter. The
+label of a whole text is the option of its one field.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from slmops.tasks.schema import choices, types
 
 OUTSIDE = 0
 """The label of a token that belongs to no value."""
+
+LABEL = "label"
+"""The one field of an answer that is a label."""
 
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 _NUMERIC = {"number", "integer"}
@@ -93,6 +97,11 @@ class Marking:
                     hint="give it one type and `null`, or set student.head: language",
                 )
         return cls(copied, options, frozenset(nulls))
+
+    @classmethod
+    def of_labels(cls, labels: Sequence[str]) -> Marking:
+        """The marking of a text with one of `labels`: nothing is copied, and one field has options."""
+        return cls({}, {LABEL: tuple(labels)}, frozenset())
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:

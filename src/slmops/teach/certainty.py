@@ -9,24 +9,26 @@ import numpy.typing as npt
 
 from slmops.models.tokenizer import Tokenizer
 from slmops.tasks import strict_json
+from slmops.tasks.marking import LABEL
 from slmops.teach.answers import Answer
 
 
 def member_certainties(answer: Answer, tokenizer: Tokenizer) -> Mapping[str, float]:
-    """The probability of each member's key and value, given what was written before; for an answer that is an object.
+    """The probability of each member's key and value, given what was written before.
+
+    An answer that is a label has one member, `marking.LABEL`.
 
     Args:
         tokenizer: of the teacher.
 
     Returns:
         Nothing where no probabilities were stored.
-
-    Raises:
-        ValueError: the answer is no JSON object.
     """
     if not answer.top_log_probs.shape[1]:
         return {}
     ends, log_probs = _ends(answer, tokenizer), _log_probs(answer)
+    if not answer.text.lstrip().startswith("{"):
+        return {LABEL: float(np.exp(log_probs.sum()))}
     starts = np.concatenate([[0], ends[:-1]])
     return {
         name: float(np.exp(log_probs[(ends > start) & (starts < end)].sum()))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from slmops.data.read import read_rows
 from slmops.errors import BadInput
+from slmops.recipe.data import Column
 from slmops.recipe.settings import Settings
 from slmops.tasks import Row, Task, input_reader
 
@@ -34,19 +35,20 @@ class Routes(Settings):
         return self.otherwise if value is None else self.routes.get(key, self.otherwise)
 
 
-def by_field(pool: Path, routes: Routes, *, input: str, kind: str) -> dict[str, int]:
+def by_field(pool: Path, routes: Routes, *, input: Column, kind: str, instruction: str | None = None) -> dict[str, int]:
     """The teacher of each row of a pool file, by the row's id.
 
     Args:
         input: column with the text, as in `data.input`.
-        kind: of the task, which knows what an input may be made of.
+        kind, instruction: of the task, which knows what an input may be made of.
 
     Raises:
         BadInput: rows without a teacher, with their places; or see `read_rows`.
     """
     teachers: dict[str, int] = {}
     lost = []
-    rows = read_rows(pool, "pool", input=input, output=None, also=routes.by, reader=input_reader(kind))
+    reader = input_reader(kind)
+    rows = read_rows(pool, "pool", input=input, output=None, also=routes.by, reader=reader, instruction=instruction)
     for place, row in rows:
         value = row[routes.by]
         teacher = routes.teacher(value)

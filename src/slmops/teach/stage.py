@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from slmops.errors import BadInput, SlmopsError
 from slmops.pipeline.stage import Context
 from slmops.progress import Progress
+from slmops.recipe.data import Column
 from slmops.recipe.settings import Settings
 from slmops.recipe.teachers import Asking
 from slmops.teach.routing import Routes, by_field, by_label
@@ -126,7 +127,7 @@ class RouteSettings(Routes):
     """As `Routes`, the number of the teacher whose rows are wanted, and the column with the text."""
 
     teacher_number: int
-    input: str
+    input: Column
 
 
 class Route:
@@ -146,8 +147,9 @@ class Route:
 
         task, rows = task_of(inputs["data"]), read_jsonl(inputs["data"] / "pool.jsonl")
         if "pool" in inputs:
-            kind = task.describe()["kind"]
-            teachers = by_field(inputs["pool"], settings, input=settings.input, kind=kind)
+            told = task.describe()
+            kind, said = told["kind"], told["instruction"]
+            teachers = by_field(inputs["pool"], settings, input=settings.input, kind=kind, instruction=said)
         else:
             teachers = by_label(rows, load_answers(inputs["answers"]), task, settings)
         mine = [row for row in rows if teachers.get(row["id"]) == settings.teacher_number]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from slmops.engines.reading import Reader, marking_of
+from slmops.engines.reading import Reader, as_fields, marking_of
 from slmops.errors import BadInput
 from slmops.models.tag_head import TagHead
 from slmops.models.tokenizer import Tokenizer
 from slmops.tasks.base import Row, Task
-from slmops.tasks.marking import OUTSIDE
+from slmops.tasks.marking import LABEL, OUTSIDE
 from slmops.train.examples import Example
 
 UNMARKED = 0.1
@@ -39,17 +39,19 @@ def tagged_examples(answered: Iterable[Answered], task: Task, tokenizer: Tokeniz
 
     A reference that names something its text does not hold cannot be marked, and is left out: the labels without it
     would say that nothing is there. Of a teacher's answer the rest is learned. What a teacher marks counts as much as
-    it was sure of it, and what it leaves unmarked counts `UNMARKED`.
+    it was sure of it, and what it leaves unmarked counts `UNMARKED`. Where the answer is a label, only that counts.
     """
     reader = Reader(task.describe(), tokenizer)
     examples, names = [], []
     for name, text, answer, sure in answered:
         reading = reader.reading(tokenizer.prompt(task.render(text)))
-        marks = reader.marking.mark(reading.message, answer)
+        marks = reader.marking.mark(reading.message, as_fields(answer))
         if marks.lost and sure is None:
             continue
         labels = reader.labels(reading, marks)
         certainty = None if sure is None else _certainty(reader, labels, sure, marks.lost)
+        if reader.choices is not None:
+            certainty = (*[0.0] * len(reading.places), 1.0 if sure is None else sure.get(LABEL, 1.0))
         examples.append(Example(reading.prompt, reading.again, labels=labels, certainty=certainty))
         names.append(name)
     return examples, names
@@ -81,10 +83,10 @@ def check_rows(rows: Sequence[Row], task: Task) -> int:
     """How many labelled rows cannot be marked.
 
     Raises:
-        BadInput: more than `MAX_LOST` of them, the task is no extraction, or a property of its schema cannot be marked.
+        BadInput: more than `MAX_LOST` of them, the task is open, or a property of its schema cannot be marked.
     """
     marking = marking_of(task.describe())
-    lost = [row["id"] for row in rows if marking.mark(row["input"], row["output"]).lost]
+    lost = [row["id"] for row in rows if marking.mark(row["input"], as_fields(row["output"])).lost]
     if len(lost) > MAX_LOST * len(rows):
         raise BadInput(
             f"{len(lost)} of {len(rows)} labelled rows have a value that does not stand in their text as it is "

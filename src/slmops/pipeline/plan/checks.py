@@ -201,7 +201,8 @@ def _check_routes(recipe: Recipe, combine: Combine) -> None:
     elif recipe.data.pool is None:
         raise BadInput("teach.combine.by: rows of data.sample have a text alone", hint="give files, or `by: label`")
     else:
-        found = by_field(recipe.data.pool, routes_of(recipe, combine), input=recipe.data.input, kind=task.kind)
+        column, routes = recipe.data.input, routes_of(recipe, combine)
+        found = by_field(recipe.data.pool, routes, input=column, kind=task.kind, instruction=task.instruction)
         for number, teacher in enumerate(recipe.teachers, 1):
             if number not in found.values():
                 raise BadInput(

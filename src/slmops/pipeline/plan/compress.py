@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from slmops.data.stage import PartRows, PartRowsSettings
 from slmops.engines import check_installed
 from slmops.errors import BadInput
 from slmops.pipeline.plan.names import fetched_node
 from slmops.pipeline.stage import Node
+from slmops.recipe.chat_template import ChatTemplate
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.search import SearchSettings
 from slmops.recipe.task import ExtractionTask, TaskSettings
@@ -29,7 +29,7 @@ def compress_nodes(
     calibration: Path | None = None,
     columns: tuple[str, str] = ("input", "output"),
     most: int | None = None,
-    chat_template: Literal["model", "chatml", "plain"] = "model",
+    chat_template: ChatTemplate = "model",
 ) -> list[Node]:
     """Nodes that end in `shipped`, the best way to ship `model` that a search on `rows` finds.
 

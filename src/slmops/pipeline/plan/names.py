@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from slmops.compress.stage import Convert
 from slmops.models.source import local_path
 from slmops.models.stage import Fetch, FetchSettings
 from slmops.pipeline.environment import multiplies_bytes
 from slmops.pipeline.stage import Node
+from slmops.recipe.chat_template import ChatTemplate
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.models import Recipe
 from slmops.recipe.objective import Objective, Term, TextTerm, term_names
@@ -119,7 +120,7 @@ def routes_of(recipe: Recipe, combine: Combine) -> Routes:
     return Routes(by=combine.by or LABEL, routes=routes, otherwise=otherwise)
 
 
-def fetched_node(node: str, model: str, chat_template: Literal["model", "chatml", "plain"]) -> Node:
+def fetched_node(node: str, model: str, chat_template: ChatTemplate) -> Node:
     """A model from a wheel, a folder or the Hub."""
     path = local_path(model)
     named = None if path and path.is_dir() else model

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from slmops.errors import BadInput
 from slmops.models.stage import Fetch
-from slmops.pipeline.keys import Step, address
+from slmops.pipeline.keys import address
 from slmops.pipeline.plan import nodes_for
-from slmops.pipeline.plan.rows import prepared
-from slmops.pipeline.stage import Context
+from slmops.pipeline.plan.rows import fetched, prepared
 from slmops.pipeline.store import Store
 from slmops.recipe.models import Recipe
 from slmops.train.forecast import Forecast
@@ -64,7 +61,7 @@ def trainings(recipe: Recipe, home: Path) -> list[Training]:
         if step.node.stage is not Fit or steps[given["model"]].node.stage is not Fetch or given["data"] not in rows:
             continue
         settings = step.node.settings
-        with prepared(rows[given["data"]], home) as data, _fetched(steps[given["model"]], store) as model:
+        with prepared(rows[given["data"]], home) as data, fetched(steps[given["model"]], store) as model:
             told = expected(model / "model", data, settings, seed=recipe.seed)  # type: ignore[arg-type]
         method = settings.adapter.method if settings.adapter else "full"  # type: ignore[attr-defined]
         done = store.find(step.key)
@@ -75,16 +72,3 @@ def trainings(recipe: Recipe, home: Path) -> list[Training]:
             hint="what a student needs that is cut or learns answers is told in the log when it begins",
         )
     return found
-
-
-@contextmanager
-def _fetched(step: Step, store: Store) -> Iterator[Path]:
-    """The artifact of a model as it comes, or the same files made for the length of a block."""
-    if artifact := store.find(step.key):
-        yield artifact.path
-        return
-    with TemporaryDirectory() as folder:
-        out = Path(folder, "out")
-        out.mkdir()
-        Fetch().run(step.node.sources, step.node.settings, Context(out=out, work=Path(folder), seed=0))  # type: ignore[arg-type]
-        yield out

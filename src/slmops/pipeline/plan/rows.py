@@ -1,4 +1,4 @@
-"""The rows of a recipe without a run."""
+"""The rows and the models of a recipe without a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from slmops.data.stage import PrepareData, prepare_data_node
-from slmops.pipeline.keys import address
+from slmops.models.stage import Fetch
+from slmops.pipeline.keys import Step, address
 from slmops.pipeline.stage import Context
 from slmops.pipeline.store import Store
 from slmops.recipe.models import Recipe
@@ -30,4 +31,17 @@ def prepared(recipe: Recipe, home: Path) -> Iterator[Path]:
         out, work = Path(folder, "out"), Path(folder, "work")
         out.mkdir()
         PrepareData().run(node.sources, node.settings, Context(out=out, work=work, seed=recipe.seed))  # type: ignore[arg-type]
+        yield out
+
+
+@contextmanager
+def fetched(step: Step, store: Store) -> Iterator[Path]:
+    """The artifact of a model as it comes, or the same files made for the length of a block."""
+    if artifact := store.find(step.key):
+        yield artifact.path
+        return
+    with TemporaryDirectory() as folder:
+        out = Path(folder, "out")
+        out.mkdir()
+        Fetch().run(step.node.sources, step.node.settings, Context(out=out, work=Path(folder), seed=0))  # type: ignore[arg-type]
         yield out

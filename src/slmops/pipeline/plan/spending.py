@@ -91,7 +91,8 @@ def _rows_of(recipe: Recipe, n: int, rows: list[Row]) -> list[Row]:
     if combine is None or combine.by == LABEL or pool is None:
         return rows
     routes = routes_of(recipe, combine)
-    teachers = by_field(pool, routes, input=recipe.data.input, kind=recipe.task.kind)
+    task, column = recipe.task, recipe.data.input
+    teachers = by_field(pool, routes, input=column, kind=task.kind, instruction=task.instruction)
     return [row for row in rows if teachers.get(row["id"]) == n]
 
 
