@@ -22,7 +22,7 @@ from slmops.pipeline.history import History
 from slmops.pipeline.home import HOME
 from slmops.pipeline.keys import Step, address
 from slmops.pipeline.recording import recorded
-from slmops.pipeline.stage import NeedsMore, Node
+from slmops.pipeline.stage import NeedsMore, Node, elsewhere, libraries_of
 from slmops.pipeline.store import Store
 from slmops.pipeline.worker import Made, Worker
 from slmops.progress import Progress, Silent
@@ -150,11 +150,12 @@ def run_graph(
     progress = progress or Silent()
     history, store = History(home), Store(home)
     _check_surroundings(steps, store)
-    libraries = {library for step in steps for library in step.provenance.libraries}
+    libraries = {library for step in steps for library in libraries_of(step.node)}
+    others = {name: version for step in steps for name, version in elsewhere(step.node).items()}
     with (
         storage_errors(store.home),
         store.in_use(on_wait=lambda: progress.note("waiting for `slmops store gc`")),
-        recorded(history, name, resolved_recipe, steps, environment(libraries)) as recording,
+        recorded(history, name, resolved_recipe, steps, environment(libraries, others)) as recording,
         _logged(recording.folder / "run.log") as log,
         _stopped_gently(),
     ):

@@ -110,6 +110,24 @@ class UsesMore(Protocol):
         """Distributions whose installed versions shape the result, beside those of the stage."""
 
 
+@runtime_checkable
+class UsesElsewhere(Protocol):
+    """Settings with which a stage has its work done by libraries of another environment."""
+
+    @property
+    def elsewhere(self) -> Mapping[str, str]:
+        """Versions that shape the result, under names that no distribution here has.
+
+        Raises:
+            BadInput: the environment lacks something.
+        """
+
+
+def elsewhere(node: Node) -> Mapping[str, str]:
+    """The versions that shape the result of a node besides those of the libraries here."""
+    return node.settings.elsewhere if isinstance(node.settings, UsesElsewhere) else {}
+
+
 def libraries_of(node: Node) -> tuple[str, ...]:
     """The distributions whose installed versions shape the result of a node."""
     more = node.settings.libraries if isinstance(node.settings, UsesMore) else ()

@@ -161,6 +161,17 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _words_through_olive(self) -> Recipe:
+        """Olive's trainer knows no teacher, only what one said."""
+        learned = [term.kind for term in self.train.objective] if self.teachers else ["text"]
+        if self.train.backend == "olive" and (learned != ["text"] or self.train.on_policy):
+            raise ValueError(
+                "`train.backend: olive` learns given words alone: set `train.objective: {kind: text}`, without "
+                "`train.on_policy`, or leave `backend` out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_to_judge(self) -> Recipe:
         judge = self.judge
         if judge is None:
