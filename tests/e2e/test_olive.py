@@ -14,7 +14,8 @@ name: tuned
 task: {kind: classification, max_answer_tokens: 8}
 data: {train: train.jsonl, test: test.jsonl}
 student: {model: ./model}
-train: {method: lora, backend: olive, epochs: 12, learning_rate: 1.0e-2, batch_tokens: 128, precision: fp32, baseline: false}
+train:
+  {method: lora, backend: olive, epochs: 12, learning_rate: 1.0e-2, batch_tokens: 128, precision: fp32, baseline: false}
 evaluate: {latency_requests: 3, threads: 1}
 """
 
@@ -36,7 +37,7 @@ def test_a_model_is_tuned_by_olive_and_shipped(cli: Cli, tmp_path: Path) -> None
     assert figures["merge_agreement"] > 0.97
     student = Path(run["steps"]["student"]["path"])
     history = json.loads((student / "history.json").read_text())
-    assert history[-1]["text"] < 0.5 * history[0]["text"]
+    assert history[-1]["text"] < history[0]["text"] - 0.5
     assert [entry["step"] for entry in history] == list(range(5, int(figures["steps"]) + 1, 5))
     adapter = json.loads((student / "adapter" / "adapter_config.json").read_text())
     assert (adapter["peft_type"], adapter["r"]) == ("LORA", 16)

@@ -16,6 +16,7 @@ from slmops.cli import (
     evaluate,
     export,
     history,
+    importing,
     plan,
     privacy,
     project,
@@ -47,6 +48,7 @@ for group in (
     regression,
     privacy,
     export,
+    importing,
 ):
     group.register(app)
 

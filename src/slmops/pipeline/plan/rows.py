@@ -1,4 +1,4 @@
-"""The rows of a recipe without a run."""
+"""The rows of a recipe, and the model that it begins from, without a run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from slmops.data.stage import PrepareData, prepare_data_node
+from slmops.data.stage import prepare_data_node
 from slmops.pipeline.keys import address
-from slmops.pipeline.stage import Context
+from slmops.pipeline.plan.names import base_node, fetched_node
+from slmops.pipeline.stage import Context, Node
 from slmops.pipeline.store import Store
 from slmops.recipe.models import Recipe
 
@@ -21,13 +22,32 @@ def prepared(recipe: Recipe, home: Path) -> Iterator[Path]:
     Raises:
         BadInput: see `PrepareData`.
     """
-    node = prepare_data_node(recipe)
-    (step,) = address([node], recipe.seed)
+    with _made(prepare_data_node(recipe), recipe.seed, home) as data:
+        yield data
+
+
+@contextmanager
+def prepared_base(recipe: Recipe, home: Path) -> Iterator[Path]:
+    """The artifact of the recipe's own model as it comes, likewise.
+
+    Raises:
+        BadInput: see `slmops.models.source.materialise`.
+    """
+    assert recipe.student.model  # noqa: S101 - who calls has a recipe without a teacher
+    node = fetched_node(base_node(recipe), recipe.student.model, recipe.student.chat_template)
+    with _made(node, recipe.seed, home) as base:
+        yield base
+
+
+@contextmanager
+def _made(node: Node, seed: int, home: Path) -> Iterator[Path]:
+    """The artifact of a node that takes sources alone."""
+    (step,) = address([node], seed)
     if artifact := Store(home).find(step.key):
         yield artifact.path
         return
     with TemporaryDirectory() as folder:
         out, work = Path(folder, "out"), Path(folder, "work")
         out.mkdir()
-        PrepareData().run(node.sources, node.settings, Context(out=out, work=work, seed=recipe.seed))  # type: ignore[arg-type]
+        node.stage().run(node.sources, node.settings, Context(out=out, work=work, seed=seed))
         yield out
