@@ -20,9 +20,9 @@ def command(module: str, *arguments: str, python: str | None = None) -> list[str
 
     Args:
         python: of another environment, which need not have this package; it sees what is installed there and neither
-            the current folder nor PYTHONPATH.
+            the current folder nor PYTHONPATH, and what it says comes line by line.
     """
-    start = [sys.executable, "-m", "slmops.child"] if python is None else [python, "-I", __file__]
+    start = [sys.executable, "-m", "slmops.child"] if python is None else [python, "-I", "-u", __file__]
     return [*start, str(os.getpid()), module, *arguments]
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -74,18 +74,27 @@ def run_olive(
 
 def step_begun(work: Path) -> int:
     """The step that a run in `work` goes on from: that of the last whole checkpoint; 0 without one."""
-    whole = (path.parent.name for path in (work / CHECKPOINTS).glob(f"checkpoint-*/{_STATE}"))
-    return max((int(name.partition("-")[2]) for name in whole), default=0)
+    steps = (int(folder.name.partition("-")[2]) for folder in _checkpoints(work / CHECKPOINTS) if _is_whole(folder))
+    return max(steps, default=0)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return list(folder.glob("checkpoint-*"))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return isinstance(json.loads((checkpoint / _STATE).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def _drop_unfinished(checkpoints: Path) -> None:
     """What a kill cut off would be gone on from; and a folder without a whole one is refused by Olive."""
-    for folder in checkpoints.glob("checkpoint-*"):
-        try:
-            json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+    for folder in _checkpoints(checkpoints):
+        if not _is_whole(folder):
             shutil.rmtree(folder)
-    if not list(checkpoints.glob("checkpoint-*")):
+    if not _checkpoints(checkpoints):
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
@@ -110,7 +119,7 @@ def _peak_bytes(process_id: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def _reason(lines: deque[str]) -> str:
+def _reason(lines: Iterable[str]) -> str:
     """The last line that names an error, else the last one."""
     said = [line.strip() for line in lines if line.strip()]
     errors = [line for line in said if re.match(r"[\w.]*(Error|Exception)\b", line)]
