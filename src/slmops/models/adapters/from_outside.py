@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 _MOST_CONFIG_BYTES = 1 << 20
 _PART = ".lora_A.weight"
 
-_SIZES = {"r": int, "lora_alpha": (int, float), "lora_dropout": (int, float), "use_rslora": bool, "use_dora": bool}
+_SIZES: Mapping[str, type | tuple[type, ...]] = {
+    "r": int,
+    "lora_alpha": (int, float),
+    "lora_dropout": (int, float),
+    "use_rslora": bool,
+    "use_dora": bool,
+}
 _OF_TRAINING = frozenset(
     {
         "auto_mapping",
@@ -146,7 +152,7 @@ def _sizes(path: Path) -> dict[str, Any]:
         raise BadInput(
             f"{path}: init_lora_weights: {begun} changes the base, which is not with it", hint="merge it there"
         )
-    usual = LoraConfig().to_dict()
+    usual = vars(LoraConfig())
     for name, value in config.items():
         if name not in _OF_TRAINING and name not in _SIZES and value and value != usual.get(name):
             raise BadInput(f"{path}: {name}: {json.dumps(value)[:80]} is not taken", hint="train a plain LoRA or DoRA")
