@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from slmops.errors import SlmopsError
 from slmops.pipeline.artifact import Figure
-from slmops.pipeline.stage import Context, Make, Stage
+from slmops.pipeline.stage import Context, Make, Spread, Stage, one_by_one
 from slmops.progress import Progress
 
 
@@ -48,9 +48,15 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Runs a stage in this process. `make` is what it may ask for other stages with."""
+    """Runs a stage in this process.
+
+    Attributes:
+        make: what it may ask for other stages with.
+        spread: what does pieces of its work; on a cluster, where there is one.
+    """
 
     make: Make | None = None
+    spread: Spread = one_by_one
 
     def run(self, job: Job, progress: Progress, log: logging.Logger) -> Mapping[str, Figure]:
         stage: Stage = pkgutil.resolve_name(job.stage)()
@@ -62,6 +68,7 @@ class LocalExecutor:
             seed=job.seed,
             progress=progress,
             log=log,
+            spread=self.spread,
         )
         if self.make:
             context = replace(context, make=self.make)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from slmops.console import Both, Lines, duration
 from slmops.errors import GateFailed, Interrupted
+from slmops.pipeline.cluster import check_ray, on_ray
 from slmops.pipeline.environment import environment
 from slmops.pipeline.executor import Executor, LocalExecutor
 from slmops.pipeline.files import storage_errors
@@ -72,10 +73,23 @@ def run(recipe: Recipe, *, home: Path = HOME, progress: Progress | None = None) 
         seed=recipe.seed,
         home=home,
         progress=progress,
+        executor=executor_of(recipe),
     )
     if "bundle" in result.artifacts and not result.failed_gates:
         place_bundle(result.artifacts["bundle"].path, bundle_folder(recipe, home))
     return result
+
+
+def executor_of(recipe: Recipe) -> Executor:
+    """What does the work of a run of `recipe`.
+
+    Raises:
+        BadInput: it asks for Ray, which is not installed.
+    """
+    if recipe.executor == "local":
+        return LocalExecutor()
+    check_ray()
+    return LocalExecutor(spread=on_ray)
 
 
 def bundle_folder(recipe: Recipe, home: Path = HOME) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
@@ -15,6 +16,19 @@ from slmops.progress import Progress, Silent
 Make = Callable[[Sequence["Node"]], Mapping[str, Path]]
 """Makes the artifacts of nodes, or finds them, and says the folder of each. Their inputs are each other's names, those
 of nodes that were asked for before, or those of the inputs of the stage that asks."""
+
+
+Spread = Callable[[str, Sequence[str]], Iterator[tuple[int, str]]]
+"""Calls the function at an import path (`package.module:function`) with each of the texts, anywhere that has the same
+files, and gives the number of a text with what came back, as it comes. A call may be made twice, where a machine is
+lost in between. Raises what a function raises."""
+
+
+def one_by_one(function: str, items: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """`Spread` in this process."""
+    call: Callable[[str], str] = pkgutil.resolve_name(function)
+    for number, item in enumerate(items):
+        yield number, call(item)
 
 
 def _makes_nothing(nodes: Sequence[Node]) -> NoReturn:
@@ -34,6 +48,7 @@ class Context:
         progress: where to report; never print.
         log: the run's log file.
         make: asks for other stages' artifacts; for stages that derive from `Asks`.
+        spread: does pieces of the stage's work, where the run has other machines there.
     """
 
     out: Path
@@ -43,6 +58,7 @@ class Context:
     progress: Progress = field(default_factory=Silent)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("slmops"))
     make: Make = _makes_nothing
+    spread: Spread = one_by_one
 
 
 class Stage(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -48,6 +48,11 @@ class Recipe(Settings):
 
     name: FolderName = Field(description="Lower-case letters, digits, `.`, `_` and `-`.")
     seed: int = Field(7, ge=0, description="Of everything that is drawn by chance.")
+    executor: Literal["local", "ray"] = Field(
+        "local",
+        description="Where a local teacher answers its batches: here, or on a Ray cluster that sees the same files "
+        "(needs `slmops[ray]`). The answers are the same.",
+    )
     task: TaskSettings = Field(description="What the model does.")
     data: DataSettings = Field(description="Where rows come from.")
     privacy: PrivacySettings = Field(
