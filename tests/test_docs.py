@@ -206,11 +206,12 @@ def test_the_recipes_of_the_guide_to_distilling_are_valid(tmp_path: Path) -> Non
 
 
 def test_the_recipes_of_the_guide_to_fine_tuning_are_valid(tmp_path: Path) -> None:
-    smallest, other = (yaml.safe_load(text) for text in blocks(ROOT / "docs/guides/finetune.md", "yaml"))
+    smallest, other, olive = (yaml.safe_load(text) for text in blocks(ROOT / "docs/guides/finetune.md", "yaml"))
     for name in ("train", "test"):
         (tmp_path / f"{name}.jsonl").write_text('{"input": "a", "output": "b"}\n')
     assert parse_recipe(smallest, folder=tmp_path).train.to_make.rank == 16
     assert parse_recipe({**smallest, **other}, folder=tmp_path).train.to_make.rank == 8
+    assert parse_recipe({**smallest, **olive}, folder=tmp_path).train.to_make.backend == "olive"
 
 
 def test_the_recipe_of_the_guide_to_curating_is_the_default(tmp_path: Path) -> None:
