@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check setup llamacpp foundry bench-% clean
+.PHONY: demo test check setup llamacpp olive foundry bench-% clean
 
 demo: $(READY)
 	$(BIN)/slmops run recipes/support.yaml
@@ -35,6 +35,13 @@ llamacpp: $(VENV)/.llamacpp
 
 $(VENV)/.llamacpp: $(READY) requirements-llamacpp.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-llamacpp.lock
+	touch $@
+
+# Olive, whose tests are skipped without it.
+olive: $(VENV)/.olive
+
+$(VENV)/.olive: $(READY) requirements-olive.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-olive.lock
 	touch $@
 
 # Foundry Local, whose tests are skipped without it. It pins an onnxruntime of its own, so it lives apart.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from slmops.errors import BadInput
+from slmops.olive.environment import olive_versions
+
 _APART = {
     "llama.cpp": ("llama_cpp", "it is compiled, and installed apart"),
     "openvino": ("openvino", "it is installed apart: pip install 'slmops[openvino]'"),
@@ -15,3 +18,11 @@ def needs(engine: str) -> None:
     if engine in _APART:
         module, reason = _APART[engine]
         pytest.importorskip(module, reason=reason)
+
+
+def needs_olive() -> None:
+    """Skip what cannot run without Olive, saying what is missing."""
+    try:
+        olive_versions()
+    except BadInput as error:
+        pytest.skip(f"{error}: {error.hint}")

@@ -15,9 +15,15 @@ _PR_SET_PDEATHSIG = 1
 """Of prctl(2): the signal that a process gets when the thread that started it ends."""
 
 
-def command(module: str, *arguments: str) -> list[str]:
-    """Runs `module` as `python -m` does, as a child of this process that does not outlive it."""
-    return [sys.executable, "-m", "slmops.child", str(os.getpid()), module, *arguments]
+def command(module: str, *arguments: str, python: str | None = None) -> list[str]:
+    """Runs `module` as `python -m` does, as a child of this process that does not outlive it.
+
+    Args:
+        python: of another environment, which need not have this package; it sees what is installed there and neither
+            the current folder nor PYTHONPATH, and what it says comes line by line.
+    """
+    start = [sys.executable, "-m", "slmops.child"] if python is None else [python, "-I", "-u", __file__]
+    return [*start, str(os.getpid()), module, *arguments]
 
 
 def _end_with(parent: int) -> None:

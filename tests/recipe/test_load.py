@@ -167,7 +167,11 @@ def test_an_override_reopens_what_the_file_switched_off(folder: Path) -> None:
         ("- model", "  - kind: transformers", "recipe.yaml:7: teachers.0.model is missing: `wheel:NAME`"),
         ("- model", "  - model: ./nowhere", "recipe.yaml:7: teachers.0.model: there is no folder nowhere"),
         ("fit", "    fit: {epoch: 2}", "recipe.yaml:8: teachers.0.fit.epoch is not a known key; did you mean"),
-        ("epochs", "  x: 1", "recipe.yaml:10: train.x is not a known key; known here: method, adapter, epochs"),
+        (
+            "epochs",
+            "  x: 1",
+            "recipe.yaml:10: train.x is not a known key; known here: method, adapter, backend, epochs",
+        ),
     ],
 )
 def test_names_the_place_the_key_and_what_would_be_right(folder: Path, line: str, new: str, problem: str) -> None:

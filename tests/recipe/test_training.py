@@ -101,3 +101,28 @@ def test_what_is_not_cut_cannot_be_healed():
         StudentSettings(model="org/name", heal=Heal())
     # How many layers another model has is not known yet.
     assert StudentSettings(model="org/name", carve=Carve(layers=None, heads=2), heal=Heal(freeze_layers=40)).heal
+
+
+@pytest.mark.parametrize(
+    ("train", "says"),
+    [
+        ({"method": "full"}, "trains `method: lora, dora, qlora`, and not `full`"),
+        ({"method": "rslora"}, "and not `rslora`"),
+        ({"method": "lora", "stop_early": {}}, "`stop_early` is of the trainer here"),
+        ({"method": "lora", "tensorboard": True}, "`tensorboard` is of the trainer here"),
+        ({"method": "qlora", "freeze_layers": 1}, "in every layer"),
+        ({"method": "lora"}, "learns given words alone"),
+        ({"method": "lora", "objective": [{"kind": "text"}], "on_policy": {}}, "learns given words alone|on_policy"),
+    ],
+)
+def test_what_olive_does_not_have_is_refused(tmp_path, train, says):
+    for name in ("train.jsonl", "test.jsonl"):
+        (tmp_path / name).touch()
+    data = {"train": "train.jsonl", "test": "test.jsonl"}
+    written = {"name": "a", "task": {"kind": "classification"}, "data": data, "teachers": [{"model": "wheel:none"}]}
+    with pytest.raises(BadInput, match=says):
+        parse_recipe({**written, "train": {"backend": "olive", **train}}, folder=tmp_path)
+    words = {"backend": "olive", "method": "dora", "objective": {"kind": "text"}}
+    made = parse_recipe({**written, "train": words}, folder=tmp_path).train.to_make
+    assert made
+    assert (made.backend, made.method) == ("olive", "dora")

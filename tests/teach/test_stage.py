@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from slmops.data.read import read_jsonl, write_jsonl
 from slmops.errors import BadInput, SlmopsError
-from slmops.pipeline.stage import Context
+from slmops.pipeline.stage import Context, one_by_one
 from slmops.recipe.settings import Settings
 from slmops.recipe.teachers import Asking
 from slmops.teach.answers import Answer, load_answers, save_answers
@@ -39,14 +39,32 @@ def teach(tiny, tiny_onnx, task, tmp_path):
     for name, folder in (("engine", tiny_onnx), ("model", tiny.folder)):
         shutil.copytree(folder, tmp_path / name / "model")
 
-    def run(texts, *, task=task, **settings) -> tuple[Path, dict[str, float | str]]:
+    def run(texts, *, task=task, spread=one_by_one, **settings) -> tuple[Path, dict[str, float | str]]:
         (data / "task.json").write_text(json.dumps(task.describe()))
         write_jsonl(data / "pool.jsonl", ({"id": f"p{i}", "input": text} for i, text in enumerate(texts)))
-        context = Context(out=tmp_path / "out", work=tmp_path / "work", seed=7)
+        context = Context(out=tmp_path / "out", work=tmp_path / "work", seed=7, spread=spread)
         inputs = {name: tmp_path / name for name in ("data", "engine", "model") if (tmp_path / name).exists()}
         return context.out, dict(Teach().run(inputs, Asking(**settings), context))
 
     return run
+
+
+def test_a_pool_that_is_spread_is_answered_all_the_same(teach, tiny, tmp_path):
+    asked = []
+
+    def spread(function: str, items: Sequence[str]) -> Iterator[tuple[int, str]]:
+        asked.append(len(items))
+        yield from reversed(list(one_by_one(function, items)))
+
+    known = list(tiny.pairs)
+    out, figures = teach(known, top_logits=2)
+    here = load_answers(out)
+    shutil.rmtree(tmp_path / "work")
+    assert teach(known, top_logits=2, batch=1, spread=spread) == (out, figures)
+    assert asked == [len(known), 0]
+    for ours, theirs in zip(load_answers(out), here, strict=True):
+        assert (ours.id, ours.text) == (theirs.id, theirs.text)
+        np.testing.assert_allclose(ours.top_log_probs, theirs.top_log_probs, atol=1e-4)
 
 
 def test_answers_of_the_task_are_kept_and_others_dropped_with_the_reason(teach, tiny, task):

@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     for command in (foundry, ollama, openvino, container, huggingface):
         group.command(command.__name__)(command)
     group.command("azure-distillation")(azure_distillation)
+    group.command("olive")(olive)
     app.add_typer(group, name="export")
 
 
@@ -117,4 +118,23 @@ def azure_distillation(
         typer.echo(path)
     for note in notes:
         typer.echo(note, err=True)
+    typer.echo(f"next: {out / 'README.md'}", err=True)
+
+
+def olive(recipe: RecipeFile, out: Out, overrides: Overrides = None, home: Home = HOME) -> None:
+    """Write a recipe's fine-tuning as a run configuration of Olive, with its rows and its model. Runs nothing.
+
+    The recipe has no teacher, and its train.method is lora, dora or qlora.
+    """
+    from slmops.export.folder import check_free
+    from slmops.pipeline.plan.rows import prepared, prepared_base
+    from slmops.recipe import load_recipe
+    from slmops.train.olive_job import OliveJob
+
+    check_free(out)
+    job = OliveJob(load_recipe(recipe, [*(overrides or ()), "train.backend=olive"]), out)
+    with prepared(job.recipe, home) as data, prepared_base(job.recipe, home) as base:
+        files = job.write(data, base)
+    for path in files:
+        typer.echo(path)
     typer.echo(f"next: {out / 'README.md'}", err=True)

@@ -18,6 +18,7 @@ from slmops.cli import (
     evaluate,
     export,
     history,
+    importing,
     plan,
     privacy,
     project,
@@ -53,6 +54,7 @@ for group in (
     privacy,
     export,
     adapters,
+    importing,
 ):
     group.register(app)
 

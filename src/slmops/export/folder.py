@@ -66,14 +66,23 @@ def model_config(bundle: Bundle) -> dict[str, Any]:
     return content
 
 
+def check_free(out: Path) -> None:
+    """Refuse a place that is taken, before any work.
+
+    Raises:
+        BadInput: `out` holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"{out} exists already and is not empty", hint="choose another folder with --out")
+
+
 def fresh(out: Path) -> Path:
     """`out`, made.
 
     Raises:
         BadInput: it holds something.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out} exists already and is not empty", hint="choose another folder with --out")
+    check_free(out)
     out.mkdir(parents=True, exist_ok=True)
     return out
 

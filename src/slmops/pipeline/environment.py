@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 
-def environment(libraries: Iterable[str]) -> dict[str, Any]:
-    """Machine and versions, as plain JSON; `memory_bytes` is the machine's, `cores` those this process may use."""
+def environment(libraries: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Machine and versions, as plain JSON; `memory_bytes` is the machine's, `cores` those this process may use.
+
+    Args:
+        elsewhere: versions of what another environment has.
+    """
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "versions": {name: metadata.version(name) for name in sorted({"slmops", *libraries})},
+        "versions": {name: metadata.version(name) for name in sorted({"slmops", *libraries})} | dict(elsewhere or {}),
     }
 
 

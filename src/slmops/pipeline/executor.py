@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from slmops.errors import SlmopsError
 from slmops.pipeline.artifact import Figure
-from slmops.pipeline.stage import Context, Make, Stage
+from slmops.pipeline.stage import Context, Make, Spread, Stage, one_by_one
 from slmops.progress import Evaluated, Progress
 
 
@@ -53,10 +53,12 @@ class LocalExecutor:
     Attributes:
         make: what it may ask for other stages with.
         evaluated: see `Context.evaluated`.
+        spread: what does pieces of its work; on a cluster, where there is one.
     """
 
     make: Make | None = None
     evaluated: Evaluated | None = None
+    spread: Spread = one_by_one
 
     def run(self, job: Job, progress: Progress, log: logging.Logger) -> Mapping[str, Figure]:
         stage: Stage = pkgutil.resolve_name(job.stage)()
@@ -68,6 +70,7 @@ class LocalExecutor:
             seed=job.seed,
             progress=progress,
             log=log,
+            spread=self.spread,
         )
         if self.make:
             context = replace(context, make=self.make)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from slmops.errors import BadInput
 from slmops.pipeline.files import content_digest
-from slmops.pipeline.stage import Node, libraries_of, unkeyed
+from slmops.pipeline.stage import Node, elsewhere, libraries_of, unkeyed
 
 
 class Provenance(BaseModel):
@@ -23,7 +23,7 @@ class Provenance(BaseModel):
     Attributes:
         inputs: input name to the key of the artifact.
         sources: source name to the digest of its content.
-        libraries: distribution to installed version.
+        libraries: distribution to installed version; those of another environment by the name that the stage gives.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,7 +73,7 @@ def address(nodes: Sequence[Node], seed: int, given: Mapping[str, str] | None = 
             settings=node.settings.model_dump(mode="json", by_alias=True, exclude=unkeyed(node.settings)),
             inputs={name: keys[source] for name, source in node.inputs.items()},
             sources={name: content_digest(path) for name, path in node.sources.items()},
-            libraries={name: _installed(name, node) for name in libraries_of(node)},
+            libraries={name: _installed(name, node) for name in libraries_of(node)} | dict(elsewhere(node)),
             seed=seed,
         )
         steps.append(Step(node, provenance))

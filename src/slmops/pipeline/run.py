@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from slmops.console import Both, Lines, duration
 from slmops.errors import GateFailed, Interrupted
+from slmops.pipeline.cluster import check_ray, on_ray
 from slmops.pipeline.environment import environment
 from slmops.pipeline.executor import Executor, LocalExecutor
 from slmops.pipeline.files import storage_errors
@@ -22,7 +23,7 @@ from slmops.pipeline.history import History
 from slmops.pipeline.home import HOME
 from slmops.pipeline.keys import Step, address
 from slmops.pipeline.recording import recorded
-from slmops.pipeline.stage import NeedsMore, Node
+from slmops.pipeline.stage import NeedsMore, Node, elsewhere, libraries_of
 from slmops.pipeline.store import Store
 from slmops.pipeline.worker import Made, Worker
 from slmops.progress import Progress, Silent
@@ -72,10 +73,23 @@ def run(recipe: Recipe, *, home: Path = HOME, progress: Progress | None = None) 
         seed=recipe.seed,
         home=home,
         progress=progress,
+        executor=executor_of(recipe),
     )
     if "bundle" in result.artifacts and not result.failed_gates:
         place_bundle(result.artifacts["bundle"].path, bundle_folder(recipe, home))
     return result
+
+
+def executor_of(recipe: Recipe) -> Executor:
+    """What does the work of a run of `recipe`.
+
+    Raises:
+        BadInput: it asks for Ray, which is not installed.
+    """
+    if recipe.executor == "local":
+        return LocalExecutor()
+    check_ray()
+    return LocalExecutor(spread=on_ray)
 
 
 def bundle_folder(recipe: Recipe, home: Path = HOME) -> Path:
@@ -150,11 +164,12 @@ def run_graph(
     progress = progress or Silent()
     history, store = History(home), Store(home)
     _check_surroundings(steps, store)
-    libraries = {library for step in steps for library in step.provenance.libraries}
+    libraries = {library for step in steps for library in libraries_of(step.node)}
+    others = {name: version for step in steps for name, version in elsewhere(step.node).items()}
     with (
         storage_errors(store.home),
         store.in_use(on_wait=lambda: progress.note("waiting for `slmops store gc`")),
-        recorded(history, name, resolved_recipe, steps, environment(libraries)) as recording,
+        recorded(history, name, resolved_recipe, steps, environment(libraries, others)) as recording,
         _logged(recording.folder / "run.log") as log,
         _stopped_gently(),
     ):

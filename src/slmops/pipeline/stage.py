@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
@@ -15,6 +16,19 @@ from slmops.progress import Evaluated, Progress, Silent
 Make = Callable[[Sequence["Node"]], Mapping[str, Path]]
 """Makes the artifacts of nodes, or finds them, and says the folder of each. Their inputs are each other's names, those
 of nodes that were asked for before, or those of the inputs of the stage that asks."""
+
+
+Spread = Callable[[str, Sequence[str]], Iterator[tuple[int, str]]]
+"""Calls the function at an import path (`package.module:function`) with each of the texts, anywhere that has the same
+files, and gives the number of a text with what came back, as it comes. A call may be made twice, where a machine is
+lost in between. Raises what a function raises."""
+
+
+def one_by_one(function: str, items: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """`Spread` in this process."""
+    call: Callable[[str], str] = pkgutil.resolve_name(function)
+    for number, item in enumerate(items):
+        yield number, call(item)
 
 
 def _makes_nothing(nodes: Sequence[Node]) -> NoReturn:
@@ -39,6 +53,7 @@ class Context:
         log: the run's log file.
         make: asks for other stages' artifacts; for stages that derive from `Asks`.
         evaluated: who looks on and may end a training early.
+        spread: does pieces of the stage's work, where the run has other machines there.
     """
 
     out: Path
@@ -49,6 +64,7 @@ class Context:
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("slmops"))
     make: Make = _makes_nothing
     evaluated: Evaluated = _goes_on
+    spread: Spread = one_by_one
 
 
 class Stage(Protocol):
@@ -114,6 +130,24 @@ class UsesMore(Protocol):
     @property
     def libraries(self) -> tuple[str, ...]:
         """Distributions whose installed versions shape the result, beside those of the stage."""
+
+
+@runtime_checkable
+class UsesElsewhere(Protocol):
+    """Settings with which a stage has its work done by libraries of another environment."""
+
+    @property
+    def elsewhere(self) -> Mapping[str, str]:
+        """Versions that shape the result, under names that no distribution here has.
+
+        Raises:
+            BadInput: the environment lacks something.
+        """
+
+
+def elsewhere(node: Node) -> Mapping[str, str]:
+    """The versions that shape the result of a node besides those of the libraries here."""
+    return node.settings.elsewhere if isinstance(node.settings, UsesElsewhere) else {}
 
 
 def libraries_of(node: Node) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slmops.console import duration
@@ -95,12 +95,17 @@ class Worker:
                     seed=step.provenance.seed,
                 )
                 asks = issubclass(step.node.stage, Asks)
-                executor = LocalExecutor(self._make_for(step, made)) if asks else self.executor
+                executor = self._asking(step, made) if asks else self.executor
                 metrics = executor.run(job, self.progress, self.log)
                 _check_unchanged(step)
                 return self.store.commit(draft, step.provenance, metrics, time.monotonic() - started), False
             finally:
                 self.store.discard(draft)
+
+    def _asking(self, step: Step, made: Mapping[str, Made]) -> Executor:
+        """A stage that asks for others stays here, and its pieces of work go where those of others go."""
+        here = self.executor if isinstance(self.executor, LocalExecutor) else LocalExecutor()
+        return replace(here, make=self._make_for(step, made))
 
     def _make_for(self, asking: Step, made: Mapping[str, Made]) -> Make:
         """What the stage of `asking` may ask for other stages with."""

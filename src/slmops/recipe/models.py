@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -61,6 +61,11 @@ class Recipe(Settings):
 
     name: FolderName = Field(description="Lower-case letters, digits, `.`, `_` and `-`.")
     seed: int = Field(7, ge=0, description="Of everything that is drawn by chance.")
+    executor: Literal["local", "ray"] = Field(
+        "local",
+        description="Where a local teacher answers its batches: here, or on a Ray cluster that sees the same files "
+        "(needs `slmops[ray]`). The answers are the same.",
+    )
     task: TaskSettings = Field(description="What the model does.")
     data: DataSettings = Field(description="Where rows come from.")
     privacy: PrivacySettings = Field(
@@ -213,6 +218,17 @@ class Recipe(Settings):
             raise ValueError(
                 f"`{asked[0]}`: an adapter of `train.method: {train.method}` cannot be merged, so nothing ships: leave "
                 "it out, or take lora"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _words_through_olive(self) -> Recipe:
+        """Olive's trainer knows no teacher, only what one said."""
+        learned = [term.kind for term in self.train.objective] if self.teachers else ["text"]
+        if self.train.backend == "olive" and (learned != ["text"] or self.train.on_policy):
+            raise ValueError(
+                "`train.backend: olive` learns given words alone: set `train.objective: {kind: text}`, without "
+                "`train.on_policy`, or leave `backend` out"
             )
         return self
 

@@ -78,6 +78,16 @@ class Tuning(Optimisation, Tuned):
             )
         return self
 
+    @model_validator(mode="after")
+    def _what_olive_has(self) -> Tuning:
+        if self.backend != "olive":
+            return self
+        if asked := [name for name in ("stop_early", "tensorboard") if getattr(self, name)]:
+            raise ValueError(f"`{asked[0]}` is of the trainer here, and `backend: olive` trains to the end without it")
+        if self.method == "qlora" and self.freeze_layers:
+            raise ValueError("`freeze_layers`: Olive's QLoRA trains an adapter in every layer; leave it out")
+        return self
+
 
 class Rounding(Settings):
     """The grid that weights are rounded to while they learn; the same as in `compress`, or it is of no use."""

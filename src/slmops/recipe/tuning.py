@@ -15,6 +15,11 @@ LOW_RANK = frozenset({"lora", "rslora", "dora", "qlora"})
 MERGEABLE = LOW_RANK | {"ia3"}
 """Adapters that become part of the weights: what comes out is a plain model."""
 
+Backend = Literal["slmops", "olive"]
+
+OLIVE: Mapping[str, str] = {"lora": "LoRA", "dora": "DoRA", "qlora": "QLoRA"}
+"""Methods that Olive has, by the names of its passes."""
+
 _LEARNING_RATE: Mapping[str, float] = {
     "full": 2e-4,
     **dict.fromkeys(LOW_RANK, 1e-3),
@@ -49,6 +54,7 @@ class Adapter(Settings):
     """An adapter to make, every size of its method known."""
 
     method: Method
+    backend: Backend = "slmops"
     rank: int = 0
     alpha: int = 0
     dropout: float = 0.0
@@ -87,6 +93,11 @@ class Tuned(Settings):
     adapter: AdapterSettings = Field(
         default_factory=AdapterSettings, description="Its size, where it is to be another."
     )
+    backend: Backend = Field(
+        "slmops",
+        description="What trains an adapter: the trainer here or, of lora, dora and qlora, Olive's pass of that name; "
+        "needs `slmops[olive]` (docs/guides/finetune.md).",
+    )
 
     @model_validator(mode="after")
     def _sizes_of_the_method(self) -> Tuned:
@@ -97,10 +108,16 @@ class Tuned(Settings):
             raise ValueError(f"`adapter.{odd[0]}` is not of `method: {self.method}`: {has}")
         return self
 
+    @model_validator(mode="after")
+    def _method_of_the_backend(self) -> Tuned:
+        if self.backend == "olive" and self.method not in OLIVE:
+            raise ValueError(f"`backend: olive` trains `method: {', '.join(OLIVE)}`, and not `{self.method}`")
+        return self
+
     @property
     def to_make(self) -> Adapter | None:
         """The adapter that is trained; None where every weight moves."""
         if self.method == "full":
             return None
         sizes = {name: value for name, value in self.adapter.model_dump().items() if value is not None}
-        return Adapter(method=self.method, **sizes)
+        return Adapter(method=self.method, backend=self.backend, **sizes)

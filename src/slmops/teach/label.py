@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from slmops.engines import load_engine
 from slmops.engines.base import Engine, Sampling, Token
 from slmops.errors import SlmopsError
 from slmops.models.tokenizer import Tokenizer
+from slmops.pipeline.stage import Spread
 from slmops.progress import Progress, Silent
+from slmops.tasks import from_description
 from slmops.tasks.base import ParseFailure, Row, Task
 from slmops.teach.answers import Answer, load_answers, save_answers
 from slmops.teach.endpoint import written_for_another
@@ -33,20 +38,81 @@ def label_pool(
     Rows of like length are decoded together, `batch` at a time. Each batch is kept in `work` as soon as it
     is written, so an interrupted call goes on behind the last one.
     """
+    batches, open_ = _batches(tokenizer, task, rows, batch, work)
     prompts = [tokenizer.prompt(task.render(row["input"])) for row in rows]
-    order = sorted(range(len(rows)), key=lambda i: len(prompts[i]))
     sampling = Sampling(max_tokens=task.max_answer_tokens)
-    batches = {work / f"batch-{start:06d}": order[start : start + batch] for start in range(0, len(order), batch)}
-    open_ = {folder: chosen for folder, chosen in batches.items() if not (folder / "answers.jsonl").exists()}
     with (progress or Silent()).task(title, sum(map(len, open_.values())), "rows") as bar:
         for folder, chosen in open_.items():
             tokens = list(engine.generate([prompts[i] for i in chosen], sampling, top_logits=top_logits))
             save_answers(folder, _answers(tokens, [rows[i] for i in chosen], tokenizer, top_logits))
             bar.advance(len(chosen))
+    return _gathered(batches)
+
+
+def label_pool_by(
+    spread: Spread,
+    engine: str,
+    model: Path,
+    tokenizer: Tokenizer,
+    task: Task,
+    rows: Sequence[Row],
+    *,
+    batch: int,
+    top_logits: int,
+    work: Path,
+    progress: Progress | None = None,
+    title: str = "teacher answers the pool",
+) -> list[Answer]:
+    """As `label_pool`, each batch a piece of work that `spread` does: of the same batches, kept in the same places.
+
+    Args:
+        engine: a key of `ENGINES`, which each process loads once.
+        model: the folder that it runs; `work` and it are seen by all machines.
+    """
+    batches, open_ = _batches(tokenizer, task, rows, batch, work)
+    asked = {"engine": engine, "model": str(model), "task": task.describe(), "top_logits": top_logits}
+    items = [
+        json.dumps(asked | {"out": str(folder), "rows": [rows[i] for i in chosen]}) for folder, chosen in open_.items()
+    ]
+    sizes = [len(chosen) for chosen in open_.values()]
+    with (progress or Silent()).task(title, sum(sizes), "rows") as bar:
+        for number, _ in spread("slmops.teach.label:label_batch", items):
+            bar.advance(sizes[number])
+    return _gathered(batches)
+
+
+def label_batch(text: str) -> str:
+    """One batch of `label_pool_by`, which is where to find what `text` holds; returns nothing to know of."""
+    asked = json.loads(text)
+    task, tokenizer = from_description(asked["task"]), Tokenizer.load(Path(asked["model"]))
+    prompts = [tokenizer.prompt(task.render(row["input"])) for row in asked["rows"]]
+    sampling = Sampling(max_tokens=task.max_answer_tokens)
+    engine = _loaded(asked["engine"], asked["model"])
+    tokens = list(engine.generate(prompts, sampling, top_logits=asked["top_logits"]))
+    save_answers(Path(asked["out"]), _answers(tokens, asked["rows"], tokenizer, asked["top_logits"]))
+    return ""
+
+
+@lru_cache(maxsize=1)
+def _loaded(engine: str, model: str) -> Engine:
+    return load_engine(engine, Path(model), threads=1)
+
+
+def _batches(
+    tokenizer: Tokenizer, task: Task, rows: Sequence[Row], batch: int, work: Path
+) -> tuple[dict[Path, list[int]], dict[Path, list[int]]]:
+    """Where the answers of each batch are kept and which rows are in it: of all, and of those not yet answered."""
+    lengths = [len(tokenizer.prompt(task.render(row["input"]))) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: lengths[i])
+    batches = {work / f"batch-{start:06d}": order[start : start + batch] for start in range(0, len(order), batch)}
+    return batches, {folder: chosen for folder, chosen in batches.items() if not (folder / "answers.jsonl").exists()}
+
+
+def _gathered(batches: Mapping[Path, Sequence[int]]) -> list[Answer]:
     found: dict[int, Answer] = {}
     for folder, chosen in batches.items():
         found |= dict(zip(chosen, load_answers(folder), strict=True))
-    return [found[i] for i in range(len(rows))]
+    return [found[i] for i in range(len(found))]
 
 
 def _answers(tokens: Sequence[Token], rows: Sequence[Row], tokenizer: Tokenizer, k: int) -> list[Answer]:

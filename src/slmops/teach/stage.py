@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from slmops.errors import BadInput, SlmopsError
-from slmops.pipeline.stage import Context
+from slmops.pipeline.stage import Context, one_by_one
 from slmops.progress import Progress
 from slmops.recipe.data import Column
 from slmops.recipe.settings import Settings
@@ -41,7 +41,7 @@ class Teach:
         from slmops.models.tokenizer import Tokenizer
         from slmops.tasks import task_of
         from slmops.teach.answers import save_answers
-        from slmops.teach.label import agreement, formed, label_pool
+        from slmops.teach.label import agreement, formed, label_pool, label_pool_by
 
         task = task_of(inputs["data"])
         rows = read_jsonl(inputs["data"] / "pool.jsonl")
@@ -50,9 +50,14 @@ class Teach:
         model = inputs["model"] / "model"
         writer = inputs["engine"] / "model" if "engine" in inputs else model
         tokenizer = Tokenizer.load(writer)
+        # What is spread is loaded where it is done.
+        by: Callable[..., list[Answer]] = (
+            partial(label_pool, load_engine(settings.engine, writer, gpu=True))
+            if context.spread is one_by_one
+            else partial(label_pool_by, context.spread, settings.engine, writer)
+        )
         ask = partial(
-            label_pool,
-            load_engine(settings.engine, writer, gpu=True),
+            by,
             tokenizer,
             task,
             batch=settings.batch,

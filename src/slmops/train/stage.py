@@ -49,6 +49,16 @@ class FitSettings(Settings):
             return ()
         return ("peft", "bitsandbytes") if self.adapter.method == "qlora" else ("peft",)
 
+    @property
+    def elsewhere(self) -> Mapping[str, str]:
+        """What Olive trains with, in the environment where it is."""
+        if self.adapter is None or self.adapter.backend != "olive":
+            return {}
+        from slmops.olive.environment import olive_versions
+
+        needed = ("bitsandbytes",) if self.adapter.method == "qlora" else ()
+        return {f"olive:{name}": version for name, version in olive_versions(*needed).items()}
+
     def check_surroundings(self) -> None:
         """Refuse what this process or machine cannot do, before any stage runs.
 
@@ -323,26 +333,30 @@ def train_and_save(
         context.progress.note(f"warning: left out {rows} rows: {reason.replace('_', ' ')}")
     if settings.tensorboard:
         context.progress.note(f"to look on: tensorboard --logdir {context.work / FOLDER}")
-    trained: Trained = train(
-        folder,
-        examples,
-        settings,
-        validation=validation,
-        objective=objective,
-        normalise=normalise,
-        compare_every=compare_every,
-        on_policy=on_policy,
-        teacher=teacher,
-        teacher_reads_once=teacher_reads_once,
-        rounding=rounding,
-        head=head,
-        adapter=adapter,
-        evaluated=context.evaluated,
-        work=context.work,
-        seed=context.seed,
-        progress=context.progress,
-        title=title or f"train on {len(examples)} rows",
-    )
+    title = title or f"train on {len(examples)} rows"
+    if adapter and adapter.backend == "olive":
+        trained = _through_olive(folder, examples, settings, adapter, validation, context, title)
+    else:
+        trained = train(
+            folder,
+            examples,
+            settings,
+            validation=validation,
+            objective=objective,
+            normalise=normalise,
+            compare_every=compare_every,
+            on_policy=on_policy,
+            teacher=teacher,
+            teacher_reads_once=teacher_reads_once,
+            rounding=rounding,
+            head=head,
+            adapter=adapter,
+            evaluated=context.evaluated,
+            work=context.work,
+            seed=context.seed,
+            progress=context.progress,
+            title=title,
+        )
     save_model(trained.model, context.out / "model", tokenizer_from=folder)
     if trained.adapter:
         trained.adapter.save(context.out / ADAPTER)
@@ -362,3 +376,29 @@ def train_and_save(
     }
     (context.out / "training.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
     return told
+
+
+def _through_olive(
+    folder: Path,
+    examples: Sequence[Example],
+    settings: Optimisation,
+    adapter: Adapter,
+    validation: Sequence[Example],
+    context: Context,
+    title: str,
+) -> Trained:
+    """The recipe has made sure that nothing is asked for which Olive does not have."""
+    from slmops.train.through_olive import train_through_olive
+
+    return train_through_olive(
+        folder,
+        examples,
+        settings,
+        adapter,
+        validation=validation,
+        work=context.work,
+        seed=context.seed,
+        progress=context.progress,
+        log=context.log,
+        title=title,
+    )

@@ -11,7 +11,7 @@ from slmops.errors import BadInput
 from slmops.models.stage import Fetch
 from slmops.pipeline.keys import address
 from slmops.pipeline.plan import nodes_for
-from slmops.pipeline.plan.rows import fetched, prepared
+from slmops.pipeline.plan.rows import made, prepared
 from slmops.pipeline.store import Store
 from slmops.recipe.models import Recipe
 from slmops.train.forecast import Forecast
@@ -61,7 +61,7 @@ def trainings(recipe: Recipe, home: Path) -> list[Training]:
         if step.node.stage is not Fit or steps[given["model"]].node.stage is not Fetch or given["data"] not in rows:
             continue
         settings = step.node.settings
-        with prepared(rows[given["data"]], home) as data, fetched(steps[given["model"]], store) as model:
+        with prepared(rows[given["data"]], home) as data, made(steps[given["model"]], store) as model:
             told = expected(model / "model", data, settings, seed=recipe.seed)  # type: ignore[arg-type]
         method = settings.adapter.method if settings.adapter else "full"  # type: ignore[attr-defined]
         done = store.find(step.key)

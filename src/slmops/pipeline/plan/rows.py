@@ -1,4 +1,4 @@
-"""The rows and the models of a recipe without a run."""
+"""The rows of a recipe, and the model that it begins from, without a run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from slmops.data.stage import PrepareData, prepare_data_node
-from slmops.models.stage import Fetch
+from slmops.data.stage import prepare_data_node
 from slmops.pipeline.keys import Step, address
-from slmops.pipeline.stage import Context
+from slmops.pipeline.plan.names import base_node, fetched_node
+from slmops.pipeline.stage import Context, Node
 from slmops.pipeline.store import Store
 from slmops.recipe.models import Recipe
 
@@ -22,26 +22,38 @@ def prepared(recipe: Recipe, home: Path) -> Iterator[Path]:
     Raises:
         BadInput: see `PrepareData`.
     """
-    node = prepare_data_node(recipe)
-    (step,) = address([node], recipe.seed)
-    if artifact := Store(home).find(step.key):
+    with _alone(prepare_data_node(recipe), recipe.seed, home) as data:
+        yield data
+
+
+@contextmanager
+def prepared_base(recipe: Recipe, home: Path) -> Iterator[Path]:
+    """The artifact of the recipe's own model as it comes, likewise.
+
+    Raises:
+        BadInput: see `slmops.models.source.materialise`.
+    """
+    assert recipe.student.model  # noqa: S101 - who calls has a recipe without a teacher
+    node = fetched_node(base_node(recipe), recipe.student.model, recipe.student.chat_template)
+    with _alone(node, recipe.seed, home) as base:
+        yield base
+
+
+@contextmanager
+def _alone(node: Node, seed: int, home: Path) -> Iterator[Path]:
+    (step,) = address([node], seed)
+    with made(step, Store(home), seed) as artifact:
+        yield artifact
+
+
+@contextmanager
+def made(step: Step, store: Store, seed: int = 0) -> Iterator[Path]:
+    """The artifact of a step that takes sources alone, or the same files made for the length of a block."""
+    if artifact := store.find(step.key):
         yield artifact.path
         return
     with TemporaryDirectory() as folder:
         out, work = Path(folder, "out"), Path(folder, "work")
         out.mkdir()
-        PrepareData().run(node.sources, node.settings, Context(out=out, work=work, seed=recipe.seed))  # type: ignore[arg-type]
-        yield out
-
-
-@contextmanager
-def fetched(step: Step, store: Store) -> Iterator[Path]:
-    """The artifact of a model as it comes, or the same files made for the length of a block."""
-    if artifact := store.find(step.key):
-        yield artifact.path
-        return
-    with TemporaryDirectory() as folder:
-        out = Path(folder, "out")
-        out.mkdir()
-        Fetch().run(step.node.sources, step.node.settings, Context(out=out, work=Path(folder), seed=0))  # type: ignore[arg-type]
+        step.node.stage().run(step.node.sources, step.node.settings, Context(out=out, work=work, seed=seed))
         yield out

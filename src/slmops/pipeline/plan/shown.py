@@ -14,7 +14,7 @@ from slmops.models.tokenizer import Tokenizer
 from slmops.pipeline.keys import address
 from slmops.pipeline.plan import nodes_for
 from slmops.pipeline.plan.names import base_node
-from slmops.pipeline.plan.rows import fetched, prepared
+from slmops.pipeline.plan.rows import made, prepared
 from slmops.pipeline.store import Store
 from slmops.recipe.models import Recipe
 from slmops.recipe.student import Head
@@ -74,7 +74,7 @@ def shown(recipe: Recipe, side: Side, most: int, *, rendered: bool, home: Path) 
     if not rendered:
         return ShownRows(rows, None, counts)
     steps = {step.node.id: step for step in address(nodes_for(recipe), recipe.seed)}
-    with fetched(steps[base_node(recipe)], Store(home)) as model:
+    with made(steps[base_node(recipe)], Store(home)) as model:
         tokenizer = Tokenizer.load(model / "model")
     return ShownRows(rows, list(_rendered(rows, task, tokenizer, recipe.student.head)), counts)
 

@@ -1,0 +1,105 @@
+"""Pieces of work on a real Ray cluster with two worker nodes, one of which is killed midway: nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slmops.engines import load_engine
+from slmops.errors import BadInput
+from slmops.pipeline.cluster import on_ray
+from slmops.pipeline.stage import one_by_one
+from slmops.tasks import from_description
+from slmops.teach.label import label_pool, label_pool_by
+from tests.conftest import PAIRS
+
+ray = pytest.importorskip("ray", reason="it is installed apart: pip install 'slmops[ray]'")
+
+TASK = {"kind": "generation", "instruction": None, "max_answer_tokens": 24}
+
+
+def slow(text: str) -> str:
+    """Leaves a mark of each time that it begins, and where, and takes its time."""
+    asked = json.loads(text)
+    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else "here"
+    (Path(asked["marks"]) / f"{asked['number']}-{node}-{uuid.uuid4().hex}").touch()
+    time.sleep(0.6)
+    return str(asked["number"] ** 2)
+
+
+def begun(marks: Path, node: str) -> set[int]:
+    """The pieces that have begun on a node."""
+    return {int(path.name.partition("-")[0]) for path in marks.glob(f"*-{node}-*")}
+
+
+def refuses(_text: str) -> str:
+    raise BadInput("the piece is wrong", hint="mend it")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[Any, list[Any]]]:
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    yield made, nodes
+    ray.shutdown()
+    made.shutdown()
+
+
+def test_a_node_that_is_killed_loses_nothing(cluster, tmp_path):
+    made, nodes = cluster
+    items = [json.dumps({"number": number, "marks": str(tmp_path)}) for number in range(10)]
+    came, before = {}, set[int]()
+    for number, result in on_ray("tests.pipeline.test_cluster:slow", items):
+        came[number] = result
+        if len(came) == 4:
+            before, lost = set(came), nodes.pop()
+            while not begun(tmp_path, lost.node_id) - before:
+                time.sleep(0.01)
+            made.remove_node(lost, allow_graceful=False)
+    assert came == {number: str(number**2) for number in range(10)}
+    times = Counter(int(path.name.partition("-")[0]) for path in tmp_path.iterdir())
+    assert all(times[number] == 1 for number in before)
+    assert max(times.values()) == 2
+
+
+def test_the_pool_is_answered_on_a_cluster_as_here(cluster, tiny, tmp_path):
+    rows = [{"id": f"r{n}", "input": text} for n, text in enumerate([*PAIRS, *(text[:9] for text in PAIRS)])]
+    task, asked = from_description(TASK), {"batch": 3, "top_logits": 4}
+    engine = load_engine("transformers", tiny.folder, threads=1)
+    here = label_pool(engine, tiny.tokenizer, task, rows, work=tmp_path / "here", **asked)
+    kept: list[int] = []
+
+    def counted(function: str, items: list[str]) -> Iterator[tuple[int, str]]:
+        kept.append(len(items))
+        return on_ray(function, items)
+
+    by = ("transformers", tiny.folder, tiny.tokenizer, task, rows)
+    for _ in range(2):
+        there = label_pool_by(counted, *by, work=tmp_path / "there", **asked)
+    assert kept == [3, 0]
+    for ours, theirs in zip(there, here, strict=True):
+        assert (ours.id, ours.text) == (theirs.id, theirs.text)
+        np.testing.assert_array_equal(ours.tokens, theirs.tokens)
+        np.testing.assert_allclose(ours.top_log_probs, theirs.top_log_probs, atol=1e-5)
+
+
+def test_what_a_piece_raises_is_raised_here(cluster):
+    with pytest.raises(BadInput, match="the piece is wrong") as told:
+        list(on_ray("tests.pipeline.test_cluster:refuses", ["a"]))
+    assert told.value.hint == "mend it"
+
+
+def test_here_they_are_done_one_by_one(tmp_path):
+    items = [json.dumps({"number": number, "marks": str(tmp_path)}) for number in range(2)]
+    assert list(one_by_one("tests.pipeline.test_cluster:slow", items)) == [(0, "0"), (1, "1")]
