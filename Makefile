@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check setup llamacpp olive foundry bench-% clean
+.PHONY: demo test check setup llamacpp olive ray foundry bench-% clean
 
 demo: $(READY)
 	$(BIN)/slmops run recipes/support.yaml
@@ -42,6 +42,13 @@ olive: $(VENV)/.olive
 
 $(VENV)/.olive: $(READY) requirements-olive.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-olive.lock
+	touch $@
+
+# Ray, likewise.
+ray: $(VENV)/.ray
+
+$(VENV)/.ray: $(READY) requirements-ray.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-ray.lock
 	touch $@
 
 # Foundry Local, whose tests are skipped without it. It pins an onnxruntime of its own, so it lives apart.
