@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -65,7 +66,7 @@ def _join() -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise BadInput(f"there is no Ray cluster at RAY_ADDRESS: {error}", hint="start it: ray start --head") from error
 
