@@ -12,6 +12,7 @@ name: helpers
 student: {model: ./model}
 train: {method: lora, epochs: 6, learning_rate: 1.0e-2, batch_tokens: 512, precision: fp32, adapter: {rank: 4}}
 evaluate: {latency_requests: 1, threads: 1}
+compress: {precision: fp32}
 adapters:
   orders:
     task: {kind: classification, max_answer_tokens: 8}
@@ -52,6 +53,14 @@ def test_adapters_are_trained_merged_and_measured_and_one_more_trains_alone(cli:
     assert evidence["models"].keys() == {"base", "student", "floor", "merged:ties"}
     pairs = {(test["ours"], test["theirs"]) for test in evidence["paired"]}
     assert {("student", "base"), ("student", "merged:ties")} <= pairs
+    parity = json.loads((steps["parity"] / "parity.json").read_text())
+    assert {name: found["measured"]["agreement"] > 0.9 for name, found in parity.items()} == {
+        "orders": True,
+        "prices": True,
+    }
+    (first, *_) = (steps["score:student:prices"] / "predictions.jsonl").read_text().splitlines()
+    answered = here("predict", tmp_path / "bundles" / "helpers", "What does item 21", "--adapter", "prices")
+    assert answered.strip() == json.loads(first)["text"]
     table = (steps["report"] / "table.txt").read_text()
     assert "orders, n = 36" in table
     assert "prices: ties against adapter" in table
@@ -60,7 +69,8 @@ def test_adapters_are_trained_merged_and_measured_and_one_more_trains_alone(cli:
 
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("merge:", MORE.lstrip("\n") + "merge:"))
     dry = here("run", "recipe.yaml", "--dry-run", "--json", "--set", "merge.0.of=[orders, prices]")
-    missing = {step["node"] for step in json.loads(dry)["steps"] if not step["cached"]} - {"report"}
+    missing = {step["node"] for step in json.loads(dry)["steps"] if not step["cached"]}
+    missing -= {"shipped", "bundle", "parity", "report"}
     assert {node.rpartition(":")[2] for node in missing} == {"tone"}
     assert "adapter:tone" in missing
     assert "data:tone" not in missing

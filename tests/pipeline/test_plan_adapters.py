@@ -41,7 +41,7 @@ def test_each_adapter_is_trained_and_measured_by_itself_and_merged_ones_beside_i
     )
     own = ["data:late", "student:base", "adapter:late", *late, "data:short", "adapter:short", *short]
     merged = ["score:merged:ties:late", "merged:late", "score:merged:ties:short", "merged:short"]
-    assert ids(made) == [*own, "merge:ties", *merged, "report"]
+    assert ids(made) == [*own, "merge:ties", *merged, "shipped", "bundle", "parity", "report"]
     nodes = {node.id: node for node in nodes_for(made)}
     assert nodes["adapter:short"].inputs == {"model": "student:base", "data": "data:short"}
     assert nodes["merge:ties"].inputs["base"] == "student:base"
@@ -53,8 +53,23 @@ def test_each_adapter_is_trained_and_measured_by_itself_and_merged_ones_beside_i
 def test_one_more_adapter_changes_nothing_of_the_others(tiny, tmp_path):
     before = keys(recipe(tmp_path, tiny.folder))
     after = keys(recipe(tmp_path, tiny.folder, adapters={**TWO, "third": {"train": {"epochs": 1}}}))
-    assert before.items() - after.items() == {("report", before["report"])}
+    assert {node for node in before if after[node] != before[node]} == {"shipped", "bundle", "parity", "report"}
     assert {node.rpartition(":")[2] for node in after.keys() - before.keys()} == {"third"}
+
+
+def test_the_base_that_adapters_share_is_made_small_by_no_rows(tiny, tmp_path):
+    nodes = {node.id: node for node in nodes_for(recipe(tmp_path, tiny.folder, compress={"precision": "int4"}))}
+    assert (nodes["shipped"].settings.precision, nodes["shipped"].settings.algorithm) == ("int4", "rtn")
+    assert nodes["shipped"].inputs == {node: node for node in ("adapter:late", "adapter:short")} | {
+        "base": "student:base"
+    }
+    assert recipe(tmp_path, tiny.folder).compress.precision == "int8"
+
+
+def test_nothing_ships_where_an_adapter_does_not_stand_beside_a_base(tiny, tmp_path):
+    made = recipe(tmp_path, tiny.folder, adapters={"late": {}, "short": {"train": {"method": "dora"}}})
+    assert not made.slots
+    assert not {"shipped", "bundle", "parity"} & set(ids(made))
 
 
 def test_an_adapter_is_the_one_of_a_recipe_with_it_alone(tiny, tmp_path):
@@ -111,7 +126,13 @@ def test_what_is_wrong_is_told_once_and_where_it_is_written(tiny, tmp_path):
         ({"student": {}}, "the base that all"),
         ({"student": {"model": ".", "carve": {"layers": 2}}}, "student.carve"),
         ({"student": {"model": ".", "head": "tags"}}, "student.head: tags"),
-        ({"compress": {"precision": "int8"}}, "`compress`: a run of `adapters` ends"),
+        (
+            {"train": {"method": "dora"}, "compress": {"precision": "int8"}},
+            "`compress`: `late` has `train.method: dora`",
+        ),
+        ({"compress": {"algorithm": "gptq", "precision": "int4"}}, "set `algorithm` to rtn or k_quant"),
+        ({"compress": {"runtime": "llama.cpp"}}, "`compress.runtime: llama.cpp` runs no adapters"),
+        ({"compress": {"search": {"subject_to": {"accuracy": {"max_drop": 0.01}}}}}, "`compress.search` looks for one"),
         ({"adapters": {"no/path": {}}}, "a name has lower-case letters"),
         ({"adapters": {"late": {"data": {"pool": "test.jsonl"}}}}, "`adapters.late`: `data.pool` needs a teacher"),
         ({"adapters": {}, "merge": {"method": "ties"}}, "`merge` is of `adapters`"),

@@ -99,6 +99,8 @@ def test_the_stage_takes_the_comparison_with_what_was_merged(several, tmp_path: 
         inputs[f"adapter:{name}"] = write(tmp_path / f"adapter-{name}", history=[], training=TRAINING)
         inputs[f"evaluate:{name}"] = write(tmp_path / f"own-{name}", evidence=evidence(0.5), gates=[GATE])
     inputs["merged:late"] = write(tmp_path / "merged", evidence=several.evidence["late"])
+    alike = {"figure": "parity_agreement", "state": "pass", "adapter": "late", "message": "late: 99 % of the words"}
+    inputs["parity"] = write(tmp_path / "parity", gates=[alike])
     recipe = {"name": "helpers", "seed": 7, "student": {"model": "smol"}, "adapters": {"late": {}, "short": {}}}
     out = tmp_path / "out"
     out.mkdir()
@@ -108,4 +110,5 @@ def test_the_stage_takes_the_comparison_with_what_was_merged(several, tmp_path: 
     assert record["adapters"]["short"]["gates"] == [GATE]
     assert record["merges"]["ties"]["density"] == 0.5
     assert "late, n = 400" in (out / "table.txt").read_text()
-    assert (out / "report.html").is_file()
+    assert "as shipped, pass: late: 99 % of the words" in (out / "table.txt").read_text()
+    assert "alike in all 1 questions" in (out / "report.html").read_text()

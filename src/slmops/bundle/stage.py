@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,16 +40,9 @@ class WriteBundle:
         from slmops.bundle.manifest import CARD
         from slmops.bundle.write import write_bundle
         from slmops.engines import engine_of
-        from slmops.pipeline.environment import environment
-        from slmops.pipeline.files import bytes_below, content_digest
+        from slmops.pipeline.files import bytes_below
 
         model, fitted = inputs["model"] / "model", inputs.get("calibrate")
-        lineage = {
-            "recipe": settings.recipe,
-            "seed": context.seed,
-            "inputs": {name: content_digest(path) for name, path in sorted(inputs.items())},
-            "environment": environment(self.libraries),
-        }
         write_bundle(
             context.out,
             name=settings.name,
@@ -57,11 +50,54 @@ class WriteBundle:
             engine=engine_of(model),
             model_folder=model,
             task=_read_json(inputs["data"] / "task.json"),
-            lineage=lineage,
+            lineage=lineage_of(inputs, settings, context, self.libraries),
             evidence=_read_json(inputs["evaluate"] / "evidence.json"),
             calibration=_read_json(fitted / "calibration.json") if fitted else None,
             card=(inputs["card"] / CARD).read_text(encoding="utf-8"),
             phrases=common_phrases(model, inputs["data"], inputs.get("answers")),
+        )
+        return {"name": settings.name, "version": settings.version, "bundle_bytes": bytes_below(context.out)}
+
+
+class WriteAdapters:
+    """`model` (`model/` and `adapters/NAME.onnx_adapter`), and `data:NAME` (`task.json`) and `evaluate:NAME`
+    (`evidence.json`) of every adapter → a bundle.
+
+    Asked without an adapter, it does the task of the first.
+    """
+
+    name: ClassVar[str] = "bundle-adapters"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = WriteBundle.libraries
+
+    def run(
+        self, inputs: Mapping[str, Path], settings: WriteBundleSettings, context: Context
+    ) -> Mapping[str, float | str]:
+        from slmops.bundle.write import AdapterPart, write_bundle
+        from slmops.engines import engine_of
+        from slmops.engines.onnx_slots import FILE
+        from slmops.pipeline.files import bytes_below
+
+        def part(name: str) -> AdapterPart:
+            path = inputs["model"] / "adapters" / f"{name}{FILE}"
+            return AdapterPart(
+                path,
+                _read_json(inputs[f"data:{name}"] / "task.json"),
+                _read_json(inputs[f"evaluate:{name}"] / "evidence.json"),
+            )
+
+        parts = {name: part(name) for name in settings.recipe["adapters"]}
+        model = inputs["model"] / "model"
+        write_bundle(
+            context.out,
+            name=settings.name,
+            version=settings.version,
+            engine=engine_of(model),
+            model_folder=model,
+            task=next(iter(parts.values())).task,
+            lineage=lineage_of(inputs, settings, context, self.libraries),
+            evidence={},
+            adapters=parts,
         )
         return {"name": settings.name, "version": settings.version, "bundle_bytes": bytes_below(context.out)}
 
@@ -91,6 +127,21 @@ class OpenBundle:
         for path in files_below(inputs["bundle"] / MODEL):
             link_or_copy(inputs["bundle"] / MODEL / path, context.out / MODEL / path)
         return {"name": manifest.name, "version": manifest.version}
+
+
+def lineage_of(
+    inputs: Mapping[str, Path], settings: WriteBundleSettings, context: Context, libraries: Sequence[str]
+) -> dict[str, Any]:
+    """What a bundle was made from, and by what."""
+    from slmops.pipeline.environment import environment
+    from slmops.pipeline.files import content_digest
+
+    return {
+        "recipe": settings.recipe,
+        "seed": context.seed,
+        "inputs": {name: content_digest(path) for name, path in sorted(inputs.items())},
+        "environment": environment(libraries),
+    }
 
 
 def common_phrases(model: Path, data: Path, answers: Path | None) -> Phrases | None:

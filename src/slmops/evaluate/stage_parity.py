@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from slmops.pipeline.stage import Context
 from slmops.recipe.evaluate import ParitySettings
+from slmops.recipe.settings import Settings
 
 
 class CheckParitySettings(ParitySettings):
@@ -44,12 +45,57 @@ class CheckParity:
         asked = _asked(inputs, rows, [written[row["id"]] for row in rows], settings.threads, context)
         found = compared(task, rows, *asked, seed=context.seed)
         verdicts = parity_verdicts(found, settings)
-        for name, content in (("parity", asdict(found)), ("gates", verdicts)):
-            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            (context.out / f"{name}.json").write_text(text, encoding="utf-8")
+        _write(context.out, asdict(found), verdicts)
         write_for_ci(context.out, inputs["evaluate"], verdicts)
         figures = {v["figure"]: v["value"] for v in verdicts if v["value"] is not None}
         return {**figures, "gates_failed": sum(verdict["state"] != "pass" for verdict in verdicts)}
+
+
+class CheckAdaptersSettings(Settings):
+    """Bounds by adapter."""
+
+    adapters: dict[str, ParitySettings]
+    threads: int
+
+
+class CheckAdapters:
+    """`bundle`, `base`, and `adapter:NAME` and `data:NAME` of every adapter → `parity.json`, by adapter, and
+    `gates.json`: does each answer in the bundle as PyTorch does with it merged?
+    """
+
+    name: ClassVar[str] = "parity-adapters"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = (*CheckParity.libraries, "peft")
+
+    def run(
+        self, inputs: Mapping[str, Path], settings: CheckAdaptersSettings, context: Context
+    ) -> Mapping[str, float | str]:
+        from dataclasses import asdict
+
+        from slmops.bundle import open_bundle
+        from slmops.data.read import read_jsonl
+        from slmops.evaluate.adapter_parity import adapter_parity
+        from slmops.models.adapters.files import ADAPTER, named
+
+        bundle, base = open_bundle(inputs["bundle"], threads=settings.threads), inputs["base"] / "model"
+        found, verdicts = dict[str, Any](), list[dict[str, Any]]()
+        with context.progress.task("parity", len(settings.adapters), "adapters") as bar:
+            for name, folder in named(inputs).items():
+                rows = read_jsonl(inputs[f"data:{name}"] / "test.jsonl")
+                own, asked = settings.adapters[name], bundle.adapted(name)
+                parity, judged = adapter_parity(base, folder / ADAPTER, asked, rows, own, seed=context.seed)
+                found[name] = asdict(parity)
+                verdicts += judged
+                bar.advance()
+        _write(context.out, found, verdicts)
+        figures = {f"{v['figure']}:{v['adapter']}": v["value"] for v in verdicts if v["value"] is not None}
+        return {**figures, "gates_failed": sum(verdict["state"] != "pass" for verdict in verdicts)}
+
+
+def _write(out: Path, found: Mapping[str, Any], verdicts: list[dict[str, Any]]) -> None:
+    for name, content in (("parity", found), ("gates", verdicts)):
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        (out / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def _asked(

@@ -19,12 +19,15 @@ from slmops.recipe.privacy import PrivacySettings
 from slmops.recipe.settings import FolderName, Settings, one_or_more
 from slmops.recipe.several import (
     PARTS,
+    SLOTTED,
     MergeSettings,
     OneAdapter,
     check_adapters,
     check_base,
     check_merges,
+    check_slots,
     handed_down,
+    without_rows,
 )
 from slmops.recipe.student import StudentSettings
 from slmops.recipe.task import ExtractionTask, TaskSettings
@@ -104,7 +107,7 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _handed_down(cls, given: Any) -> Any:
-        return handed_down(given)
+        return without_rows(handed_down(given))
 
     @model_validator(mode="before")
     @classmethod
@@ -165,11 +168,17 @@ class Recipe(Settings):
                 "`teachers` and `adapters` exclude each other: adapters learn from labelled rows, and a student that "
                 "is distilled has a recipe of its own"
             )
-        if asked := [name for name in ("compress", "bundle") if name in self.model_fields_set]:
-            raise ValueError(f"`{asked[0]}`: a run of `adapters` ends where they are measured: leave it out")
         check_base(self.student)
         check_adapters(self.adapters)
         check_merges(self.merge, self.adapters)
+        if self.slots:
+            check_slots(self.compress, searched=self.compress.search is not None)
+        elif asked := [name for name in ("compress", "bundle") if name in self.model_fields_set]:
+            odd = next(name for name, one in self.adapters.items() if one.train.method not in SLOTTED)
+            raise ValueError(
+                f"`{asked[0]}`: `{odd}` has `train.method: {self.adapters[odd].train.method}`, which does not stand "
+                "beside a base, so nothing ships: leave it out, or take lora"
+            )
         return self
 
     @model_validator(mode="after")
@@ -214,7 +223,9 @@ class Recipe(Settings):
             raise ValueError(f"`{asked[0]}` needs a teacher, and this recipe has none: take it out, or name one")
         if student.head == "tags" and train.method != "full":
             raise ValueError(f"`student.head: tags` is a head to train, and `train.method: {train.method}` trains none")
-        if not self.ships and (asked := [name for name in ("compress", "bundle") if name in self.model_fields_set]):
+        if not (self.adapters or self.ships) and (
+            asked := [name for name in ("compress", "bundle") if name in self.model_fields_set]
+        ):
             raise ValueError(
                 f"`{asked[0]}`: an adapter of `train.method: {train.method}` cannot be merged, so nothing ships: leave "
                 "it out, or take lora"
@@ -460,6 +471,11 @@ class Recipe(Settings):
     def ships(self) -> bool:
         """Whether what is trained becomes a plain model, which can be made small and bundled."""
         return not self.adapters and (self.train.to_make is None or self.train.to_make.merges)
+
+    @property
+    def slots(self) -> bool:
+        """Whether several adapters ship beside the base that they share."""
+        return bool(self.adapters) and all(one.train.method in SLOTTED for one in self.adapters.values())
 
     @property
     def teacher(self) -> Teacher:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from slmops.recipe.compress import CompressSettings
 from slmops.recipe.data import DataSettings
 from slmops.recipe.evaluate import EvaluateSettings
 from slmops.recipe.settings import FolderName, Settings
@@ -23,8 +24,8 @@ Merging = Literal["linear", "cat", "ties", "dare_linear", "dare_ties"]
 
 _PRUNING = frozenset({"ties", "dare_linear", "dare_ties"})
 _DENSITY = 0.5
-_MERGED = frozenset({"lora", "rslora"})
-"""Methods whose parts PEFT adds up."""
+SLOTTED = frozenset({"lora", "rslora"})
+"""Methods whose parts PEFT adds up, and that stand beside a base as they are."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -152,6 +153,36 @@ def check_adapters(adapters: Mapping[str, OneAdapter]) -> None:
             )
 
 
+def without_rows(given: Any) -> Any:
+    """A recipe as it is written, whose `compress` rounds what adapters share as its settings say, or by no rows."""
+    adapters = given.get("adapters") if isinstance(given, Mapping) else None
+    if not isinstance(adapters, Mapping) or not all(isinstance(one, Mapping) for one in adapters.values()):
+        return given
+    trained, own = [_plain(one.get("train")) for one in adapters.values()], _plain(given.get("compress")) or {}
+    if not all(isinstance(train, Mapping) and train.get("method") in SLOTTED for train in trained):
+        return given
+    return (
+        {**given, "compress": {"precision": "int8", "algorithm": "rtn", **own}} if isinstance(own, Mapping) else given
+    )
+
+
+def check_slots(compress: CompressSettings, *, searched: bool) -> None:
+    """Refuse what a base that several adapters share is not made small by.
+
+    Raises:
+        ValueError: says what and why.
+    """
+    if searched:
+        raise ValueError("`compress.search` looks for one model, and `adapters` share a base: leave it out")
+    if compress.runtime != "onnxruntime-genai":
+        raise ValueError(f"`compress.runtime: {compress.runtime}` runs no adapters: take onnxruntime-genai")
+    if compress.calibrated:
+        raise ValueError(
+            "`compress` goes by the rows of one task, and the base of several `adapters` is for all of theirs: set "
+            "`algorithm` to rtn or k_quant, without `int8_layers` and `sparsity`"
+        )
+
+
 def check_merges(merges: Sequence[MergeSettings], adapters: Mapping[str, OneAdapter]) -> None:
     """Refuse what cannot become one.
 
@@ -170,7 +201,7 @@ def check_merges(merges: Sequence[MergeSettings], adapters: Mapping[str, OneAdap
             raise ValueError(f"`{at}.of`: it takes two adapters to merge any")
         for name in own:
             method = adapters[name].train.method
-            if method not in _MERGED:
+            if method not in SLOTTED:
                 raise ValueError(f"`{at}`: `{name}` has `train.method: {method}`; only lora and rslora can be merged")
         ranks = {name: adapters[name].train.adapter.rank for name in own}
         if merge.method != "cat" and len(set(ranks.values())) > 1:

@@ -35,6 +35,7 @@ class Several:
         merges: what adapters were merged into, by name, to its `merge.json`.
         histories: adapter to its `history.json`.
         trainings: adapter to its `training.json`.
+        parity: verdicts on what ships, each with its `adapter`; none where nothing does.
         recipe: as resolved, without paths.
         command: what makes this report again.
     """
@@ -46,6 +47,7 @@ class Several:
     merges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     trainings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    parity: Sequence[Mapping[str, Any]] = ()
     recipe: Mapping[str, Any] | None = None
     command: str | None = None
 
@@ -87,7 +89,14 @@ class Several:
             for name, evidence in self.evidence.items()
         }
         told = {"title": self.title, "base": self.base, "adapters": adapters, "merges": dict(self.merges)}
-        return {"format": FORMAT, "name": self.name, **told, "recipe": self.recipe, "command": self.command}
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            **told,
+            "parity": list(self.parity),
+            "recipe": self.recipe,
+            "command": self.command,
+        }
 
 
 def title(role: str) -> str:
@@ -114,6 +123,7 @@ def table(several: Several) -> str:
             for name, verdicts in several.gates.items()
             for verdict in verdicts
         ),
+        *(f"as shipped, {verdict['state']}: {verdict['message']}" for verdict in several.parity),
         *several.reasons,
         several.title,
     ]
@@ -162,6 +172,7 @@ def page(several: Several) -> str:
         groups=list(groups(several)),
         gates=gates,
         missed=sum(verdict["state"] != "pass" for _, verdict in gates),
+        unlike=sum(verdict["state"] != "pass" for verdict in several.parity),
         tests=[(name, _titled(test)) for name, tests in several.tests.items() for test in tests],
         own=OWN,
         chapters=[(name, told) for name, told in chapters.items() if needs[name]],

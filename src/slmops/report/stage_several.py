@@ -20,11 +20,11 @@ class ReportSeveral:
 
     Needs `evaluate:NAME` (`evidence.json`, `gates.json`) and `adapter:NAME` (`history.json`, `training.json`) of every
     adapter of the recipe. `merged:NAME` (`evidence.json`) takes the place of the evidence where the adapter was merged;
-    `merge:HOW` (`merge.json`) says into what.
+    `merge:HOW` (`merge.json`) says into what, and `parity` (`gates.json`) how the adapters do as they ship.
     """
 
     name: ClassVar[str] = "report-several"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("jinja2",)
 
     def run(
@@ -51,6 +51,7 @@ class ReportSeveral:
             histories=of_all("adapter", "history.json"),
             trainings=of_all("adapter", "training.json"),
             recipe=settings.recipe,
+            parity=read("parity", "gates.json") if "parity" in inputs else (),
             command="slmops run recipe.yaml",
         )
         (context.out / "table.txt").write_text(table(several), encoding="utf-8")

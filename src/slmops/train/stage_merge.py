@@ -11,9 +11,6 @@ from slmops.pipeline.stage import Context
 from slmops.recipe.settings import Settings
 from slmops.recipe.several import Merging
 
-OF = "adapter:"
-"""Begins the names of inputs that hold an adapter."""
-
 
 class MergeAdaptersSettings(Settings):
     """How, and how often the update of each adapter counts: by name, in the order of merging."""
@@ -38,7 +35,7 @@ class MergeAdapters:
         import torch
 
         from slmops.models.adapters.combine import combine
-        from slmops.models.adapters.files import ADAPTER
+        from slmops.models.adapters.files import ADAPTER, OF
         from slmops.models.source import load_model, save_model
 
         folder = inputs["base"] / "model"

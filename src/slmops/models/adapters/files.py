@@ -15,8 +15,16 @@ if TYPE_CHECKING:
 
 ADAPTER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
 
+OF = "adapter:"
+"""Begins the names of a stage's inputs that hold an adapter."""
+
 PREFIX = "base_model.model."
 """Begins every name of a weight that belongs to a module of the model."""
+
+
+def named(inputs: Mapping[str, Path]) -> dict[str, Path]:
+    """The inputs that hold an adapter, by its name."""
+    return {name.removeprefix(OF): path for name, path in inputs.items() if name.startswith(OF)}
 
 
 @dataclass(frozen=True)
