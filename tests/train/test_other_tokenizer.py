@@ -40,6 +40,7 @@ from slmops.train.stage_checks import CheckPair, PairSettings
 from slmops.train.trainer import train
 from tests.families import make
 from tests.tokenizer_kinds import tokenizer
+from tests.train.histories import learned
 
 LABELS = ("refund where is my order", "other 20 € 🙂 thanks", "cancel Anna Berg")
 TASK = Classification(LABELS, None, 48)
@@ -224,7 +225,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(pair, tmp_path):
     resumed = resumable(pair, tmp_path / "killed")
     one, other = (load_file(tmp_path / way / "out" / "model" / "model.safetensors") for way in ("unbroken", "killed"))
     assert all(torch.equal(weight, other[name]) for name, weight in one.items())
-    assert [{**entry, "seconds": 0} for entry in resumed] == [{**entry, "seconds": 0} for entry in unbroken]
+    assert learned(resumed) == learned(unbroken)
 
 
 @pytest.mark.parametrize(
