@@ -229,7 +229,7 @@ def test_the_most_likely_tokens_of_any_text_agree_with_its_score(engine, prompts
 def test_score_in_parts_equals_score_at_once(engine, prompts, monkeypatch):
     continuations = [[5, 6, 7], [], [8], [9, 10]]
     at_once = engine.score(prompts, continuations)
-    monkeypatch.setattr("slmops.engines.decoding.MAX_LOGITS", 1)
+    monkeypatch.setattr("slmops.engines.decoding.MAX_SCORED", 1)
     in_parts = engine.score(prompts, continuations)
     assert [len(scores) for scores in at_once] == [3, 0, 1, 2]
     for one, other in zip(at_once, in_parts, strict=True):

@@ -37,6 +37,10 @@ MAX_REQUESTS = 32
 MAX_LOGITS = 64_000_000
 """Written by one forward pass over prompts, about: 256 MB. A runtime may write the logits of every prompt token."""
 
+MAX_SCORED = 4_000_000
+"""The same where logits are only read off: 16 MB. Larger passes take memory that a small device lacks, and the runtimes
+that ship are no faster by them: rows of other lengths are padded."""
+
 
 def decode(
     start: Start,
@@ -110,7 +114,7 @@ def score_top(
 def _places(forward: Forward, prompts: Prompts, continuations: Prompts, vocabulary: int) -> Iterator[Logits]:
     """The logits for each token of each continuation, [its tokens, vocabulary]."""
     sequences = [[*prompt, *continuation] for prompt, continuation in zip(prompts, continuations, strict=True)]
-    fitting = MAX_LOGITS // (vocabulary * max(map(len, sequences), default=1))
+    fitting = MAX_SCORED // (vocabulary * max(map(len, sequences), default=1))
     rows = min(max(1, fitting), MAX_REQUESTS)
     for begin in range(0, len(sequences), rows):
         logits = forward(sequences[begin : begin + rows])

@@ -34,7 +34,7 @@ def _measured(found: Mapping[str, Any]) -> Iterator[str]:
         drop += f" ({ends[0]:+.1f} {ends[1]:+.1f})" if ends else ""
         mark = ">" if one["shipped"] else "*" if one["front"] else " "
         costs = (_short(one["latency_p50_ms"]), *(_short(one[name] / 1e6) for name in ("weights_bytes", _RAM)))
-        yield _line(f"{mark} {one['name']}", f"{one['quality']:.3f}", drop, *costs)
+        yield _line(f"{mark} {_called(one['name'])}", f"{one['quality']:.3f}", drop, *costs)
 
 
 _RAM = "peak_rss_bytes"
@@ -43,7 +43,7 @@ _RAM = "peak_rss_bytes"
 def _others(found: Mapping[str, Any]) -> Iterator[str]:
     for one in found["others"]:
         why = one["why"] or f"loss {one['loss']:.3f}, {_short(one['weights_bytes'] / 1e6)} MB: another is better"
-        yield fit(f"  {one['name']:<{_NAME - 1}}{one['state']}: {why}", WIDTH)
+        yield fit(f"  {_called(one['name']):<{_NAME - 2}}{one['state']}: {why}", WIDTH)
     if found["others"]:
         yield ""
 
@@ -53,6 +53,12 @@ def _answer(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"> {ships['name']}: {STATES[ships['state']]}"
     yield from wrap(ships["message"], WIDTH, initial_indent="  ", subsequent_indent="  ")
     yield "* no other one is better in quality and in cost"
+
+
+def _called(name: str) -> str:
+    """A name that is too long with its middle left out: candidates differ at both ends."""
+    room = _NAME - 3
+    return name if len(name) <= room else f"{name[: room - room // 2 - 1]}…{name[-(room // 2) :]}"
 
 
 def _short(value: float) -> str:
