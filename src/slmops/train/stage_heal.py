@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe.objective import Layered, Objective, term_names
-from slmops.train.stage import LIBRARIES, FitSettings, train_and_save
+from slmops.train.kept import train_and_save
+from slmops.train.stage import LIBRARIES, FitSettings
 
 if TYPE_CHECKING:
     from slmops.train.heal import Blocks

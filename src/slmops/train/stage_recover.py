@@ -12,7 +12,8 @@ from slmops.recipe.objective import ForwardKl, TextTerm
 from slmops.recipe.settings import Settings
 from slmops.recipe.student import Head
 from slmops.recipe.training import Optimisation
-from slmops.train.stage import LIBRARIES, DistilSettings, lessons_of, train_and_save, validation_of
+from slmops.train.kept import train_and_save
+from slmops.train.stage import LIBRARIES, DistilSettings, lessons_of, validation_of
 
 
 class RecoverSettings(Settings):
