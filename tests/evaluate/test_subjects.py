@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
-from slmops.bundle import write_bundle
+from slmops.bundle import AdapterPart, write_bundle
 from slmops.errors import BadInput
 from slmops.evaluate.subjects import Endpoint, Local, common_task, find_local, find_subjects
 from slmops.progress import Silent
@@ -47,6 +49,28 @@ def test_folders_are_known_by_what_they_hold(find, model, tmp_path):
     assert found[1].digest == found[2].digest, "the same model in and out of a bundle"
     assert common_task(found) == TASK.describe()
     assert str(tmp_path) not in str([one.describe() for one in found]), "where a folder lies is nobody's business"
+
+
+def test_that_adapters_of_a_bundle_are_not_measured_is_told(model, tmp_path):
+    class Told(Silent):
+        notes: ClassVar[list[str]] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    (tmp_path / "a.onnx_adapter").write_bytes(b"anything")
+    parts = {"name": "a", "version": "1", "engine": "onnxruntime-genai", "lineage": {}, "evidence": {}}
+    adapters = {"refunds": AdapterPart(tmp_path / "a.onnx_adapter", TASK.describe())}
+    write_bundle(
+        tmp_path / "b",
+        model_folder=model("onnx", "genai_config.json"),
+        task=TASK.describe(),
+        adapters=adapters,
+        **parts,
+    )
+    find_subjects([str(tmp_path / "b")], models=tmp_path / "models", keys={}, progress=Told())
+    (told,) = Told.notes
+    assert "without its adapters: refunds" in told
 
 
 def test_the_digest_follows_the_content(find, model):

