@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check setup llamacpp olive ray foundry bench-% clean
+.PHONY: demo test check setup llamacpp olive ray postgres foundry bench-% clean
 
 demo: $(READY)
 	$(BIN)/slmops run recipes/support.yaml
@@ -49,6 +49,13 @@ ray: $(VENV)/.ray
 
 $(VENV)/.ray: $(READY) requirements-ray.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-ray.lock
+	touch $@
+
+# A PostgreSQL of the tests' own, likewise.
+postgres: $(VENV)/.postgres
+
+$(VENV)/.postgres: $(READY) requirements-postgres.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-postgres.lock
 	touch $@
 
 # Foundry Local, whose tests are skipped without it. It pins an onnxruntime of its own, so it lives apart.
