@@ -27,11 +27,12 @@ TASK = {"kind": "generation", "instruction": None, "max_answer_tokens": 24}
 
 
 def slow(text: str) -> str:
-    """Leaves a mark of each time that it begins, and where, and takes its time."""
+    """Leaves a mark of each time that it begins, and where; one with a gate ends once that is there."""
     asked = json.loads(text)
     node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else "here"
     (Path(asked["marks"]) / f"{asked['number']}-{node}-{uuid.uuid4().hex}").touch()
-    time.sleep(0.6)
+    while asked["gate"] and not Path(asked["gate"]).exists():
+        time.sleep(0.01)
     return str(asked["number"] ** 2)
 
 
@@ -58,17 +59,24 @@ def cluster() -> Iterator[tuple[Any, list[Any]]]:
 
 def test_a_node_that_is_killed_loses_nothing(cluster, tmp_path):
     made, nodes = cluster
-    items = [json.dumps({"number": number, "marks": str(tmp_path)}) for number in range(10)]
+    marks, gate = tmp_path / "marks", tmp_path / "gate"
+    marks.mkdir()
+    items = [
+        json.dumps({"number": number, "marks": str(marks), "gate": str(gate) if number > 3 else None})
+        for number in range(10)
+    ]
     came, before = {}, set[int]()
     for number, result in on_ray("tests.pipeline.test_cluster:slow", items):
         came[number] = result
         if len(came) == 4:
             before, lost = set(came), nodes.pop()
-            while not begun(tmp_path, lost.node_id) - before:
+            while not begun(marks, lost.node_id) - before:
                 time.sleep(0.01)
             made.remove_node(lost, allow_graceful=False)
+            # What it had begun cannot have ended, however long that took.
+            gate.touch()
     assert came == {number: str(number**2) for number in range(10)}
-    times = Counter(int(path.name.partition("-")[0]) for path in tmp_path.iterdir())
+    times = Counter(int(path.name.partition("-")[0]) for path in marks.iterdir())
     assert all(times[number] == 1 for number in before)
     assert max(times.values()) == 2
 
@@ -101,5 +109,5 @@ def test_what_a_piece_raises_is_raised_here(cluster):
 
 
 def test_here_they_are_done_one_by_one(tmp_path):
-    items = [json.dumps({"number": number, "marks": str(tmp_path)}) for number in range(2)]
+    items = [json.dumps({"number": number, "marks": str(tmp_path), "gate": None}) for number in range(2)]
     assert list(one_by_one("tests.pipeline.test_cluster:slow", items)) == [(0, "0"), (1, "1")]
