@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from slmops.engines import load_engine
@@ -27,18 +31,42 @@ TASK = {"kind": "generation", "instruction": None, "max_answer_tokens": 24}
 
 
 def slow(text: str) -> str:
-    """Leaves a mark of each time that it begins, and where; one with a gate ends once that is there."""
+    """Leaves a mark of each time that it begins, and where; one with a gate ends once that is there.
+
+    The mark holds the process.
+    """
     asked = json.loads(text)
     node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else "here"
-    (Path(asked["marks"]) / f"{asked['number']}-{node}-{uuid.uuid4().hex}").touch()
+    (Path(asked["marks"]) / f"{asked['number']}-{node}-{uuid.uuid4().hex}").write_text(str(os.getpid()))
     while asked["gate"] and not Path(asked["gate"]).exists():
         time.sleep(0.01)
     return str(asked["number"] ** 2)
 
 
-def begun(marks: Path, node: str) -> set[int]:
-    """The pieces that have begun on a node."""
-    return {int(path.name.partition("-")[0]) for path in marks.glob(f"*-{node}-*")}
+def begun(marks: Path, node: str) -> dict[int, int]:
+    """The pieces that have begun on a node, with their processes."""
+    found = {int(path.name.partition("-")[0]): path.read_text() for path in marks.glob(f"*-{node}-*")}
+    return {number: int(process) for number, process in found.items() if process}
+
+
+@pytest.fixture(autouse=True)
+def ends() -> Iterator[None]:
+    """A cluster that waits for what never comes fails its test, and does not stop all others."""
+
+    def late(_signal: int, _frame: FrameType | None) -> None:
+        raise TimeoutError("the cluster has not answered for three minutes")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(180)
+    yield
+    signal.alarm(0)
+
+
+def lives(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def refuses(_text: str) -> str:
@@ -70,10 +98,12 @@ def test_a_node_that_is_killed_loses_nothing(cluster, tmp_path):
         came[number] = result
         if len(came) == 4:
             before, lost = set(came), nodes.pop()
-            while not begun(marks, lost.node_id) - before:
+            while not begun(marks, lost.node_id).keys() - before:
                 time.sleep(0.01)
             made.remove_node(lost, allow_graceful=False)
-            # What it had begun cannot have ended, however long that took.
+            # Its processes end a little later: until then what they have begun is held.
+            while any(map(lives, begun(marks, lost.node_id).values())):
+                time.sleep(0.01)
             gate.touch()
     assert came == {number: str(number**2) for number in range(10)}
     times = Counter(int(path.name.partition("-")[0]) for path in marks.iterdir())
