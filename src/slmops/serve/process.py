@@ -13,7 +13,7 @@ from typing import Any
 
 from slmops.errors import BadInput
 from slmops.recipe.privacy import is_loopback
-from slmops.serve import journal, traces
+from slmops.serve import allocator, journal, traces
 from slmops.serve.access import Keys
 from slmops.serve.accounts import Accounts, Sink
 from slmops.serve.app import Server
@@ -56,6 +56,7 @@ def run(options: Options, *, started: Callable[[str, str, str], None]) -> None:
     Raises:
         BadInput: something of that cannot be done; nothing was started then.
     """
+    allocator.bound()
     keys = _keys(options)
     limits = Limits(connections=room_for(options.connections))
     spans = traces.exporter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from slmops.bundle.manifest import read_manifest
 from slmops.errors import BadInput
+from slmops.serve.allocator import give_back
 from slmops.serve.app import Server
 from slmops.serve.journal import Journal
 from slmops.serve.metrics import Metrics
@@ -69,7 +69,7 @@ class Swap:
         del old, new
         # A model and what was compiled for it refer to each other.
         gc.collect()
-        _give_back()
+        give_back()
 
     def _changed(self, old: Served) -> Served | None:
         """The bundle that is there now, loaded beside `old`; None where it is the same.
@@ -84,12 +84,6 @@ class Swap:
         if manifest.name != old.name:
             raise BadInput(f"{folder} is {manifest.name}, and clients ask for {old.name}")
         return self._load(folder, old.metrics)
-
-
-def _give_back() -> None:
-    """Let the system have what a model left behind: glibc keeps it in pieces, for each thread its own."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 def _signature(folder: Path) -> list[tuple[str, int, int, int]]:
