@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from slmops.engines import Sampling, load_engine
 from slmops.engines.llamacpp import FILE as GGUF
 from slmops.recipe.compress import CompressSettings
 from slmops.train.examples import Example
+
+if TYPE_CHECKING:
+    from slmops.models.tag_head import TagHead
 
 _READ_BYTES, _READS = 1 << 30, 8
 
@@ -89,7 +92,8 @@ def whole(texts: Sequence[Sequence[int]]) -> list[Example]:
 def tune(job: Job, work: Path) -> dict[str, Any]:
     """The subject of the measurement: the first layers of a model, trained on whole rows, requests and answers alike.
 
-    Only so is the perplexity of a request one that the model was trained for.
+    Only so is the perplexity of a request one that the model was trained for. Where it `marks`, a head that labels
+    takes the place of the one that writes.
     """
     from slmops.models.carve import keep_layers
     from slmops.models.source import load_model, save_model
@@ -99,11 +103,28 @@ def tune(job: Job, work: Path) -> dict[str, Any]:
     start, model = work / "start", load_model(Path(job["base"]))
     keep_layers(model, range(job["layers"] or model.config.num_hidden_layers))
     save_model(model, start, tokenizer_from=Path(job["base"]))
-    trained = train(
-        start, whole(job["texts"]), Optimisation(**job["optimisation"]), work=work / "checkpoints", seed=job["seed"]
+    examples, head = (
+        lessons_of_labels(Path(job["out"]), model.config.hidden_size)
+        if job.get("marks")
+        else (whole(job["texts"]), None)
     )
+    optimisation = Optimisation(**job["optimisation"])
+    trained = train(start, examples, optimisation, work=work / "checkpoints", seed=job["seed"], head=head)
     save_model(trained.model, Path(job["out"]), tokenizer_from=Path(job["base"]))
     return {"tokens": trained.tokens, "seconds": trained.seconds}
+
+
+def lessons_of_labels(model: Path, width: int) -> tuple[list[Example], TagHead]:
+    """The rows beside `model`, whose tokenizer is there, as examples of their labels, and a new head."""
+    from slmops.data.read import read_jsonl
+    from slmops.models.tokenizer import Tokenizer
+    from slmops.tasks import task_of
+    from slmops.train.tagged import Answered, new_head, tagged_examples
+
+    task, tokenizer = task_of(model.parent / "data"), Tokenizer.load(model)
+    rows = read_jsonl(model.parent / "data" / "train.jsonl")
+    examples, _ = tagged_examples((Answered(row["id"], row["input"], row["output"]) for row in rows), task, tokenizer)
+    return examples, new_head(task, tokenizer, width)
 
 
 def read(job: Job) -> dict[str, float]:

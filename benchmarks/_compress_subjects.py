@@ -109,11 +109,17 @@ class Tuned:
         ]
 
 
-def tuned(subject: Subject, base: Path, home: Path, run: Run) -> Tuned:
-    """`base` trained for `subject`, kept below `home` under a key of all that it is made of."""
+def tuned(subject: Subject, base: Path, home: Path, run: Run, *, marks: bool = False) -> Tuned:
+    """`base` trained for `subject`, kept below `home` under a key of all that it is made of.
+
+    Args:
+        marks: a head that labels takes the place of the one that writes.
+    """
     tokenizer = plain(Tokenizer.load(base))
     texts = _texts(subject.task, tokenizer, subject.train)
     job = {"layers": subject.layers, "optimisation": dict(subject.optimisation), "texts": texts, "seed": SEED}
+    if marks:
+        job["marks"] = True
     folder = home / "compress" / f"{subject.name}-{_key(base, job)}"
     if not folder.is_dir():
         draft = folder.with_suffix(".part")

@@ -23,6 +23,7 @@ from slmops.engines.base import Logits
 from slmops.serve.choosing import Choosing
 from slmops.serve.generation import Generation, Piece
 from slmops.serve.job import Ended
+from slmops.serve.marking import Weighing
 from slmops.serve.served import Served
 
 _SIDE, _PRODUCTS = 2048, 6
@@ -64,7 +65,10 @@ class Labels(Writes):
             self._came.put(told if isinstance(told, str) else Came(request, int(np.argmax(told)), True))
 
         served = self._served
-        served.scheduler.submit(Choosing(ask["prompt"], served.label_tree, len(served.labels), found))
+        if marker := served.marker:
+            served.scheduler.submit(Weighing(marker.reading(ask["prompt"]), marker, found))
+        else:
+            served.scheduler.submit(Choosing(ask["prompt"], served.label_tree, len(served.labels), found))
 
 
 def load(job: Job) -> Server:

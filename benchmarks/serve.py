@@ -153,7 +153,8 @@ def measure(size: Size, place: Place, banking77: Path | None) -> dict[str, Any]:
         "products_per_s": ours(place, "multiply", {"job": "multiply"})["products_per_s"],
     }
     if (subject := labelled(size, banking77)) is not None:
-        found["labels"] = of_labels(size, place, tuned(subject, base, home, train), runs)
+        models = [tuned(subject, base, home, train, marks=marks) for marks in (False, True)]
+        found["labels"] = of_labels(size, place, *models, runs)
     return found
 
 
@@ -171,7 +172,7 @@ def of_writing(
     size: Size, place: Place, model: Tuned, runs: Mapping[Side, Run], asked: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What each side found, by name: its rounds, and how near it is to the exact weights."""
-    made = make(place, model, runs)
+    made = make(place, model, {side: run for side, run in runs.items() if not side.marks})
     common = {"job": "serve", "ends": [], "labels": False, "stagger_s": STAGGER_S, "loads": asked}
     common |= {"streams": max(size.streams), "room": _room(asked), "warm_up": warm_up(model, size.lengths)}
     found = {side.name: {**made[side], "rounds": []} for side in made}
@@ -188,9 +189,15 @@ def of_writing(
     return found
 
 
-def of_labels(size: Size, place: Place, model: Tuned, runs: Mapping[Side, Run]) -> dict[str, Any]:
-    """Requests a second of each round, and the share that is right, of the sides that label."""
-    made = make(place, model, {side: run for side, run in runs.items() if side.labels})
+def of_labels(size: Size, place: Place, model: Tuned, marking: Tuned, runs: Mapping[Side, Run]) -> dict[str, Any]:
+    """Requests a second of each round, and the share that is right, of the sides that label.
+
+    Args:
+        model: writes labels; `marking`: has a head for them, on as many layers and trained on the same rows.
+    """
+    sides = {side: run for side, run in runs.items() if side.labels}
+    made = make(place, model, {side: run for side, run in sides.items() if not side.marks})
+    made |= make(place, marking, {side: run for side, run in sides.items() if side.marks})
     asked = label_loads(model, compress.STREAMS, size.labelled)
     ends, task = sorted(model.tokenizer.end_ids), model.subject.task
     assert isinstance(task, Classification)  # noqa: S101

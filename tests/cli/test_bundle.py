@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,3 +137,43 @@ def test_an_answer_comes_at_once(bundle):
         assert os.read(process.stdout.fileno(), 100).startswith(b"{")
         process.stdin.close()
         assert process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def labelling(tiny, tiny_onnx, tmp_path_factory) -> Path:
+    """What the model writes are its labels."""
+    task = Classification(tuple(sorted(set(tiny.pairs.values()))), None, 60).describe()
+    return make(tiny_onnx, tmp_path_factory.mktemp("labelling"), task)
+
+
+def test_predict_says_how_likely_each_label_is(labelling, tiny):
+    done = slmops("predict", labelling, ORDER, "--probabilities")
+    answer, first, *_, last = done.stdout.splitlines()
+    assert (done.returncode, answer, last) == (0, tiny.pairs[ORDER], "not calibrated")
+    share, label = first.split(maxsplit=1)
+    assert (label, share[-1]) == (answer, "%")
+    record = json.loads(slmops("predict", labelling, ORDER, "--probabilities", "--json").stdout)
+    assert max(record["probabilities"], key=record["probabilities"].__getitem__) == record["answer"] == answer
+    assert sum(record["probabilities"].values()) == pytest.approx(1)
+    assert float(share[:-1]) == pytest.approx(100 * record["probabilities"][answer], abs=0.01)
+
+
+def test_predict_tells_of_a_calibrated_bundle_when_it_is_unsure(labelling, tmp_path):
+    sure = tmp_path / "sure"
+    shutil.copytree(labelling, sure)
+    manifest = json.loads((sure / "manifest.json").read_text())
+    told = {"temperature": 50.0, "rows": 40, "answered_accuracy": 0.9, "abstain_below": 0.99}
+    manifest["calibration"] = told | {"ece_before": 0.2, "ece_after": 0.1}
+    (sure / "manifest.json").write_text(json.dumps(manifest))
+    done = slmops("predict", sure, ORDER, "--probabilities")
+    assert "unsure: below 99.00% the bundle is not right in 90% of its answers" in done.stdout
+
+
+def test_rows_have_their_probabilities_where_they_are_wanted(labelling, bundle, tiny, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"input": text}) + "\n" for text in tiny.pairs))
+    done = slmops("predict", labelling, "--file", path, "--probabilities", "--quiet")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [max(one["probabilities"], key=one["probabilities"].get) for one in records] == list(tiny.pairs.values())
+    refused = slmops("predict", bundle, ORDER, "--probabilities")
+    assert refused.returncode == 2

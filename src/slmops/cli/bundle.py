@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,9 @@ Adapter = Annotated[
     typer.Option("--adapter", metavar="NAME", help="Ask with an adapter of the bundle; the base when absent."),
 ]
 
+_LEAST_SHOWN, _MOST_SHOWN = 0.005, 8
+"""Of the probabilities of labels: the smallest that has a line, and how many have one."""
+
 
 def register(app: typer.Typer) -> None:
     app.command("predict")(predict)
@@ -36,6 +40,12 @@ def predict(
         typer.Option("--file", metavar="ROWS", help="Rows with `input` (JSONL, JSON, CSV, Parquet)."),
     ] = None,
     adapter: Adapter = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities", help="How likely each label of the task is, calibrated where the bundle is, too."
+        ),
+    ] = False,
     threads: Threads = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -53,30 +63,51 @@ def predict(
     if adapter is not None:
         opened = opened.adapted(adapter)
     if file is not None:
-        _predict_file(opened, file, quiet)
+        _predict_file(opened, file, probabilities, quiet)
     else:
-        _predict_one(opened, sys.stdin.read().rstrip("\n") if text is None else text, as_json)
+        _predict_one(opened, sys.stdin.read().rstrip("\n") if text is None else text, probabilities, as_json)
 
 
-def _predict_one(bundle: Bundle, text: str, as_json: bool) -> None:
+def _predict_one(bundle: Bundle, text: str, probabilities: bool, as_json: bool) -> None:
     from slmops.errors import SlmopsError
 
+    shares = bundle.probabilities([text])[0] if probabilities else {}
     prediction = bundle.predict(text)
     if as_json:
-        typer.echo(json.dumps(prediction.plain(), ensure_ascii=False))
+        typer.echo(json.dumps(prediction.plain() | ({"probabilities": shares} if shares else {}), ensure_ascii=False))
     elif not prediction.failure:
         answer = prediction.answer
         typer.echo(answer if isinstance(answer, str) else json.dumps(answer, indent=2, ensure_ascii=False))
+        if shares:
+            typer.echo(_sureness(bundle, shares))
     if prediction.failure:
         raise SlmopsError(f"no answer: {prediction.failure}", hint=f"the model wrote {prediction.text!r}")
 
 
-def _predict_file(bundle: Bundle, file: Path, quiet: bool) -> None:
+def _sureness(bundle: Bundle, shares: Mapping[str, float]) -> str:
+    """The likeliest labels, a line each, and what is to be known of them."""
+    order = sorted(shares, key=lambda label: -shares[label])
+    shown = [label for label in order if shares[label] >= _LEAST_SHOWN][:_MOST_SHOWN]
+    lines = [f"  {shares[label]:7.2%}  {label}" for label in shown]
+    if rest := len(order) - len(shown):
+        lines.append(f"  {sum(shares[label] for label in order[len(shown) :]):7.2%}  {rest} other{'s' * (rest > 1)}")
+    calibration = bundle.asked.calibration
+    if calibration is None:
+        lines.append("not calibrated")
+    elif calibration.abstain_below is not None and shares[order[0]] < calibration.abstain_below:
+        lines.append(
+            f"unsure: below {calibration.abstain_below:.2%} the bundle is not right in "
+            f"{calibration.answered_accuracy:.0%} of its answers"
+        )
+    return "\n".join(lines)
+
+
+def _predict_file(bundle: Bundle, file: Path, probabilities: bool, quiet: bool) -> None:
     from slmops import console
     from slmops.bundle.rows import predict_rows
 
     asked = unreadable = 0
-    for record in predict_rows(bundle, file, progress=console.screen(quiet=quiet)):
+    for record in predict_rows(bundle, file, probabilities=probabilities, progress=console.screen(quiet=quiet)):
         typer.echo(json.dumps(record, ensure_ascii=False))
         asked += 1
         unreadable += record["failure"] is not None

@@ -8,7 +8,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of `mallopt` in malloc.h."""
 
 _LARGE_BYTES = 8 << 20
-"""Weights are larger, and what a step computes with is smaller; the system clears a large block each time it gives it."""
+"""Weights are larger, what a step computes with is smaller; the system clears a large block whenever it gives one."""
 
 _ARENAS = 2
 
