@@ -52,14 +52,15 @@ class Memory:
         return sum(asdict(self).values())
 
 
-def available_bytes() -> int:
+def available_bytes(processes: int | None = None) -> int:
     """Memory this process can take without swapping; on the GPU where there is one.
 
-    Processes that train together share their machine's memory evenly.
+    Processes that train together share their machine's memory evenly: as many as are asked about, or as a launcher
+    started.
     """
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return int(psutil.virtual_memory().available) // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def needed(
