@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,10 @@ class Loop(Trainer):
         norm = whole(super()._clip_grad_norm(model))
         self.watcher.saw_gradient(float(norm))
         return norm
+
+    def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
+        # Each batch's gradients are summed up at once: until then a process holds those of the whole model.
+        return nullcontext()
 
     @torch.no_grad()
     def validation_loss(self) -> float:
