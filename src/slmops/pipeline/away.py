@@ -26,6 +26,8 @@ _LOOK_SECONDS = 0.2
 _BEGUN = "begun"
 """Told by each process that begins the work."""
 
+_LOST = "warning: a machine or its process was lost; its work goes on elsewhere from what is kept"
+
 
 @dataclass(frozen=True)
 class AwayExecutor:
@@ -65,9 +67,7 @@ class AwayExecutor:
                         begun += 1
                         if begun > 1:
                             receiver.close()
-                            progress.note(
-                                "warning: a machine or its process was lost; its work goes on elsewhere from what is kept"
-                            )
+                            progress.note(_LOST)
                 figures: Mapping[str, Figure] = json.loads(ray.get(work))
                 return figures
         except RayTaskError as error:
