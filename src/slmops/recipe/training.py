@@ -82,7 +82,7 @@ class Together(Settings):
     )
 
 
-class Tuning(Optimisation, Tuned, Together):
+class Tuning(Together, Optimisation, Tuned):
     """How weights are moved, which, and by how many processes."""
 
     learning_rate: float = Field(
