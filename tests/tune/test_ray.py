@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from slmops.errors import BadInput
 from slmops.recipe import load_recipe
 from slmops.tune.search import tune
 from tests.ray_cluster import cluster, ends
@@ -53,3 +54,11 @@ def test_a_machine_that_is_killed_loses_no_trial(cluster: Any, recipe: Path) -> 
 
     here = tune(recipe, SEARCH, trials=2, home=recipe.parent / "here")
     assert values(away) == pytest.approx(values(here), rel=1e-4)
+
+
+def test_what_no_machine_has_room_for_is_refused_before_work(cluster: Any, recipe: Path) -> None:
+    with pytest.raises(BadInput, match="no machine of the cluster has 1 cores and 2 GPUs"):
+        tune(recipe, (*AWAY, "tune.gpus=2"), home=recipe.parent / "away")
+    assert not (recipe.parent / "away").exists()
+    with pytest.raises(BadInput, match="set `executor: ray`"):
+        tune(recipe, (*SEARCH, "tune.gpus=2"), home=recipe.parent / "away")

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slmops.errors import SlmopsError
+from slmops.errors import BadInput, SlmopsError
 from slmops.pipeline.artifact import Figure, plain
 from slmops.pipeline.cluster import TRIES, join
 from slmops.pipeline.executor import LocalExecutor
@@ -27,6 +27,24 @@ _BEGUN = "begun"
 """Told by each process that begins the work."""
 
 _LOST = "warning: a machine or its process was lost; its work goes on elsewhere from what is kept"
+
+
+def check_room(cpus: int, gpus: int) -> None:
+    """Refuse work that would wait for ever.
+
+    Raises:
+        BadInput: no machine of the cluster is so large, or there is no cluster.
+    """
+    join()
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    each = [node["Resources"] for node in nodes if node["Alive"]]
+    if not any(one.get("CPU", 0) >= cpus and one.get("GPU", 0) >= gpus for one in each):
+        raise BadInput(
+            f"no machine of the cluster has {cpus} cores and {gpus} GPUs, which the work asks for",
+            hint="ask for less, or add a machine",
+        )
 
 
 @dataclass(frozen=True)

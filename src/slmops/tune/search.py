@@ -14,7 +14,8 @@ from typing import Any
 from slmops import child
 from slmops.data.read import read_jsonl
 from slmops.errors import BadInput
-from slmops.pipeline.cluster import check_ray, join
+from slmops.pipeline.away import check_room
+from slmops.pipeline.cluster import join
 from slmops.pipeline.files import storage_errors
 from slmops.pipeline.home import HOME
 from slmops.pipeline.keys import address
@@ -67,14 +68,12 @@ def tune(
     if recipe.tune is None:
         raise BadInput(f"{path} has no `tune`: nothing says what to search", hint="docs/guides/tune.md shows one")
     check_optuna(recipe.tune.storage)
-    if recipe.executor == "ray":
-        check_ray()
     target = path.with_name(f"{path.stem}.best{path.suffix}")
     _check_target(target)
     figure = _figure(recipe, recipe.tune)
-    job = _job(written, recipe, recipe.tune, figure, home, trials or recipe.tune.trials, workers)
     # Workers that each found no cluster would each make one.
-    at = {"RAY_ADDRESS": join()} if recipe.executor == "ray" else {}
+    at = _cluster(recipe.tune) if recipe.executor == "ray" else {}
+    job = _job(written, recipe, recipe.tune, figure, home, trials or recipe.tune.trials, workers)
     with storage_errors(home), _others(job, workers - 1, progress, at):
         work(job, progress, lambda tried: progress.note(_said(tried, figure)))
     # What a process left that was killed is still to be done.
@@ -85,6 +84,12 @@ def tune(
     if found["best"] is not None:
         _write_best(target, written, found)
     return found | {"page": str(write_page(Path(job.folder), found))}
+
+
+def _cluster(tune: TuneSettings) -> dict[str, str]:
+    """Where the cluster is that trains, as its environment tells a worker."""
+    check_room(tune.cpus, tune.gpus)
+    return {"RAY_ADDRESS": join()}
 
 
 def _figure(recipe: Recipe, tune: TuneSettings) -> str:
