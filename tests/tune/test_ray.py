@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ pytest.importorskip("ray", reason="it is installed apart: pip install 'slmops[ra
 
 __all__ = ["cluster", "ends"]
 
-SEARCH = ("tune.sampler=random", "train.epochs=3", "train.batch_tokens=64")
+SEARCH = ("tune.sampler=random", "train.epochs=5", "train.batch_tokens=64")
 AWAY = (*SEARCH, "executor=ray", "train.checkpoint_seconds=0.01")
 
 
@@ -40,9 +41,14 @@ def test_a_machine_that_is_killed_loses_no_trial(cluster: Any, recipe: Path) -> 
     home = recipe.parent / "away"
 
     def kill() -> None:
-        while not list((home / "work").glob("*/checkpoint-*/whole")):
+        lost = None
+        while lost is None:
             time.sleep(0.01)
-        made.remove_node(next(filter(works, nodes)), allow_graceful=False)
+            # What is looked at may be done, and gone, meanwhile.
+            with suppress(FileNotFoundError, psutil.NoSuchProcess):
+                if any((home / "work").glob("*/checkpoint-*/whole")):
+                    lost = next(filter(works, nodes), None)
+        made.remove_node(lost, allow_graceful=False)
 
     killer = threading.Thread(target=kill)
     killer.start()
