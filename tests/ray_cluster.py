@@ -15,10 +15,10 @@ def ends() -> Iterator[None]:
     """A cluster that waits for what never comes fails its test, and does not stop all others."""
 
     def late(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeoutError("the cluster has not answered for three minutes")
+        raise TimeoutError("the cluster has not answered for five minutes")
 
     signal.signal(signal.SIGALRM, late)
-    signal.alarm(180)
+    signal.alarm(300)
     yield
     signal.alarm(0)
 

@@ -20,7 +20,7 @@ pytest.importorskip("ray", reason="it is installed apart: pip install 'slmops[ra
 
 __all__ = ["cluster", "ends"]
 
-SEARCH = ("tune.sampler=random", "train.epochs=5", "train.batch_tokens=64")
+SEARCH = ("tune.sampler=random", "train.epochs=3", "train.batch_tokens=64")
 AWAY = (*SEARCH, "executor=ray", "train.checkpoint_seconds=0.01")
 
 
