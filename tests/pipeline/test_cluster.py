@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from pydantic import BaseModel
 
 from slmops.engines import load_engine
-from slmops.errors import BadInput
+from slmops.errors import BadInput, Interrupted
+from slmops.pipeline.away import AwayExecutor
 from slmops.pipeline.cluster import on_ray
-from slmops.pipeline.stage import one_by_one
+from slmops.pipeline.run import run_graph
+from slmops.pipeline.stage import Context, Node, one_by_one
+from slmops.progress import Silent
 from slmops.tasks import from_description
 from slmops.teach.label import label_pool, label_pool_by
 from tests.conftest import PAIRS
+from tests.ray_cluster import cluster, ends
+
+__all__ = ["cluster", "ends"]
 
 ray = pytest.importorskip("ray", reason="it is installed apart: pip install 'slmops[ray]'")
 
@@ -49,19 +53,6 @@ def begun(marks: Path, node: str) -> dict[int, int]:
     return {number: int(process) for number, process in found.items() if process}
 
 
-@pytest.fixture(autouse=True)
-def ends() -> Iterator[None]:
-    """A cluster that waits for what never comes fails its test, and does not stop all others."""
-
-    def late(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeoutError("the cluster has not answered for three minutes")
-
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(180)
-    yield
-    signal.alarm(0)
-
-
 def lives(process: int) -> bool:
     try:
         return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
@@ -71,18 +62,6 @@ def lives(process: int) -> bool:
 
 def refuses(_text: str) -> str:
     raise BadInput("the piece is wrong", hint="mend it")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[tuple[Any, list[Any]]]:
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [made.add_node(num_cpus=1) for _ in range(2)]
-    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
-    yield made, nodes
-    ray.shutdown()
-    made.shutdown()
 
 
 def test_a_node_that_is_killed_loses_nothing(cluster, tmp_path):
@@ -141,3 +120,57 @@ def test_what_a_piece_raises_is_raised_here(cluster):
 def test_here_they_are_done_one_by_one(tmp_path):
     items = [json.dumps({"number": number, "marks": str(tmp_path), "gate": None}) for number in range(2)]
     assert list(one_by_one("tests.pipeline.test_cluster:slow", items)) == [(0, "0"), (1, "1")]
+
+
+class Watched:
+    """Leaves a mark of its process, is looked at, and goes on until it is ended or refuses."""
+
+    name = "watched"
+    version = 1
+    libraries = ("pydantic",)
+
+    def run(self, inputs: Mapping[str, Path], settings: Refusing, context: Context) -> Mapping[str, float | str]:
+        assert not inputs
+        (context.work / "process").write_text(str(os.getpid()))
+        context.progress.note("at work")
+        if settings.refuses:
+            raise BadInput("the rows are wrong", hint="mend them")
+        context.evaluated(1, 0.5)
+        while True:
+            time.sleep(0.01)
+
+
+class Refusing(BaseModel):
+    refuses: bool
+
+
+class Noting(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize(("refuses", "kind"), [(False, Interrupted), (True, BadInput)])
+def test_work_away_is_ended_by_who_looks_on_and_by_what_it_raises(cluster, tmp_path, refuses, kind):
+    def enough(evaluations: int, loss: float) -> None:
+        raise Interrupted("enough", hint=f"{evaluations} {loss}")
+
+    told = Noting()
+    node = Node("watched", Watched, Refusing(refuses=refuses))
+    with pytest.raises(kind) as error:
+        run_graph(
+            [node],
+            name="away",
+            resolved_recipe={},
+            seed=1,
+            home=tmp_path,
+            progress=told,
+            executor=AwayExecutor(1, 0, enough),
+        )
+    assert error.value.hint == ("mend them" if refuses else "1 0.5")
+    assert "at work" in told.notes
+    (mark,) = (tmp_path / "work").glob("*/process")
+    if not refuses:
+        assert not lives(int(mark.read_text()))

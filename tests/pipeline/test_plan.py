@@ -645,9 +645,13 @@ def test_a_runtime_that_is_not_there_or_cannot_run_the_student_is_refused(projec
         nodes_for(load(project, how, "student.head=tags"))
 
 
-def test_what_takes_several_processes_is_refused_in_a_run(project):
-    with pytest.raises(BadInput, match=r"train\.fsdp shares a model out over several processes, and a run is one"):
-        nodes_for(load(project, "train.fsdp={}"))
+def test_by_how_many_a_model_is_trained_changes_no_key(project):
+    shared = ("train.processes=2", "train.accumulate=2", "train.fsdp={}")
+    one, two = load(project, "train.accumulate=2"), load(project, *shared)
+    by_two = {node.id: node.settings for node in nodes_for(two)}
+    assert by_two["student"].processes == by_two["baseline"].processes == 2
+    ours, theirs = ({step.node.id: step.key for step in address(nodes_for(of), 7)} for of in (one, two))
+    assert [ours[name] for name in ("student", "baseline")] == [theirs[name] for name in ("student", "baseline")]
 
 
 SECOND = "teachers=[{name: local, model: ./model}, {name: big, model: ./model, fit: {epochs: 1}}]"

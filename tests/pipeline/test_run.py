@@ -16,8 +16,9 @@ from pipeline_toys import PROCESSES, Toy, ToySettings, calls_in, chain, run_chai
 from pydantic import BaseModel
 
 from slmops.errors import BadInput, Interrupted, SlmopsError
-from slmops.pipeline.executor import Job, LocalExecutor
+from slmops.pipeline.executor import LocalExecutor
 from slmops.pipeline.history import History
+from slmops.pipeline.job import Job
 from slmops.pipeline.run import plan_graph, run_graph
 from slmops.pipeline.stage import Context, Node
 from slmops.pipeline.store import Store

@@ -56,3 +56,17 @@ def test_the_memory_is_within_a_fifth_of_what_was_expected(medium, tmp_path, met
     assert told.parameters == figures["parameters"]
     assert told.seconds > 0
     assert figures["peak_memory_bytes"] == pytest.approx(told.memory.total, rel=0.2)
+
+
+def test_each_of_several_processes_holds_a_part_of_what_is_shared_out(medium):
+    moved = settings("full", epochs=1, batch_tokens=1024, accumulate=4)
+    one, both, shared = (
+        forecast(medium, long_examples(), moved, None, seed=1, **more)
+        for more in ({}, {"processes": 4}, {"processes": 4, "shared_out": True})
+    )
+    assert (both.memory, both.steps) == (one.memory, one.steps)
+    assert shared.processes == 4
+    assert shared.memory.optimiser == one.memory.optimiser // 4
+    assert shared.memory.gradients == one.memory.gradients // 4
+    assert shared.memory.activations == one.memory.activations
+    assert one.memory.weights // 4 < shared.memory.weights < one.memory.weights

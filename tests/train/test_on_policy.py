@@ -418,18 +418,18 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_on_policy import together
-together(Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), accumulate=1)
+together(Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
 """
 
 
-def together(student: Path, teacher: Path, work: Path, accumulate: int) -> Trained:
+def together(student: Path, teacher: Path, work: Path) -> Trained:
     from slmops.recipe.objective import CustomTerm
 
     learned = CustomTerm(kind="custom", custom="test_on_policy:Learned", weight=0.1)
     found = train(
         student,
         rows(),
-        SETTINGS.model_copy(update={"accumulate": accumulate, "learning_rate": 1e-3}),
+        SETTINGS.model_copy(update={"accumulate": 2, "learning_rate": 1e-3}),
         work=work,
         seed=1,
         objective=[ONLINE, TextTerm(weight=0.3), learned],
@@ -441,7 +441,7 @@ def together(student: Path, teacher: Path, work: Path, accumulate: int) -> Train
     return found
 
 
-def test_two_processes_are_one_that_accumulates_twice_as_much(pair, tmp_path, monkeypatch):
+def test_two_processes_train_what_one_trains(pair, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -460,7 +460,7 @@ def test_two_processes_are_one_that_accumulates_twice_as_much(pair, tmp_path, mo
     ]
     assert [process.wait(timeout=200) for process in started] == [0, 0]
     (tmp_path / "one").mkdir()
-    one = together(pair.student, pair.teacher.folder, tmp_path / "one", accumulate=2)
+    one = together(pair.student, pair.teacher.folder, tmp_path / "one")
     for rank in range(2):
         both = load_file(work / f"rank-{rank}.safetensors")
         for name, value in one.model.state_dict().items():

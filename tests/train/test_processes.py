@@ -1,35 +1,35 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.train.examples import in_steps
-from slmops.train.processes import Processes
-
-BATCHES = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=4), min_size=1, max_size=20)
+from slmops.recipe.training import Together
+from slmops.train.processes import Processes, how_many
 
 
-@given(BATCHES, st.integers(1, 4), st.integers(1, 4))
-def test_the_processes_of_a_step_take_just_its_batches(batches, count, accumulate):
-    parts = [in_steps(Processes(rank, count).part(batches), accumulate) for rank in range(count)]
-    steps = in_steps(batches, accumulate * count)
-    assert {len(part) for part in parts} == {len(steps)}
-    for step, shares in zip(steps, zip(*parts, strict=True), strict=True):
-        taken = [batch for share in shares for batch in share if batch]
-        assert sorted(taken) == sorted(step)
-        assert len({len(share) for share in shares}) == 1
-
-
-@given(BATCHES, st.integers(1, 4))
-def test_a_batch_of_a_process_has_a_number_among_all(batches, count):
-    for processes in (Processes(rank, count) for rank in range(count)):
-        for place, batch in enumerate(processes.part(batches)):
-            number = processes.number(place)
-            assert batch == (batches[number] if number < len(batches) else [])
+@given(st.integers(1, 30), st.integers(1, 6), st.integers(1, 6))
+def test_the_processes_of_a_step_take_just_its_batches(batches, step, count):
+    every = [Processes(rank, count) for rank in range(count)]
+    parts = [one.part(batches, step) for one in every]
+    assert len({len(part) for part in parts}) == 1, "none waits for another in vain"
+    each = every[0].share(step)
+    for number, start in enumerate(range(0, batches, step)):
+        end = min(start + step, batches)
+        shares = [part[number * each : (number + 1) * each] for part in parts]
+        assert sorted(taken for share in shares for taken in share if taken is not None) == list(range(start, end))
+        assert {len(share) for share in shares} == {every[0].share(end - start)}
 
 
 def test_alone_everything_is_as_it_is(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     alone = Processes.joined()
     assert alone == Processes()
-    assert alone.part([[1], [2, 3]]) == [[1], [2, 3]]
+    assert alone.part(3, 2) == [0, 1, 2]
     assert alone.total([1.5, 2]) == [1.5, 2]
     assert (alone.first_says(True), alone.first_says(False)) == (True, False)
+
+
+@pytest.mark.parametrize(("gpus", "accumulate", "expected"), [(0, 4, 1), (1, 4, 1), (3, 4, 3), (8, 4, 4)])
+def test_auto_takes_a_gpu_for_each_batch_of_a_step(monkeypatch, gpus, accumulate, expected):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert how_many(Together(processes="auto"), accumulate) == expected
+    assert how_many(Together(processes=2), accumulate) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from safetensors.torch import load_file
 from slmops.errors import BadInput
 from slmops.recipe.objective import CustomTerm, ForwardKl, HiddenTerm, TextTerm
 from slmops.recipe.training import Fsdp, Optimisation, Rounding, StopEarly
-from slmops.train.processes import Processes
 from slmops.train.sharding import as_part_of, check_sharding, gathered, whole
 from slmops.train.trainer import train
 from slmops.train.watcher import last_checkpoint
@@ -55,9 +55,11 @@ out = work / f"rank-{Processes.joined().rank}.safetensors"
 save_file({name: value.clone() for name, value in trained.model.state_dict().items()}, out)
 print(trained.history[-1]["text"], trained.figures.get("best_step"))
 """
+PLAIN: dict[str, Any] = {"labels": False, "adapter": None}
 STEPS = SETTINGS.model_copy(
     update={
         "epochs": 3,
+        "accumulate": 2,
         "learning_rate": 1e-3,
         "stop_early": StopEarly(patience=9, every=0.5),
         "checkpoint_activations": True,
@@ -77,8 +79,7 @@ def test_two_processes_that_share_a_model_train_what_one_trains(tiny, tmp_path, 
     for share, end in (text.splitlines() for text in said):
         assert float(share) == pytest.approx(0.5, abs=0.05), "each holds half of the weights"
         assert end == said[0].splitlines()[1]
-    alone = STEPS.model_copy(update={"accumulate": 2})
-    one = train(tiny.folder, examples(), alone, work=tmp_path, seed=1, validation=examples(seed=1))
+    one = train(tiny.folder, examples(), STEPS, work=tmp_path, seed=1, validation=examples(seed=1))
     assert float(said[0].split()[1]) == pytest.approx(one.history[-1]["text"], rel=1e-4)
     for rank in range(2):
         made = load_file(work / f"rank-{rank}.safetensors")
@@ -89,7 +90,7 @@ def test_two_processes_that_share_a_model_train_what_one_trains(tiny, tmp_path, 
 def test_bfloat16_weights_move_under_masters_that_are_shared_out(tiny, tmp_path):
     settings = STEPS.model_copy(update={"precision": "bf16", "stop_early": None, "checkpoint_activations": False})
     said = together(SHARED, tiny.folder, tmp_path / "two", settings.model_dump_json(), 0)
-    one = train(tiny.folder, examples(), settings.model_copy(update={"accumulate": 2}), work=tmp_path / "one", seed=1)
+    one = train(tiny.folder, examples(), settings, work=tmp_path / "one", seed=1)
     assert float(said[0].split()[1]) == pytest.approx(one.history[-1]["text"], rel=0.02)
 
 
@@ -107,7 +108,7 @@ def test_it_goes_on_from_a_checkpoint_of_all_parts(tiny, tmp_path, shared):
 def test_one_process_has_nobody_to_share_with(tiny, tmp_path):
     with pytest.raises(BadInput, match="over several processes, and this is one") as error:
         train(tiny.folder, examples(), SETTINGS, work=tmp_path, seed=1, fsdp=Fsdp())
-    assert "torchrun" in (error.value.hint or "")
+    assert "`processes`" in (error.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -124,18 +125,18 @@ def test_one_process_has_nobody_to_share_with(tiny, tmp_path):
 def test_what_needs_whole_weights_is_refused(changed, objective, rounding, normalise, refused):
     settings = SETTINGS.model_copy(update=changed)
     with pytest.raises(BadInput, match=f"fsdp does not go with {refused}"):
-        check_sharding(Processes(0, 2), settings, objective, rounding=rounding, normalise=normalise, head=None)
+        check_sharding(2, settings, objective, rounding=rounding, normalise=normalise, **PLAIN)
 
 
 def test_what_goes_by_stored_probabilities_and_words_is_taken():
     settings = Optimisation(accumulate=4, checkpoint_activations=True, stop_early=StopEarly())
-    check_sharding(Processes(1, 2), settings, [ForwardKl(), TextTerm()], rounding=None, normalise=False, head=None)
+    check_sharding(2, settings, [ForwardKl(), TextTerm()], rounding=None, normalise=False, **PLAIN)
 
 
 def test_what_each_process_would_decide_for_itself_is_refused():
     settings = Optimisation(checkpoint_activations="auto")
     with pytest.raises(BadInput, match="all must do the same"):
-        check_sharding(Processes(1, 2), settings, [TextTerm()], rounding=None, normalise=False, head=None)
+        check_sharding(2, settings, [TextTerm()], rounding=None, normalise=False, **PLAIN)
 
 
 def test_a_tensor_that_is_not_shared_out_is_whole_already():

@@ -306,14 +306,14 @@ print(trained.history[-1]["text"], trained.figures["best_step"])
 """
 
 
-def test_two_processes_are_one_that_accumulates_twice_as_much(tiny, tmp_path):
-    # Five batches a pass: every last step leaves one process without a batch.
-    settings = changed(epochs=1, learning_rate=1e-3, stop_early=StopEarly(patience=9, every=0.5))
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_two_processes_train_what_one_trains(tiny, tmp_path, accumulate):
+    # Five batches a pass, and three to a step: some steps leave one process without a batch.
+    settings = changed(epochs=1, learning_rate=1e-3, accumulate=accumulate, stop_early=StopEarly(patience=9, every=0.5))
     work = tmp_path / "two"
     said = together(TOGETHER, tiny.folder, work, settings.model_dump_json())
     assert said[0] == said[1]
-    alone = settings.model_copy(update={"accumulate": 2})
-    one = train(tiny.folder, examples(), alone, work=tmp_path / "one", seed=1, validation=examples(seed=1))
+    one = train(tiny.folder, examples(), settings, work=tmp_path / "one", seed=1, validation=examples(seed=1))
     assert float(said[0].split()[0]) == pytest.approx(one.history[-1]["text"], rel=1e-5)
     for rank in range(2):
         made = load_file(work / f"rank-{rank}.safetensors")

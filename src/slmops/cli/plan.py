@@ -52,7 +52,8 @@ def _lines(training: Training) -> Iterator[str]:
     yield f"{training.node} ({training.method})"
     yield f"  moves   {expected.trainable:,} of {expected.parameters:,} weights ({share:.2%})"
     parts = ", ".join(f"{name} {size(count)}" for name, count in asdict(expected.memory).items() if count)
-    yield f"  memory  {size(expected.memory.total)}: {parts}"
+    each = f" in each of {expected.processes} processes" if expected.processes > 1 else ""
+    yield f"  memory  {size(expected.memory.total)}{each}: {parts}"
     if "peak_memory_bytes" in took:
         yield f"          {size(int(took['peak_memory_bytes']))} measured"
     yield (

@@ -34,11 +34,10 @@ def on_ray(function: str, items: Sequence[str]) -> Iterator[tuple[int, str]]:
         SlmopsError: a piece was lost `TRIES` times.
         Exception: what the function raised.
     """
-    check_ray()
+    join()
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    _join()
     call = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_call)
     waiting = {call.remote(function, item): number for number, item in enumerate(items)}
     try:
@@ -60,15 +59,23 @@ def on_ray(function: str, items: Sequence[str]) -> Iterator[tuple[int, str]]:
             ray.cancel(left, force=True)
 
 
-def _join() -> None:
+def join() -> str:
+    """Join the cluster at `RAY_ADDRESS`, or make one of this machine's cores without it; its address.
+
+    Raises:
+        BadInput: Ray is not installed, or there is no cluster at the address.
+    """
+    check_ray()
     import ray
 
-    if ray.is_initialized():
-        return
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise BadInput(f"there is no Ray cluster at RAY_ADDRESS: {error}", hint="start it: ray start --head") from error
+    if not ray.is_initialized():
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise BadInput(
+                f"there is no Ray cluster at RAY_ADDRESS: {error}", hint="start it: ray start --head"
+            ) from error
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _call(function: str, item: str) -> str:

@@ -35,8 +35,8 @@ def _makes_nothing(nodes: Sequence[Node]) -> NoReturn:
     raise TypeError(f"a stage that asks for others derives from `Asks`: {[node.id for node in nodes]}")
 
 
-def _goes_on(_evaluations: int, _loss: float) -> None:
-    pass
+def goes_on(_evaluations: int, _loss: float) -> None:
+    """`Evaluated` of a training that nobody looks on at."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Context:
     progress: Progress = field(default_factory=Silent)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("slmops"))
     make: Make = _makes_nothing
-    evaluated: Evaluated = _goes_on
+    evaluated: Evaluated = goes_on
     spread: Spread = one_by_one
 
 
@@ -101,6 +101,21 @@ class Asks:
     Each of them is cached under a key of its own, whoever asks. Such a stage decides and does no work, so it stays in
     the process of the run, whatever executor does the work of the others.
     """
+
+
+class Helped(Exception):
+    """Raised by a process whose part of the work that several do together is done, and who has nothing to write."""
+
+
+@runtime_checkable
+class Together(Protocol):
+    """Settings of a stage whose work several processes of a machine may do together. Each of them calls `run` with the
+    same arguments, as below a launcher; the first writes what comes out, the others raise `Helped` at their end.
+    """
+
+    @property
+    def processes(self) -> int:
+        """How many; 1 is this one."""
 
 
 @runtime_checkable

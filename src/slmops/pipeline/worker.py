@@ -11,8 +11,9 @@ from pathlib import Path
 from slmops.console import duration
 from slmops.errors import SlmopsError
 from slmops.pipeline.artifact import Artifact, Figure
-from slmops.pipeline.executor import Executor, Job, LocalExecutor, import_path
+from slmops.pipeline.executor import Executor, LocalExecutor
 from slmops.pipeline.files import content_digest
+from slmops.pipeline.job import Job, import_path
 from slmops.pipeline.keys import Step, address
 from slmops.pipeline.recording import Recording
 from slmops.pipeline.stage import Asks, Make, Node

@@ -60,8 +60,8 @@ class Recipe(Settings):
     seed: int = Field(7, ge=0, description="Of everything that is drawn by chance.")
     executor: Literal["local", "ray"] = Field(
         "local",
-        description="Where a local teacher answers its batches: here, or on a Ray cluster that sees the same files "
-        "(needs `slmops[ray]`). The answers are the same.",
+        description="Where a local teacher answers its batches, and where `slmops tune` trains: here, or on a Ray "
+        "cluster that sees the same files (needs `slmops[ray]`). What comes out is the same.",
     )
     task: TaskSettings = Field(description="What the model does.")
     data: DataSettings = Field(description="Where rows come from.")

@@ -171,6 +171,8 @@ def can_be_tuned(recipe: Recipe) -> None:
             "`tune`: with `teach.select` a student's settings decide which rows are bought, so every trial would "
             "buy others: take one of them out"
         )
+    if recipe.executor == "local" and (tune.cpus, tune.gpus) != (1, 0):
+        raise ValueError("`tune.cpus` and `tune.gpus` are what a trial takes of a cluster: set `executor: ray`")
     watched = {"`tune.prune`": tune.prune is not None, f"`tune.figure: {LOSS}`": tune.figure == LOSS}
     if (asked := [name for name, wanted in watched.items() if wanted]) and recipe.train.stop_early is None:
         raise ValueError(f"{asked[0]} goes by the validation loss, which only `train.stop_early` has measured")

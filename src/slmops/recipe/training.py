@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -54,8 +54,36 @@ class Optimisation(Settings):
     checkpoint_seconds: float = Field(60, gt=0, description="Time between two checkpoints.")
 
 
-class Tuning(Optimisation, Tuned):
-    """How weights are moved, and which."""
+WHOLE = frozenset({"qlora", "bottleneck", "prompt"})
+"""Methods that need whole weights in every process: packed ones, and adapters between layers."""
+
+
+class Fsdp(Settings):
+    """Share weights, gradients and the optimiser's state out over processes (fully sharded data parallel)."""
+
+    reshard_after_forward: bool = Field(
+        True,
+        description="Free a layer's gathered weights behind its forward pass and gather them again for the backward "
+        "one: less memory, more traffic.",
+    )
+
+
+class Together(Settings):
+    """By how many processes of this machine a model is trained. It changes who does the work, not what is learned."""
+
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1,
+        description="Processes that train together, on a GPU each where there are any. They share the `accumulate` "
+        "batches of every step; auto: as many as there are GPUs and batches, one without a GPU.",
+    )
+    fsdp: Fsdp | None = Field(
+        None,
+        description="Each process holds a part of every weight, gradient and moment; null: each holds the whole model.",
+    )
+
+
+class Tuning(Together, Optimisation, Tuned):
+    """How weights are moved, which, and by how many processes."""
 
     learning_rate: float = Field(
         2e-4,
@@ -84,8 +112,23 @@ class Tuning(Optimisation, Tuned):
             return self
         if asked := [name for name in ("stop_early", "tensorboard") if getattr(self, name)]:
             raise ValueError(f"`{asked[0]}` is of the trainer here, and `backend: olive` trains to the end without it")
+        if self.processes != 1:
+            raise ValueError("`processes` are of the trainer here, and `backend: olive` trains in one")
         if self.method == "qlora" and self.freeze_layers:
             raise ValueError("`freeze_layers`: Olive's QLoRA trains an adapter in every layer; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _a_share_for_each_process(self) -> Tuning:
+        if isinstance(self.processes, int) and self.processes > self.accumulate:
+            raise ValueError(
+                f"`processes: {self.processes}` share the batches of a step, and `accumulate: {self.accumulate}` has "
+                "too few: raise it, and lower `batch_tokens` as much for a step of the same size"
+            )
+        if self.fsdp and self.processes == 1:
+            raise ValueError("`fsdp` shares a model out over several `processes`, and there is one: say how many")
+        if self.fsdp and self.method in WHOLE:
+            raise ValueError(f"`fsdp` goes with full and with adapters of the weights, and not with `{self.method}`")
         return self
 
 
@@ -94,16 +137,6 @@ class Rounding(Settings):
 
     block_size: Literal[16, 32, 64, 128] = Field(32, description="Weights that share one scale.")
     head: Literal["int4", "int8"] = Field("int8", description="int8 leaves the head and a tied embedding as they are.")
-
-
-class Fsdp(Settings):
-    """Share weights, gradients and the optimiser's state out over processes (fully sharded data parallel)."""
-
-    reshard_after_forward: bool = Field(
-        True,
-        description="Free a layer's gathered weights behind its forward pass and gather them again for the backward "
-        "one: less memory, more traffic.",
-    )
 
 
 class OnPolicy(Settings):
@@ -127,12 +160,6 @@ class TrainSettings(Tuning):
     round_to_int4: Rounding | None = Field(
         None, description="Quantisation-aware: the student computes with the int4 weights it will ship with."
     )
-    fsdp: Fsdp | None = Field(
-        None,
-        description="For `slmops.train.trainer.train` below `torchrun`; a run is one process and refuses it. null: "
-        "each process holds the whole model.",
-    )
-
     objective: Objective = Field(
         default_factory=imitate_words_and_probabilities,
         description="What the student imitates: one term or a list of them, whose weighted sum is minimised.",
@@ -161,9 +188,8 @@ class TrainSettings(Tuning):
 
     @model_validator(mode="after")
     def _weights_of_ones_own(self) -> TrainSettings:
-        asked = [name for name in ("round_to_int4", "fsdp") if getattr(self, name) is not None]
-        if asked and self.method != "full":
+        if self.round_to_int4 is not None and self.method != "full":
             raise ValueError(
-                f"`{asked[0]}` moves the weights themselves, and `method: {self.method}` leaves them still"
+                f"`round_to_int4` moves the weights themselves, and `method: {self.method}` leaves them still"
             )
         return self

@@ -98,6 +98,10 @@ class TuneSettings(Settings):
         "half of the others so far (Golovin et al. 2017), halving all but the best third of those that come as far "
         "(Li et al. 2020, ASHA); null none.",
     )
+    cpus: int = Field(
+        1, ge=1, description="Cores that a trial takes of a machine of the cluster, with `executor: ray`."
+    )
+    gpus: int = Field(0, ge=0, description="GPUs that it takes there.")
     storage: str | None = Field(
         None,
         description="A PostgreSQL database that machines share, as `postgresql://host/name`; who logs in stands in the "

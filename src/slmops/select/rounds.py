@@ -48,7 +48,8 @@ class SelectSettings(Settings):
         "asking": {
             "privacy": EndpointAsking.unkeyed["privacy"],
             "teacher": EndpointAsking.unkeyed["teacher"] - {"price"},
-        }
+        },
+        "distil": DistilSettings.unkeyed,
     }
 
     select: Select

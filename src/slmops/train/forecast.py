@@ -29,7 +29,7 @@ class Forecast:
     Attributes:
         parameters: weights of the model, those of an adapter included.
         trainable: those that move.
-        memory: bytes at its peak.
+        memory: bytes at its peak, of each process.
         tokens: of all steps.
         seconds: of training alone, at the speed that this machine multiplies matrices of the model's shape at.
     """
@@ -41,6 +41,7 @@ class Forecast:
     tokens: int
     seconds: float
     precision: str
+    processes: int = 1
 
     def describe(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -48,11 +49,22 @@ class Forecast:
 
 
 def forecast(
-    folder: Path, examples: Sequence[Example], settings: Optimisation, adapter: Adapter | None, *, seed: int
+    folder: Path,
+    examples: Sequence[Example],
+    settings: Optimisation,
+    adapter: Adapter | None,
+    *,
+    seed: int,
+    processes: int = 1,
+    shared_out: bool = False,
 ) -> Forecast:
     """What training the model in `folder` on `examples` is expected to take; no weight of it is read.
 
     Only the words are learned: what a teacher needs that runs beside it is not in it.
+
+    Args:
+        processes: that train it together.
+        shared_out: each of them holds a part of the model.
 
     Raises:
         BadInput: the layers or the adapter do not go with the model.
@@ -68,17 +80,24 @@ def forecast(
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
     tokens = sum(len(examples[i]) for batch in plan for i in batch)
     can = bool(model.supports_gradient_checkpointing)
+    parts = processes if shared_out else 1
     settings, memory = settled(
-        settings, lambda of: needed(model, plan, examples, of, adapter=adapter), available_bytes(), can=can
+        settings,
+        lambda of: needed(model, plan, examples, of, parts=parts, adapter=adapter),
+        available_bytes(processes),
+        can=can,
     )
+    # Without a GPU they share the cores that the rate was measured on.
+    at_once = processes if torch.cuda.is_available() else 1
     return Forecast(
         parameters=parameters_of(model),
         trainable=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         memory=memory,
         steps=len(in_steps(plan, settings.accumulate)),
         tokens=tokens,
-        seconds=seconds_of(model, plan, examples, settings, precision.name),
+        seconds=seconds_of(model, plan, examples, settings, precision.name) / at_once,
         precision=precision.name,
+        processes=processes,
     )
 
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slmops.pipeline.stage import Context
+from slmops.pipeline.stage import Context, Helped
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, term_names
-from slmops.recipe.training import Optimisation, Rounding
+from slmops.recipe.training import Fsdp, Optimisation, Rounding
 from slmops.recipe.tuning import Adapter
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def train_and_save(
     rounding: Rounding | CompressSettings | None,
     head: TagHead | None = None,
     adapter: Adapter | None = None,
+    fsdp: Fsdp | None = None,
     validation: Sequence[Example],
     left_out: Mapping[str, int] | None = None,
     title: str | None = None,
@@ -50,10 +51,14 @@ def train_and_save(
 
     Returns:
         The stage's figures.
+
+    Raises:
+        Helped: in all processes but the first of those that trained together.
     """
     from slmops.models.adapters.files import ADAPTER
     from slmops.models.source import save_model
     from slmops.train.events import FOLDER
+    from slmops.train.processes import Processes
     from slmops.train.trainer import train
 
     missing = {reason: rows for reason, rows in (left_out or {}).items() if rows}
@@ -79,12 +84,15 @@ def train_and_save(
             rounding=rounding,
             head=head,
             adapter=adapter,
+            fsdp=fsdp,
             evaluated=context.evaluated,
             work=context.work,
             seed=context.seed,
             progress=context.progress,
             title=title,
         )
+    if not Processes.joined().first:
+        raise Helped
     save_model(trained.model, context.out / "model", tokenizer_from=folder)
     if trained.adapter:
         trained.adapter.save(context.out / ADAPTER)

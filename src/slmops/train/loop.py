@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import transformers
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from slmops.errors import BadInput
 from slmops.recipe.training import Optimisation
@@ -41,7 +43,7 @@ class Loop(Trainer):
         self,
         model: transformers.PreTrainedModel,
         examples: Sequence[Example],
-        plan: list[list[int]],
+        plan: Sequence[list[int]],
         settings: Optimisation,
         imitation: Imitation,
         *,
@@ -58,13 +60,16 @@ class Loop(Trainer):
 
         Args:
             examples: to train on, and behind them those to validate with.
-            plan: this process's batches, as numbers of examples.
+            plan: batches of all processes together, as numbers of examples.
             writer: has the student answer some of them itself.
             validation: batches of all processes together.
             adapted: an adapter moves, so a checkpoint leaves the weights of the model out.
         """
-        self.examples, self.plan, self.settings, self.imitation = examples, plan, settings, imitation
+        self.examples, self.settings, self.imitation = examples, settings, imitation
         self.writer, self.validation, self.processes = writer, validation, watcher.processes
+        self.seed, self.numbers = seed, self.processes.part(len(plan), settings.accumulate)
+        self.plan = [[] if number is None else list(plan[number]) for number in self.numbers]
+        self.each = self.processes.share(settings.accumulate)
         self.watcher, self.grids, self.states, self.sharded = watcher, grids, states, sharded
         self.masters_are_all = sharded or adapted
         self.answer_tokens = 0.0
@@ -75,7 +80,7 @@ class Loop(Trainer):
         arguments = TrainingArguments(
             output_dir=str(watcher.work),
             max_steps=len(watcher.tokens),
-            gradient_accumulation_steps=settings.accumulate,
+            gradient_accumulation_steps=self.each,
             seed=seed,
             save_strategy="no",
             report_to=[],
@@ -111,8 +116,10 @@ class Loop(Trainer):
         all processes, and how many those are is known when they are written.
         """
         given, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        begun, first = time.monotonic(), self.state.global_step * self.settings.accumulate
+        begun, first = time.monotonic(), self.state.global_step * self.each
         batches = [self._written(first + place) or batch for place, batch in enumerate(given)]
+        for place, batch in enumerate(batches, first):
+            batch["number"] = torch.tensor(self.numbers[place] or 0)
         counted = [batch for batch in batches if "idle" not in batch]
         answers, tokens, own = self.processes.total(
             [
@@ -127,8 +134,8 @@ class Loop(Trainer):
 
     def _written(self, place: int) -> dict[str, torch.Tensor] | None:
         """The batch at `place` of this process's with answers of the student's own; None where it keeps the given."""
-        number = self.processes.number(place)
-        if self.writer is None or number not in self.writer.batches:
+        number = self.numbers[place]
+        if self.writer is None or number is None or number not in self.writer.batches:
             return None
         examples = [self.examples[i] for i in self.plan[place]]
         return {**collate(self.writer.write(self.model, examples, number), pad=0), "own": torch.tensor(True)}
@@ -149,6 +156,8 @@ class Loop(Trainer):
         return self.lr_scheduler
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:  # noqa: ARG002
+        # What is left out by chance depends on the batch alone, and not on who takes it or what was drawn before.
+        torch.manual_seed(self.seed + int(inputs.pop("number")))
         # `self.model`, not what may be wrapped around it: `_clip_grad_norm` adds the gradients up.
         terms = self.imitation.terms(self.model, inputs)
         loss: Any = sum(factor * value for factor, value in terms.values())
@@ -175,13 +184,18 @@ class Loop(Trainer):
         self.watcher.saw_gradient(float(norm))
         return norm
 
+    def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
+        # Each batch's gradients are summed up at once: until then a process holds those of the whole model.
+        return nullcontext()
+
     @torch.no_grad()
     def validation_loss(self) -> float:
         """Mean cross-entropy in nats of the validation answers' tokens, whatever the objective of training is."""
         self.model.eval()
         nats, tokens = 0.0, 0
-        for rows in self.processes.part(self.validation):
+        for number in self.processes.part(len(self.validation), self.processes.count):
             # One that has no rows left runs along: the others may need its part of the weights.
+            rows = [] if number is None else self.validation[number]
             inputs = self._prepare_inputs(self._collate(rows))
             weights = label_weights(self.model, inputs)
             text = cross_entropy(answer_logits(self.model, inputs), inputs["target"], weights)
@@ -203,9 +217,10 @@ class Loop(Trainer):
         elif output_dir and self.processes.first:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
 
-    def _load_from_checkpoint(self, *arguments: Any, **named: Any) -> None:
-        if not self.masters_are_all:
-            super()._load_from_checkpoint(*arguments, **named)
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *arguments: Any, **named: Any) -> None:
+        # What processes left that shared the model out has no weights but the masters.
+        if not self.masters_are_all and Path(resume_from_checkpoint, SAFE_WEIGHTS_NAME).exists():
+            super()._load_from_checkpoint(resume_from_checkpoint, *arguments, **named)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.sharded:

@@ -31,7 +31,7 @@ class Memory:
     """Bytes that a training needs at its peak.
 
     Attributes:
-        weights: of the model, in the type it computes in.
+        weights: of the model, in the type it computes in; where it is shared out, also what is gathered at a time.
         gradients: in that type, and once more in float32 while a step is taken where that is another.
         optimiser: two moments of each moving weight, and a float32 master where the model computes with another value.
         activations: what the backward pass of the largest batch reads, the logits of its answers, and the gradients of
@@ -52,14 +52,15 @@ class Memory:
         return sum(asdict(self).values())
 
 
-def available_bytes() -> int:
+def available_bytes(processes: int | None = None) -> int:
     """Memory this process can take without swapping; on the GPU where there is one.
 
-    Processes that train together share their machine's memory evenly.
+    Processes that train together share their machine's memory evenly: as many as are asked about, or as a launcher
+    started.
     """
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return int(psutil.virtual_memory().available) // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def needed(
@@ -100,7 +101,7 @@ def needed(
         kept = activation_bytes(model, **sizes, settings=settings, adapter=adapter)
         activations.append(kept + _layer_bytes(model, len(batch), length, settings, adapter))
     return Memory(
-        weights=weights_bytes(model, adapter) // parts,
+        weights=weights_bytes(model, adapter) // parts + (_gathered_bytes(model) if parts > 1 else 0),
         gradients=(moving * itemsize + in_step) // parts,
         optimiser=_FLOAT32 * (2 * moving + masters) // parts,
         activations=max(activations),
@@ -117,6 +118,12 @@ def weights_bytes(model: PreTrainedModel, adapter: Adapter | None) -> int:
     packed = {matrix.weight for matrix in matrices}
     others = sum(weight.numel() for weight in model.parameters() if weight not in packed)
     return int(others * model.dtype.itemsize + sum(map(packed_bytes, matrices)))
+
+
+def _gathered_bytes(model: PreTrainedModel) -> int:
+    """Weights that each process holds whole for a moment: all outside of the layers, a layer, and the next one."""
+    layers = [parameters_of(layer) for layer in model.get_decoder().layers]
+    return int((parameters_of(model) - sum(layers) + 2 * max(layers)) * model.dtype.itemsize)
 
 
 def parameters_of(model: torch.nn.Module) -> int:

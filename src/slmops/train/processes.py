@@ -10,11 +10,17 @@ import torch
 import torch.distributed as dist
 
 from slmops.models.device import fastest_device
+from slmops.recipe.training import Together
+
+
+def how_many(asked: Together, accumulate: int) -> int:
+    """Processes that are to train together on this machine."""
+    return max(1, min(torch.cuda.device_count(), accumulate)) if asked.processes == "auto" else asked.processes
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that a launcher (`torchrun`) started; alone by default.
+    """This process among those that a launcher started, `slmops.pipeline.together` or `torchrun`; alone by default.
 
     Gradients are added up by us and not by DistributedDataParallel: that averages over processes, and the loss is a
     mean over all answer tokens of a step, of which each process has another number.
@@ -38,15 +44,25 @@ class Processes:
         """Whether this process is the one that tells people and writes files."""
         return self.rank == 0
 
-    def part(self, batches: Sequence[list[int]]) -> list[list[int]]:
-        """Every `count`-th batch, from the `rank`-th on; an empty one at the end where the batches do not go round."""
-        mine = [list(batch) for batch in batches[self.rank :: self.count]]
-        rounds = -(-len(batches) // self.count)
-        return mine + [[] for _ in range(rounds - len(mine))]
+    def share(self, step: int) -> int:
+        """Batches that a process takes of a step of so many."""
+        return -(-step // self.count)
 
-    def number(self, place: int) -> int:
-        """The number, among all batches, of the one at `place` of this process's part."""
-        return self.rank + place * self.count
+    def part(self, batches: int, step: int) -> list[int | None]:
+        """The numbers of the batches that this process takes: of each step every `count`-th, from the `rank`-th on.
+
+        None, at the end of a step, where the others have a batch more.
+
+        Args:
+            batches: how many there are in all.
+            step: how many of them make an optimiser step.
+        """
+        mine = list[int | None]()
+        for start in range(0, batches, step):
+            end = min(start + step, batches)
+            taken = range(start + self.rank, end, self.count)
+            mine += [*taken, *[None] * (self.share(end - start) - len(taken))]
+        return mine
 
     def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""

@@ -19,7 +19,8 @@ from slmops.errors import BadInput
 from slmops.models.device import fastest_device
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import CustomTerm, Objective
-from slmops.recipe.training import Fsdp, Optimisation, Rounding
+from slmops.recipe.training import WHOLE, Fsdp, Optimisation, Rounding
+from slmops.recipe.tuning import Adapter
 from slmops.train.objectives.base import OF_TEACHER
 from slmops.train.objectives.make import all_needs
 from slmops.train.objectives.observe import run_to_answers
@@ -28,27 +29,29 @@ from slmops.train.processes import Processes
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from slmops.models.tag_head import TagHead
-
 
 def check_sharding(
-    processes: Processes,
+    processes: int,
     settings: Optimisation,
     objective: Objective,
     *,
     rounding: Rounding | CompressSettings | None,
     normalise: bool,
-    head: TagHead | None,
+    labels: bool,
+    adapter: Adapter | None,
 ) -> None:
     """Refuse what needs whole weights, or more processes than there are.
+
+    Args:
+        labels: whether another head takes the place of the model's own.
 
     Raises:
         BadInput: says which.
     """
-    if processes.count == 1:
+    if processes == 1:
         raise BadInput(
             "fsdp shares a model out over several processes, and this is one",
-            hint="start them with torchrun, or leave fsdp out",
+            hint="set `processes` beside it, or leave fsdp out",
         )
     if settings.checkpoint_activations == "auto":
         raise BadInput(
@@ -56,11 +59,13 @@ def check_sharding(
             hint="set it to true or false",
         )
     own = [term for term in objective if isinstance(term, CustomTerm)]
+    method = adapter.method if adapter else "full"
     needs_whole = {
         "freeze_layers": settings.freeze_layers > 0,
         "round_to_int4": rounding is not None,
         "normalise": normalise,
-        "a head that labels": head is not None,
+        "a head that labels": labels,
+        f"method: {method}": method in WHOLE,
         "terms of one's own": bool(own),
         "terms that run the teacher beside the student": bool(
             all_needs([term for term in objective if term not in own]) & OF_TEACHER

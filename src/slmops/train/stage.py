@@ -6,14 +6,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
-from slmops.recipe.objective import Objective
+from slmops.recipe.objective import Objective, TextTerm
 from slmops.recipe.settings import Settings
 from slmops.recipe.student import Carve, Head
-from slmops.recipe.training import OnPolicy, Optimisation, Rounding
+from slmops.recipe.training import OnPolicy, Optimisation, Rounding, Together
 from slmops.recipe.tuning import Adapter
 from slmops.train.kept import train_and_save
 
@@ -33,11 +33,25 @@ LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers")
 class FitSettings(Settings):
     """How a model moves, which of its weights, the grid it is to be on, and by which loss: cross-entropy where None."""
 
+    # How many train it does not change what is learned.
+    unkeyed: ClassVar[Mapping[str, Any]] = {"together": True}
+
     optimisation: Optimisation
+    together: Together = Together()
     adapter: Adapter | None = None
     round_to_int4: Rounding | None = None
     head: Head = "language"
     objective: Objective | None = None
+    normalise: bool = False
+
+    @property
+    def processes(self) -> int:
+        """That train it together."""
+        if self.together.processes == 1:
+            return 1
+        from slmops.train.processes import how_many
+
+        return how_many(self.together, self.optimisation.accumulate)
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -66,6 +80,9 @@ class FitSettings(Settings):
         from slmops.models.adapters.four_bit import check_four_bits
         from slmops.train.events import check_tensorboard
 
+        if self.together.fsdp:
+            self._check_sharding()
+
         if self.adapter and self.adapter.method == "qlora":
             check_four_bits()
 
@@ -74,15 +91,29 @@ class FitSettings(Settings):
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise BadInput(
                 "a run is one process, and a launcher started several (WORLD_SIZE): they would wait for each other",
-                hint="start `slmops run` without the launcher; `slmops.train.trainer.train` is what runs below one",
+                hint="start `slmops run` without the launcher, and set `train.processes`; "
+                "`slmops.train.trainer.train` is what runs below one",
             )
+
+    def _check_sharding(self) -> None:
+        from slmops.train.sharding import check_sharding
+
+        check_sharding(
+            self.processes,
+            self.optimisation,
+            self.objective or [TextTerm()],
+            rounding=self.round_to_int4,
+            normalise=self.normalise,
+            labels=self.head != "language",
+            adapter=self.adapter,
+        )
 
 
 class Fit:
     """`model` and `data` → `model/`, fine-tuned on the labelled rows; and `adapter/`, where one was trained."""
 
     name: ClassVar[str] = "fit"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: FitSettings, context: Context) -> Mapping[str, float | str]:
@@ -112,6 +143,7 @@ class Fit:
             rounding=settings.round_to_int4,
             head=_head(settings.head, task, tokenizer, folder),
             adapter=settings.adapter,
+            fsdp=settings.together.fsdp,
             validation=validation_of(data, task, tokenizer, settings, folder),
             left_out={"not_in_text": len(rows) - len(every), "too_long": len(every) - len(examples)},
         )
@@ -134,7 +166,10 @@ def expected(folder: Path, data: Path, settings: FitSettings, *, seed: int) -> F
     rows, task, tokenizer = read_jsonl(data / "train.jsonl"), task_of(data), Tokenizer.load(folder)
     every, names = labelled_examples(rows, task, tokenizer, settings.head)
     examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
-    return forecast(folder, examples, moved, settings.adapter, seed=seed)
+    shared_out = settings.together.fsdp is not None
+    return forecast(
+        folder, examples, moved, settings.adapter, seed=seed, processes=settings.processes, shared_out=shared_out
+    )
 
 
 class CarveStudent:
@@ -191,7 +226,6 @@ class DistilSettings(FitSettings):
     """How the student moves, and what it imitates."""
 
     objective: Objective
-    normalise: bool
     on_policy: OnPolicy | None = None
     max_cut_off: float
 
@@ -209,7 +243,7 @@ class Distil:
     """
 
     name: ClassVar[str] = "distil"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:
@@ -240,6 +274,7 @@ class Distil:
             rounding=settings.round_to_int4,
             head=_head(settings.head, task, tokenizer, folder),
             adapter=settings.adapter,
+            fsdp=settings.together.fsdp,
             validation=validation_of(data, task, tokenizer, settings, folder),
             left_out={**every.left_out, "too_long": len(every.examples) - len(examples)},
         )

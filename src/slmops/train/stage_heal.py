@@ -24,7 +24,6 @@ class HealSettings(FitSettings):
     """How the student moves, what it imitates, and on how much text; `optimisation.epochs` are the most passes."""
 
     objective: Objective
-    normalise: bool
     column: str
     tokens: int
     length: int

@@ -100,9 +100,9 @@ def train(
     and in the result; see `grids_of`. With `settings.stop_early`, the weights of the lowest loss on `validation` come
     out.
 
-    Below `torchrun` each process calls this with the same arguments and a `work` that all can read. The processes take
-    alternate batches of a step, so a step is as large as `accumulate` batches of each; all of them return the same
-    model.
+    Below a launcher each process calls this with the same arguments and a `work` that all can read. The processes share
+    the `accumulate` batches of a step, so what is learned does not depend on how many they are, and one number of them
+    goes on from a checkpoint of another; all of them return the same model.
 
     Args:
         normalise: divide every term of the objective by a running mean of its own size.
@@ -125,13 +125,20 @@ def train(
     processes = Processes.joined()
     told = (progress if processes.first else None) or Silent()
     objective = objective or [TextTerm()]
-    _check(settings, validation)
+    _check(settings, validation, processes)
     check_on_policy(objective, on_policy.fraction if on_policy else 0.0)
     if fsdp:
-        check_sharding(processes, settings, objective, rounding=rounding, normalise=normalise, head=head)
+        check_sharding(
+            processes.count,
+            settings,
+            objective,
+            rounding=rounding,
+            normalise=normalise,
+            labels=head is not None,
+            adapter=adapter,
+        )
     if adapter:
         others = [
-            ("fsdp", fsdp is not None),
             ("rounding", rounding is not None),
             ("a head that labels", head is not None),
         ]
@@ -139,7 +146,9 @@ def train(
     available, last = available_bytes(), last_checkpoint(work)
     transformers.set_seed(seed)
     precision = _precision(settings, folder, last, processes, told)
-    model = load_base(folder, adapter, dtype=precision.dtype, device=fastest_device())
+    # What is shared out need not fit into one process's GPU: layer by layer its parts go there.
+    device = "cpu" if fsdp else fastest_device()
+    model = load_base(folder, adapter, dtype=precision.dtype, device=device)
     if head is not None:
         attach(model, head)
     grids = grids_of(model, rounding)
@@ -186,12 +195,12 @@ def train(
     imitation.attach(model)
     if fsdp:
         shard(model, fsdp, processes)
-    steps = in_steps(plan, settings.accumulate * processes.count)
+    steps = in_steps(plan, settings.accumulate)
     tokens = [sum(len(examples[i]) for batch in step for i in batch) for step in steps]
     trainer = Loop(
         model,
         read,
-        processes.part(plan),
+        plan,
         settings,
         imitation,
         writer=writer,
@@ -213,8 +222,10 @@ def train(
             evaluated=evaluated,
         ),
     )
-    estimated = seconds_of(model, plan, examples, settings, precision.name)
+    estimated = seconds_of(model, plan, examples, settings, precision.name) / processes.count
     figures = {**sizes_of(model), "estimated_memory_bytes": memory.total, "estimated_seconds": estimated}
+    if processes.count > 1:
+        figures["processes"] = processes.count
     _run(trainer, model, last, told, title)
     figures["peak_memory_bytes"] = trainer.watcher.peak.taken()
     if adapter:
@@ -261,8 +272,11 @@ def _finished_adapter(
 ) -> Trained:
     """The base in float32 with the adapter in its weights, or on it where it cannot be merged; and the adapter."""
     weights = trainer.watcher.result()
-    put_in(model, weights)
     trainer.imitation.detach(model)
+    if trainer.sharded:
+        model = load_base(folder, adapter, dtype=model.dtype, device=fastest_device())
+        put_adapter(model, adapter, first=trainer.settings.freeze_layers)
+    put_in(model, weights)
     made, found = taken_out(model, weights, folder, trainer.settings, adapter)
     kept = merged(made, model, held_out) if adapter.merges else None
     own = {"adapter_bytes": found.size_bytes, **(kept.figures() if kept else {})}
@@ -293,8 +307,13 @@ def context_of(folder: Path) -> int:
     return int(config.get_text_config().max_position_embeddings)
 
 
-def _check(settings: Optimisation, validation: Sequence[Example]) -> None:
+def _check(settings: Optimisation, validation: Sequence[Example], processes: Processes) -> None:
     """Refuse before any work what settings ask for and this call or machine does not have."""
+    if processes.count > settings.accumulate:
+        raise BadInput(
+            f"{processes.count} processes share the batches of a step, and accumulate has {settings.accumulate}",
+            hint="raise accumulate, and lower batch_tokens as much for a step of the same size",
+        )
     if settings.stop_early and not validation:
         raise BadInput("stop_early needs validation examples, and there are none", hint="set data.split.validation")
     if settings.tensorboard:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from slmops import child
 from slmops.data.read import read_jsonl
 from slmops.errors import BadInput
+from slmops.pipeline.away import check_room
+from slmops.pipeline.cluster import join
 from slmops.pipeline.files import storage_errors
 from slmops.pipeline.home import HOME
 from slmops.pipeline.keys import address
@@ -50,7 +52,8 @@ def tune(
 
     Args:
         trials: how many there are to be in all; None: `tune.trials`.
-        workers: processes that train at the same time on this machine, this one among them.
+        workers: trials that are under way at the same time, each by a process of this machine, this one among them;
+            with `executor: ray` these wait for the machines of the cluster that train.
 
     Returns:
         See `slmops.tune.outcome.outcome`; and `recipe` and `page`, the files that were written.
@@ -68,8 +71,10 @@ def tune(
     target = path.with_name(f"{path.stem}.best{path.suffix}")
     _check_target(target)
     figure = _figure(recipe, recipe.tune)
+    # Workers that each found no cluster would each make one.
+    at = _cluster(recipe.tune) if recipe.executor == "ray" else {}
     job = _job(written, recipe, recipe.tune, figure, home, trials or recipe.tune.trials, workers)
-    with storage_errors(home), _others(job, workers - 1, progress):
+    with storage_errors(home), _others(job, workers - 1, progress, at):
         work(job, progress, lambda tried: progress.note(_said(tried, figure)))
     # What a process left that was killed is still to be done.
     work(job, progress, lambda tried: progress.note(_said(tried, figure)))
@@ -79,6 +84,12 @@ def tune(
     if found["best"] is not None:
         _write_best(target, written, found)
     return found | {"page": str(write_page(Path(job.folder), found))}
+
+
+def _cluster(tune: TuneSettings) -> dict[str, str]:
+    """Where the cluster is that trains, as its environment tells a worker."""
+    check_room(tune.cpus, tune.gpus)
+    return {"RAY_ADDRESS": join()}
 
 
 def _figure(recipe: Recipe, tune: TuneSettings) -> str:
@@ -108,7 +119,7 @@ def _job(
         maximise=figure != LOSS and not lower_is_better(figure),
         data_key=data_key(steps),
         trials=trials,
-        threads=max(1, len(os.sched_getaffinity(0)) // workers) if workers > 1 else 0,
+        threads=max(1, len(os.sched_getaffinity(0)) // workers) if workers > 1 and recipe.executor == "local" else 0,
     )
     job.study().write_first({name: value_at(recipe, name) for name in tune.space})
     return job
@@ -125,7 +136,7 @@ def _check_space(written: Written, tune: TuneSettings) -> None:
 
 
 @contextmanager
-def _others(job: Job, count: int, progress: Progress) -> Iterator[None]:
+def _others(job: Job, count: int, progress: Progress, environment: Mapping[str, str]) -> Iterator[None]:
     """So many processes work on the search beside this one, and are waited for; they end with this one.
 
     What each of them says is in `<folder>/worker-N.log`.
@@ -136,7 +147,7 @@ def _others(job: Job, count: int, progress: Progress) -> Iterator[None]:
     for number in range(2, count + 2):
         with (folder / f"worker-{number}.log").open("w", encoding="utf-8") as log:
             command = child.command("slmops.tune.worker", str(folder / "job.json"))
-            started.append(subprocess.Popen(command, stdout=log, stderr=log))  # noqa: S603
+            started.append(subprocess.Popen(command, env={**os.environ, **environment}, stdout=log, stderr=log))  # noqa: S603
     try:
         yield
         for number, process in enumerate(started, 2):

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from slmops.errors import BadInput, Interrupted, SlmopsError
-from slmops.pipeline.executor import LocalExecutor
+from slmops.pipeline.away import AwayExecutor
+from slmops.pipeline.executor import Executor, LocalExecutor
 from slmops.pipeline.keys import Step, address
 from slmops.pipeline.plan.trial import MEASURED, STUDENT, trial_nodes
-from slmops.pipeline.run import run_graph
+from slmops.pipeline.run import executor_of, run_graph
 from slmops.pipeline.store import Store
-from slmops.progress import Progress, Task
+from slmops.progress import Evaluated, Progress, Task
 from slmops.recipe.load import Written
+from slmops.recipe.models import Recipe
 from slmops.recipe.trials import LOSS, TuneSettings
 from slmops.tasks import figure_names
 from slmops.tune.study import Study, Trial
@@ -91,9 +93,9 @@ class Trials:
             "progress": told,
         }
         # Before the student others may be trained, whose losses are not the trial's.
-        run_graph(nodes[: nodes.index(student.node)], **named)
+        run_graph(nodes[: nodes.index(student.node)], **named, executor=executor_of(recipe))
         try:
-            made = run_graph(nodes, **named, executor=LocalExecutor(evaluated=self._watch(trial))).artifacts
+            made = run_graph(nodes, **named, executor=_trains(recipe, self._watch(trial))).artifacts
         except Stopped:
             Store(self.home).give_up(student.key)
             raise
@@ -104,12 +106,20 @@ class Trials:
             raise BadInput(f"tune.figure: the validation rows say nothing about {name}", hint="take another figure")
         return float(made[MEASURED].metrics[name])
 
-    def _watch(self, trial: Trial) -> Any:
+    def _watch(self, trial: Trial) -> Evaluated:
         def evaluated(evaluations: int, loss: float) -> None:
             if self.study.report(trial, evaluations, loss):
                 raise Stopped(f"ended early: others did better after {evaluations} evaluations (loss {loss:.3g})")
 
         return evaluated
+
+
+def _trains(recipe: Recipe, evaluated: Evaluated) -> Executor:
+    """What trains and measures a student."""
+    assert recipe.tune  # noqa: S101 - there is a search
+    if recipe.executor == "ray":
+        return AwayExecutor(recipe.tune.cpus, recipe.tune.gpus, evaluated)
+    return LocalExecutor(evaluated=evaluated)
 
 
 class RowsChanged(BadInput):

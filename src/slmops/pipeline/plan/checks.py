@@ -41,7 +41,6 @@ def check(recipe: Recipe) -> None:
             "data.pool is missing: the teacher has nothing to answer",
             hint="give texts without answers, or let the teacher write some: teach.write",
         )
-    _check_processes(recipe)
     _check_objective(recipe)
     _check_gates(recipe)
     _check_search(recipe)
@@ -63,15 +62,6 @@ def _check_runtime(recipe: Recipe) -> None:
                 f"{runtime} runs no student that marks (student.head: tags)", hint="leave compress.runtime as it is"
             )
         check_installed(runtime)
-
-
-def _check_processes(recipe: Recipe) -> None:
-    """Refuse what takes several processes: a run is one."""
-    if recipe.train.fsdp:
-        raise BadInput(
-            "train.fsdp shares a model out over several processes, and a run is one",
-            hint="take it out; `slmops.train.trainer.train` takes it below torchrun (docs/guides/distil.md)",
-        )
 
 
 def _check_objective(recipe: Recipe) -> None:

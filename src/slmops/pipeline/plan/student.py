@@ -21,7 +21,7 @@ from slmops.recipe.compress import Recover as RecoverRecipe
 from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.student import Heal as HealRecipe
-from slmops.recipe.training import Optimisation
+from slmops.recipe.training import Optimisation, Together
 from slmops.search.stage import FindSettings, Search
 from slmops.train.objectives.base import OF_TEACHER, SPANS
 from slmops.train.objectives.make import all_needs
@@ -61,6 +61,7 @@ def student_nodes(recipe: Recipe) -> list[Node]:
     head, objective = recipe.student.head, objective_of(recipe)
     distil = DistilSettings(
         optimisation=part_of(Optimisation, train),
+        together=part_of(Together, train),
         adapter=train.to_make,
         objective=objective,
         normalise=train.normalise,
@@ -85,7 +86,13 @@ def student_nodes(recipe: Recipe) -> list[Node]:
     nodes += shipped_nodes(recipe, learns)
     if train.baseline:
         moved = part_of(Optimisation, train).model_copy(update={"epochs": train.baseline_epochs})
-        alone = FitSettings(optimisation=moved, adapter=train.to_make, round_to_int4=train.round_to_int4, head=head)
+        alone = FitSettings(
+            optimisation=moved,
+            together=part_of(Together, train),
+            adapter=train.to_make,
+            round_to_int4=train.round_to_int4,
+            head=head,
+        )
         # Cut from the untouched base model: what the teacher learned must not reach the baseline by its weights.
         carved = {"model": base_node(recipe), "like": "student:carved"}
         nodes.append(Node("baseline:carved", CarveStudent, carve, inputs=carved))

@@ -30,7 +30,7 @@ from slmops.recipe.models import Recipe
 from slmops.recipe.settings import Settings
 from slmops.recipe.teachers import Asking, BundleTeacher, EndpointTeacher, Teacher, TransformersTeacher
 from slmops.recipe.teaching import LABEL, Combine
-from slmops.recipe.training import Optimisation
+from slmops.recipe.training import Optimisation, Together
 from slmops.select.rounds import SelectSettings
 from slmops.select.stage import SelectAnswers
 from slmops.teach.paying import Asked, LocalAsking
@@ -121,7 +121,11 @@ def _here(recipe: Recipe, n: int, teacher: TransformersTeacher, pool: str) -> li
     """The teacher of number `n` fitted, exported, and its answers; of words alone they are told in other tokens."""
     fitted, answers, nodes = fitted_node(recipe, n), _answers(recipe, n), list[Node]()
     if teacher.fit:
-        settings = FitSettings(optimisation=part_of(Optimisation, teacher.fit), adapter=teacher.fit.to_make)
+        settings = FitSettings(
+            optimisation=part_of(Optimisation, teacher.fit),
+            together=part_of(Together, teacher.fit),
+            adapter=teacher.fit.to_make,
+        )
         nodes.append(Node(fitted, Fit, settings, inputs={"model": nth_node("base", n), "data": labelled_node(recipe)}))
     asking, inputs, writer = part_of(Asking, recipe.teach), {"data": pool, "model": fitted}, writer_node(recipe, n)
     if writer != fitted:

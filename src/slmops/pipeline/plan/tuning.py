@@ -6,7 +6,7 @@ from slmops.pipeline.plan.names import base_node, fetched_node, own_terms, part_
 from slmops.pipeline.plan.student import shipped_nodes
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
-from slmops.recipe.training import Optimisation
+from slmops.recipe.training import Optimisation, Together
 from slmops.train.stage import Fit, FitSettings
 
 
@@ -17,6 +17,7 @@ def tuning_nodes(recipe: Recipe) -> list[Node]:
     objective = words_of(recipe)
     settings = FitSettings(
         optimisation=part_of(Optimisation, train),
+        together=part_of(Together, train),
         adapter=train.to_make,
         round_to_int4=train.round_to_int4,
         head=student.head,
