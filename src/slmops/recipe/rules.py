@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from slmops.recipe import teaching_rules as teaching
 from slmops.recipe.chat_template import TextTemplate
-from slmops.recipe.objective import TextTerm
+from slmops.recipe.objective import Contrast, TextTerm
 from slmops.recipe.several import SLOTTED, check_adapters, check_base, check_merges, check_slots
 from slmops.recipe.teachers import TransformersTeacher
 from slmops.recipe.teaching import TeachSettings
@@ -141,11 +141,13 @@ def learnable_by_its_head(recipe: Recipe) -> None:
             "`student.head: tags` learns labels, and `label_smoothing`, `focal` and `class_weights` are for a "
             "student that writes: leave them out"
         )
-    if any(term.kind != "text" for term in terms):
+    if any(not isinstance(term, TextTerm | Contrast) for term in terms):
         raise ValueError(
             "`student.head: tags` learns labels, and `train.objective` compares next tokens or layers: leave it "
-            "out, or set it to `kind: text`"
+            "out, or set it to `kind: text`, with `supervised_contrastive` or `contrastive` beside it"
         )
+    if terms and not any(isinstance(term, TextTerm) and term.weight for term in terms):
+        raise ValueError("`student.head: tags` learns its labels by `kind: text`: set it beside the other terms")
 
 
 def instruction_has_a_place(recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from slmops.pipeline.stage import Context
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, term_names
+from slmops.recipe.own import CallbackSettings
 from slmops.recipe.training import Optimisation, Rounding
 from slmops.recipe.tuning import Adapter
 
@@ -37,6 +38,7 @@ def train_and_save(
     rounding: Rounding | CompressSettings | None,
     head: TagHead | None = None,
     adapter: Adapter | None = None,
+    callbacks: Sequence[CallbackSettings] = (),
     validation: Sequence[Example],
     left_out: Mapping[str, int] | None = None,
     title: str | None = None,
@@ -79,6 +81,7 @@ def train_and_save(
             rounding=rounding,
             head=head,
             adapter=adapter,
+            callbacks=callbacks,
             evaluated=context.evaluated,
             work=context.work,
             seed=context.seed,

@@ -20,7 +20,7 @@ from slmops.models.device import fastest_device
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import CustomTerm, Objective
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
-from slmops.train.objectives.base import OF_TEACHER
+from slmops.train.objectives.base import OF_ROWS, OF_TEACHER
 from slmops.train.objectives.make import all_needs
 from slmops.train.objectives.observe import run_to_answers
 from slmops.train.processes import Processes
@@ -56,15 +56,15 @@ def check_sharding(
             hint="set it to true or false",
         )
     own = [term for term in objective if isinstance(term, CustomTerm)]
+    needs = all_needs([term for term in objective if term not in own])
     needs_whole = {
         "freeze_layers": settings.freeze_layers > 0,
         "round_to_int4": rounding is not None,
         "normalise": normalise,
         "a head that labels": head is not None,
         "terms of one's own": bool(own),
-        "terms that run the teacher beside the student": bool(
-            all_needs([term for term in objective if term not in own]) & OF_TEACHER
-        ),
+        "terms that run the teacher beside the student": bool(needs & OF_TEACHER),
+        "terms that compare the rows of a batch": bool(needs & OF_ROWS),
     }
     if refused := [name for name, wanted in needs_whole.items() if wanted]:
         raise BadInput(

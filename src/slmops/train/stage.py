@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import Field
+
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe.objective import Objective
+from slmops.recipe.own import CallbackSettings
 from slmops.recipe.settings import Settings
 from slmops.recipe.student import Carve, Head
 from slmops.recipe.training import OnPolicy, Optimisation, Rounding
@@ -38,6 +41,7 @@ class FitSettings(Settings):
     round_to_int4: Rounding | None = None
     head: Head = "language"
     objective: Objective | None = None
+    callbacks: list[CallbackSettings] = Field(default_factory=list)
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -82,7 +86,7 @@ class Fit:
     """`model` and `data` → `model/`, fine-tuned on the labelled rows; and `adapter/`, where one was trained."""
 
     name: ClassVar[str] = "fit"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: FitSettings, context: Context) -> Mapping[str, float | str]:
@@ -90,7 +94,8 @@ class Fit:
         from slmops.models.tokenizer import Tokenizer
         from slmops.tasks import task_of
         from slmops.train.class_weights import weighed
-        from slmops.train.lessons import labelled_examples
+        from slmops.train.contrast import comparable
+        from slmops.train.lessons import classes_of, labelled_examples, texts_of
         from slmops.train.prepare import check_lengths, fitting, unanswered_examples
 
         folder, data, moved = inputs["model"] / "model", inputs["data"], settings.optimisation
@@ -98,7 +103,11 @@ class Fit:
         rows = read_jsonl(data / "train.jsonl")
         every, names = labelled_examples(rows, task, tokenizer, settings.head)
         if settings.objective:
-            every = weighed(every, [task.label(row["output"]) for row in rows], settings.objective)
+            known = set(names)
+            kept = [row for row in rows if row["id"] in known]
+            classes, texts = classes_of((), kept, task), texts_of((), kept, task)
+            every = weighed(every, classes, settings.objective)
+            every = comparable(every, classes, texts, tokenizer, settings.objective)
         examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
         # Rows that do not fit would stop the run at a later stage, after the work of this one.
         others = [row for side in ("pool", "test") for row in read_jsonl(data / f"{side}.jsonl")]
@@ -112,6 +121,7 @@ class Fit:
             rounding=settings.round_to_int4,
             head=_head(settings.head, task, tokenizer, folder),
             adapter=settings.adapter,
+            callbacks=settings.callbacks,
             validation=validation_of(data, task, tokenizer, settings, folder),
             left_out={"not_in_text": len(rows) - len(every), "too_long": len(every) - len(examples)},
         )
@@ -199,6 +209,9 @@ class DistilSettings(FitSettings):
 OBJECTIVE = "objective:"
 """Begins the names of inputs that are the sources of the user's own terms."""
 
+CALLBACK = "callback:"
+"""Likewise, of callbacks."""
+
 
 class Distil:
     """`student`, `data` and `answers` → `model/`, trained on the teacher's answers and the labelled rows.
@@ -209,7 +222,7 @@ class Distil:
     """
 
     name: ClassVar[str] = "distil"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:
@@ -240,6 +253,7 @@ class Distil:
             rounding=settings.round_to_int4,
             head=_head(settings.head, task, tokenizer, folder),
             adapter=settings.adapter,
+            callbacks=settings.callbacks,
             validation=validation_of(data, task, tokenizer, settings, folder),
             left_out={**every.left_out, "too_long": len(every.examples) - len(examples)},
         )
@@ -261,7 +275,7 @@ def lessons_of(inputs: Mapping[str, Path], settings: DistilSettings) -> tuple[Le
     kin = kinship(read_kept(inputs["student"]), tokenizer, teacher)
     if settings.head == "tags":
         assert teacher is not None  # noqa: S101 - the plan gives it
-        return marked_lessons(answers, rows, task, tokenizer, teacher), kin
+        return marked_lessons(answers, rows, task, tokenizer, settings.objective, teacher), kin
     objective, most = settings.objective, settings.max_cut_off
     return lessons(answers, rows, task, tokenizer, objective, kin, teacher=teacher, max_cut_off=most), kin
 
