@@ -195,7 +195,7 @@ def test_the_recipes_of_the_guide_to_distilling_are_valid(tmp_path: Path) -> Non
         (tmp_path / path).touch()
     plain = {"name": "a", "task": {"kind": "classification"}, "data": {"train": "train.jsonl", "test": "test.jsonl"}}
     texts = distil_blocks("yaml", "objective:")
-    assert len(texts) == 6
+    assert len(texts) == 7
     recipes = [
         parse_recipe({**plain, "teachers": [{"model": "wheel:none"}], **yaml.safe_load(text)}, folder=tmp_path)
         for text in texts

@@ -576,11 +576,13 @@ def test_a_callback_is_checked_with_the_recipe_and_its_source_counts_for_the_stu
 
 
 def test_terms_that_compare_rows_need_labels_and_no_teacher(project):
+    shutil.copytree(project / "model", project / "other")
     supervised = "train.objective=[{kind: text}, {kind: supervised_contrastive, weight: 0.2}]"
     for head in ("language", "tags"):
         objective = graph(project, supervised, f"student.head={head}")["student"].settings.objective
         assert [term.kind for term in objective] == ["text", "supervised_contrastive"]
-    alone = graph(project, "teachers=[]", "data.pool=null", "student.model=./other", supervised)["student"]
+    whole = "train={objective: [{kind: text}, {kind: supervised_contrastive}]}"
+    alone = graph(project, "teachers=[]", "data.pool=null", "student={model: ./other}", whole)["student"]
     assert [term.kind for term in alone.settings.objective] == ["text", "supervised_contrastive"]
     with pytest.raises(BadInput, match="supervised_contrastive compares rows by their labels, and an answer of this"):
         nodes_for(load(project, supervised, "task={kind: qa}"))
