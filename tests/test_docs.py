@@ -195,7 +195,7 @@ def test_the_recipes_of_the_guide_to_distilling_are_valid(tmp_path: Path) -> Non
         (tmp_path / path).touch()
     plain = {"name": "a", "task": {"kind": "classification"}, "data": {"train": "train.jsonl", "test": "test.jsonl"}}
     texts = distil_blocks("yaml", "objective:")
-    assert len(texts) == 6
+    assert len(texts) == 7
     recipes = [
         parse_recipe({**plain, "teachers": [{"model": "wheel:none"}], **yaml.safe_load(text)}, folder=tmp_path)
         for text in texts
@@ -262,13 +262,37 @@ def test_the_term_of_the_guide_to_distilling_trains(tiny, tmp_path: Path, monkey
     rows = [
         Example(tuple(tiny.prompt(text)), tuple(tiny.tokenizer.encode(answer))) for text, answer in tiny.pairs.items()
     ]
-    (*_, custom) = TrainSettings.model_validate(yaml.safe_load(distil_blocks("yaml", "custom:")[-1])["train"]).objective
+    (*_, custom) = TrainSettings.model_validate(
+        yaml.safe_load(distil_blocks("yaml", "custom: house.losses")[-1])["train"]
+    ).objective
     moved = Optimisation(epochs=2, batch_tokens=64, precision="fp32", learning_rate=1e-3)
     teacher = TeacherModel(tiny.folder)
     work = tmp_path / "work"
     objective = [TextTerm(), custom]
     history = train(tiny.folder, rows, moved, work=work, seed=1, objective=objective, teacher=teacher).history
     assert set(history[-1]) >= {"text", "Contrastive"}
+
+
+def test_the_callback_of_the_guide_to_distilling_ends_a_training(
+    tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (program,) = distil_blocks("python", "import Reply")
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house" / "watch.py").write_text(program)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "house"]:
+        monkeypatch.delitem(sys.modules, name)
+    (text,) = distil_blocks("yaml", "callbacks:")
+    settings = TrainSettings.model_validate({**yaml.safe_load(text)["train"], "epochs": 6, "precision": "fp32"})
+    rows = [
+        Example(tuple(tiny.prompt(text)), tuple(tiny.tokenizer.encode(answer))) for text, answer in tiny.pairs.items()
+    ]
+    # It knows these by heart, so that every evaluation is below the target.
+    made = train(
+        tiny.folder, rows, settings, work=tmp_path / "w", seed=1, validation=rows, callbacks=settings.callbacks
+    )
+    assert made.figures["stopped_by"] == "Target: below 0.4 nats"
+    assert made.history[-1]["Target.below"] == 2
 
 
 def write_project(folder: Path, model: Path) -> None:

@@ -557,6 +557,41 @@ def test_a_users_own_term_is_checked_with_the_recipe_and_its_source_counts(proje
             nodes_for(load(project, objective.replace(changed_, new)))
 
 
+def test_a_callback_is_checked_with_the_recipe_and_its_source_counts_for_the_student_alone(project, monkeypatch):
+    module = project / "watch_of_ours.py"
+    module.write_text("class Ends:\n    def on_step(self, moment):\n        return None\n")
+    monkeypatch.syspath_prepend(project)
+    recipe = load(project, "train.callbacks=[{custom: 'watch_of_ours:Ends'}]")
+    before = keys(recipe)
+    module.write_text(module.read_text().replace("None", "1"))
+    after = keys(recipe)
+    behind = {"student", "shipped", "score:student", "score:shipped", "evaluate", "card", "bundle", "parity", "report"}
+    assert {node for node in before if before[node] != after[node]} == behind
+    for callback, message in (
+        ("{custom: 'watch_of_ours:End'}", r"train\.callbacks\.0: watch_of_ours:End: is no class"),
+        ("{custom: 'watch_of_ours:Ends', at: 3}", "Ends: got an unexpected keyword argument 'at'"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            nodes_for(load(project, f"train.callbacks=[{callback}]"))
+
+
+def test_terms_that_compare_rows_need_labels_and_no_teacher(project):
+    shutil.copytree(project / "model", project / "other")
+    supervised = "train.objective=[{kind: text}, {kind: supervised_contrastive, weight: 0.2}]"
+    for head in ("language", "tags"):
+        objective = graph(project, supervised, f"student.head={head}")["student"].settings.objective
+        assert [term.kind for term in objective] == ["text", "supervised_contrastive"]
+    whole = "train={objective: [{kind: text}, {kind: supervised_contrastive}]}"
+    alone = graph(project, "teachers=[]", "data.pool=null", "student={model: ./other}", whole)["student"]
+    assert [term.kind for term in alone.settings.objective] == ["text", "supervised_contrastive"]
+    with pytest.raises(BadInput, match="supervised_contrastive compares rows by their labels, and an answer of this"):
+        nodes_for(load(project, supervised, "task={kind: qa}"))
+    with pytest.raises(BadInput, match=r"`student\.head: tags` learns its labels by `kind: text`"):
+        load(project, "train.objective={kind: contrastive}", "student.head=tags")
+    with pytest.raises(BadInput, match=r"contrastive goes by the words of answers, and this text has none"):
+        load(project, "student.heal={objective: [{kind: contrastive}]}")
+
+
 def test_a_teacher_that_is_not_there_is_refused(project):
     with pytest.raises(BadInput, match="is not installed"):
         nodes_for(load(project, "teachers.0.model=wheel:llm-nothing-of-the-kind"))

@@ -130,7 +130,7 @@ def test_an_override_reopens_what_the_file_switched_off(folder: Path) -> None:
             "epochs",
             "  objective: {kind: mse}",
             'recipe.yaml:10: train.objective.0.kind is "mse"; allowed: text, forward_kl, reverse_kl, jsd, skewed_kl, '
-            "skewed_reverse_kl, span, uld, hidden, attention, custom",
+            "skewed_reverse_kl, span, uld, hidden, attention, supervised_contrastive, contrastive, custom",
         ),
         ("test", "  test: rows/tset.jsonl", "recipe.yaml:5: data.test: there is no file rows/tset.jsonl"),
         ("test", "  pool: rows/pool.jsonl", "recipe.yaml:3: data: give `train` and `test` files, or a `sample`"),

@@ -6,16 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from slmops.recipe.own import Arguments, ClassName, arguments_apart
 from slmops.recipe.settings import Settings, Share
-
-ClassName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
-"""`package.module:Class`."""
 
 
 class Weighted(Settings):
-    """What every term has. All of them are means per answer token."""
+    """What every term has. All of them but `Contrast` are means per answer token."""
 
     weight: float = Field(1.0, ge=0, description="What the term counts beside the others.")
 
@@ -164,6 +162,34 @@ class AttentionTerm(Layered):
     )
 
 
+class Contrast(Weighted):
+    """A term that compares the rows of a batch with each other: a mean per row, which needs no teacher."""
+
+    temperature: float = Field(
+        0.1, gt=0, le=100, description="τ: cosines are divided by it; the smaller, the more the nearest others count."
+    )
+
+
+class SupervisedContrastive(Contrast):
+    """Rows of one label near each other, and far from all others (Khosla et al. 2020, SupCon, equation 2)."""
+
+    kind: Literal["supervised_contrastive"] = Field(
+        "supervised_contrastive",
+        description="The states that rows of a batch are answered from: those of one label are pulled together.",
+    )
+
+
+class Contrastive(Contrast):
+    """A text near its answer, and far from the answers of the batch's other rows (van den Oord et al. 2018, InfoNCE).
+
+    What is compared are the vectors that `/v1/embeddings` serves of the two texts.
+    """
+
+    kind: Literal["contrastive"] = Field(
+        "contrastive", description="The vectors of a row's input and of its answer, against other answers."
+    )
+
+
 class CustomTerm(Weighted):
     """A term of your own: `{custom: package.module:Class, weight: 1.0, margin: 0.5}`.
 
@@ -172,21 +198,13 @@ class CustomTerm(Weighted):
 
     kind: Literal["custom"] = Field("custom", description="May be left out beside `custom`.")
     custom: ClassName = Field(description="`package.module:Class` of a class with `needs` and `loss`.")
-    arguments: dict[str, JsonValue] = Field(
-        default_factory=dict, description="For the constructor; keys written beside `custom` end here."
-    )
+    arguments: Arguments = Field(default_factory=dict)
 
 
 def _arguments_apart(term: Any) -> Any:
-    """A custom term as its model has it: what is no key of the model is an argument of the class."""
-    if not isinstance(term, Mapping) or "custom" not in term:
-        return term
-    own = {key: value for key, value in term.items() if key in CustomTerm.model_fields}
-    beside = {key: value for key, value in term.items() if key not in own}
-    if not beside:
-        return {"kind": "custom", **own}
-    given = own.pop("arguments", {})
-    return {"kind": "custom", **own, "arguments": {**given, **beside} if isinstance(given, Mapping) else given}
+    """A custom term as its model has it."""
+    own = arguments_apart(term, CustomTerm)
+    return {"kind": "custom", **own} if isinstance(own, Mapping) and "custom" in own else own
 
 
 def _listed(objective: Any) -> Any:
@@ -205,6 +223,8 @@ Term = Annotated[
     | UldTerm
     | HiddenTerm
     | AttentionTerm
+    | SupervisedContrastive
+    | Contrastive
     | CustomTerm,
     Field(discriminator="kind"),
 ]

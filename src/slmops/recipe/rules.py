@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from slmops.recipe import teaching_rules as teaching
 from slmops.recipe.chat_template import TextTemplate
-from slmops.recipe.objective import TextTerm
+from slmops.recipe.objective import Contrast, CustomTerm, TextTerm
 from slmops.recipe.several import SLOTTED, check_adapters, check_base, check_merges, check_slots
 from slmops.recipe.teachers import TransformersTeacher
 from slmops.recipe.teaching import TeachSettings
@@ -84,7 +84,7 @@ def fine_tuned_alone(recipe: Recipe) -> None:
         "train.baseline_epochs": "baseline_epochs" in train.model_fields_set,
         "train.max_cut_off": "max_cut_off" in train.model_fields_set,
         "train.objective": "objective" in train.model_fields_set
-        and any(term.kind not in ("text", "custom") for term in train.objective),
+        and any(not isinstance(term, TextTerm | CustomTerm | Contrast) for term in train.objective),
         "compress.recover": recipe.compress.recover is not None,
     }
     if asked := [name for name, wanted in without.items() if wanted]:
@@ -102,7 +102,8 @@ def fine_tuned_alone(recipe: Recipe) -> None:
 
 def words_through_olive(recipe: Recipe) -> None:
     """Olive's trainer knows no teacher, only what one said."""
-    learned = [term.kind for term in recipe.train.objective] if recipe.teachers else ["text"]
+    named = recipe.teachers or "objective" in recipe.train.model_fields_set
+    learned = [term.kind for term in recipe.train.objective] if named else ["text"]
     if recipe.train.backend == "olive" and (learned != ["text"] or recipe.train.on_policy):
         raise ValueError(
             "`train.backend: olive` learns given words alone: set `train.objective: {kind: text}`, without "
@@ -141,11 +142,13 @@ def learnable_by_its_head(recipe: Recipe) -> None:
             "`student.head: tags` learns labels, and `label_smoothing`, `focal` and `class_weights` are for a "
             "student that writes: leave them out"
         )
-    if any(term.kind != "text" for term in terms):
+    if any(not isinstance(term, TextTerm | Contrast) for term in terms):
         raise ValueError(
             "`student.head: tags` learns labels, and `train.objective` compares next tokens or layers: leave it "
-            "out, or set it to `kind: text`"
+            "out, or set it to `kind: text`, with `supervised_contrastive` or `contrastive` beside it"
         )
+    if terms and not any(isinstance(term, TextTerm) and term.weight for term in terms):
+        raise ValueError("`student.head: tags` learns its labels by `kind: text`: set it beside the other terms")
 
 
 def instruction_has_a_place(recipe: Recipe) -> None:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from slmops.recipe.chat_template import ChatTemplate
 from slmops.recipe.objective import (
+    Contrast,
     Divergence,
     Objective,
     Spanned,
@@ -78,7 +79,7 @@ class Heal(Optimisation):
     def _nothing_but_text(self) -> Heal:
         something_to_learn(self.objective)
         for term, name in zip(self.objective, term_names(self.objective), strict=True):
-            if isinstance(term, TextTerm | Spanned):
+            if isinstance(term, TextTerm | Spanned | Contrast):
                 raise ValueError(f"`objective`: {name} goes by the words of answers, and this text has none")
             if isinstance(term, Divergence) and term.logits == "stored":
                 raise ValueError(

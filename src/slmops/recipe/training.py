@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from slmops.recipe.objective import (
     Objective,
     imitate_words_and_probabilities,
     something_to_learn,
 )
+from slmops.recipe.own import CallbackSettings, arguments_apart
 from slmops.recipe.settings import Settings, Share
 from slmops.recipe.tuning import Tuned, with_defaults
 
@@ -154,6 +155,9 @@ class OnPolicy(Settings):
     )
 
 
+Callback = Annotated[CallbackSettings, BeforeValidator(lambda given: arguments_apart(given, CallbackSettings))]
+
+
 class TrainSettings(Tuning):
     """Stage two of distillation: the student learns from the teacher's answers."""
 
@@ -170,6 +174,11 @@ class TrainSettings(Tuning):
     on_policy: OnPolicy | None = Field(
         None, description="The student writes some answers itself; null learns from given answers alone."
     )
+    callbacks: list[Callback] = Field(
+        default_factory=list,
+        description="Classes of your own that are told of the student's training, may log numbers and may end it "
+        "(docs/guides/distil.md).",
+    )
     max_cut_off: Share = Field(
         0.5,
         description="Share of the teacher's answers that may be left out because they were cut off before their end.",
@@ -184,6 +193,15 @@ class TrainSettings(Tuning):
     @model_validator(mode="after")
     def _objective_has_weight(self) -> TrainSettings:
         something_to_learn(self.objective)
+        return self
+
+    @model_validator(mode="after")
+    def _callbacks_of_the_trainer(self) -> TrainSettings:
+        if self.callbacks and self.backend == "olive":
+            raise ValueError("`callbacks` are called by the trainer here, and `backend: olive` has its own")
+        names = [callback.custom.partition(":")[2] for callback in self.callbacks]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"`callbacks`: two classes are called {twice[0]}, and their numbers would be one")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from slmops.report.words import full, in_order, slot, three
 _NO_LOSS = frozenset(
     {"step", "tokens", "seconds", "cpu_seconds", "rss_bytes", "gpu_bytes", "on_policy_tokens", "on_policy_seconds"}
 )
-"""What else an entry of a training's history holds."""
+"""What else an entry of a training's history holds, beside numbers of callbacks, which have a dot in their names."""
 
 
 def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> str | None:
@@ -22,7 +22,7 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> str | None
         (role, term, [(entry["tokens"], entry[term]) for entry in history if entry.get(term, 0) > 0])
         for role, history in histories.items()
         for term in dict.fromkeys(name for entry in history for name in entry)
-        if term not in _NO_LOSS
+        if term not in _NO_LOSS and "." not in term
     ]
     lines = [line for line in lines if len(line[2]) > 1]
     return both(lambda width: _curves(lines, width)) if lines else None
@@ -32,7 +32,7 @@ def resources(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[tu
     """What trainings took while they went on: figures with what each shows, against tokens seen.
 
     Tokens and processor time are rates between two entries of a history; memory is that of the process, libraries and
-    all, and of the GPU where there was one.
+    all, and of the GPU where there was one. Behind them the numbers of the user's callbacks.
     """
     shown: dict[str, Callable[[Mapping[str, float], Mapping[str, float]], float]] = {
         "tokens per second": lambda before, now: _rate("tokens", before, now),
@@ -40,6 +40,7 @@ def resources(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[tu
         "memory of the process, MB": lambda _, now: now["rss_bytes"] / 1e6,
         "memory of the GPU, MB": lambda _, now: now.get("gpu_bytes", 0.0) / 1e6,
     }
+    numbers = dict.fromkeys(name for history in histories.values() for one in history for name in one if "." in name)
     known = {role: [one for one in history if "rss_bytes" in one] for role, history in histories.items()}
     found = []
     for what, of in shown.items():
@@ -50,6 +51,12 @@ def resources(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[tu
         lines = {role: line for role, line in lines.items() if len(line) > 1}
         if lines:
             found.append((what, both(partial(_resource, what, lines))))
+    for name in numbers:
+        points = {
+            role: [(one["tokens"], one[name]) for one in history if name in one] for role, history in histories.items()
+        }
+        if points := {role: line for role, line in points.items() if len(line) > 1}:
+            found.append((name, both(partial(_resource, name, points))))
     return found
 
 
@@ -61,7 +68,8 @@ def _resource(what: str, lines: Mapping[str, list[tuple[float, float]]], width: 
     roles = list(lines)
     drawing = Drawing(width, 220, top=30, right=max(map(len, roles)) * (CHARACTER + 1) + 14)
     x = drawing.x_scale(0, max(at for line in lines.values() for at, _ in line))
-    y = drawing.y_scale(0, max(value for line in lines.values() for _, value in line) * 1.15)
+    values = [value for line in lines.values() for _, value in line]
+    y = drawing.y_scale(min(0.0, *values) * 1.15, max(0.0, *values) * 1.15 or 1.0)
     drawing.y_axis(y, what)
     drawing.x_axis(x, "tokens seen", lambda v: f"{v / 1000:,.0f}k" if v >= 1000 else f"{v:.0f}")
     places = spread([y(line[-1][1]) + 4 for line in lines.values()], 15, drawing.top, drawing.height - drawing.bottom)

@@ -31,7 +31,7 @@ from slmops.teach.paying import EndpointAsking
 from slmops.teach.stage import Join, Teach
 from slmops.teach.stage_curate import CurateAnswers, CurateSettings
 from slmops.teach.stage_endpoint import TeachByEndpoint, rows_answered
-from slmops.train.stage import OBJECTIVE, CarveStudent, Distil, DistilSettings
+from slmops.train.stage import CALLBACK, OBJECTIVE, CarveStudent, Distil, DistilSettings
 
 STAGES = (
     *(WeighRows, DrawRows, KeepRows, Teach, TeachByEndpoint, Join),
@@ -144,7 +144,7 @@ class Rounds:
         """Train a student on all answers so far, as the recipe says, and measure it on the validation rows."""
         settings = self.settings
         curate, carved, student, measured = (f"{step}:{number}" for step in ("curate", "carved", "student", "measured"))
-        own = {name: path for name, path in self.inputs.items() if name.startswith(OBJECTIVE)}
+        own = {name: path for name, path in self.inputs.items() if name.startswith((OBJECTIVE, CALLBACK))}
         # The draws of a teacher that is asked several times a row vote as elsewhere.
         votes = {"answers_1": self.answers} if settings.curate.weights else {}
         learns = {**self._of("learn"), "answers": curate, "student": carved}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from slmops.train.examples import Aligned, Example
 
@@ -18,7 +19,8 @@ def collate(examples: Sequence[Example], *, pad: int) -> dict[str, torch.Tensor]
         token is an answer token, or whose own token is labelled; target: int64 [answer tokens] in row order, and
         soft_ids, soft_log_probs [answer tokens, k] where the examples carry them; certainty: float32 [answer tokens]
         where they are labelled, and counts: float32 [answer tokens] where classes are weighed. Where they are aligned
-        with the teacher's tokens, what `collate_aligned` gives.
+        with the teacher's tokens, what `collate_aligned` gives; where rows are compared, labels: int64 [rows], or what
+        `collate_texts` gives.
     """
     batch = _padded(examples, pad)
     if examples[0].labels is not None:
@@ -26,6 +28,11 @@ def collate(examples: Sequence[Example], *, pad: int) -> dict[str, torch.Tensor]
         batch["certainty"] = torch.tensor([each for one in sure for each in one])
     if examples[0].counts is not None:
         batch["counts"] = torch.tensor([example.counts or 0.0 for example in examples for _ in example.answer])
+    if any(example.label is not None for example in examples):
+        batch["labels"] = torch.tensor(_numbered([example.label for example in examples]))
+    texts = [example.texts for example in examples if example.texts is not None]
+    if len(texts) == len(examples):
+        batch |= collate_texts(texts, pad=pad)
     soft = [example.soft for example in examples if example.soft is not None]
     if len(soft) == len(examples):
         batch["soft_ids"] = torch.cat([torch.from_numpy(targets.ids) for targets in soft])
@@ -54,6 +61,28 @@ def collate_aligned(aligned: Sequence[Aligned], *, pad: int) -> dict[str, torch.
         "teacher_span_of": number.repeat_interleave(theirs),
         **{f"teacher_{name}": tensor for name, tensor in padded.items()},
     }
+
+
+def collate_texts(texts: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], *, pad: int) -> dict[str, torch.Tensor]:
+    """The inputs of one batch and its answers, each of those once.
+
+    Returns:
+        asked_ids, asked_mask: int64 [rows, longest]; told_ids, told_mask: int64 [answers, longest]; told_of: int64
+        [rows], the answer of each row.
+    """
+    asked, told = zip(*texts, strict=True)
+    batch = {"told_of": torch.tensor(_numbered(told))}
+    for side, several in (("asked", asked), ("told", tuple(dict.fromkeys(told)))):
+        rows = [torch.tensor(one) for one in several]
+        batch[f"{side}_ids"] = pad_sequence(rows, batch_first=True, padding_value=pad)
+        batch[f"{side}_mask"] = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    return batch
+
+
+def _numbered(values: Sequence[Hashable]) -> list[int]:
+    """Like values as like numbers, from 0 on in the order of their coming; -1 for None."""
+    numbers: dict[Hashable, int] = {}
+    return [-1 if value is None else numbers.setdefault(value, len(numbers)) for value in values]
 
 
 def _padded(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:

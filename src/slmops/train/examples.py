@@ -56,6 +56,8 @@ class Example:
             what it is to write, each token at the one before.
         certainty: how sure each label is, 0 to 1; None where all are certain.
         counts: how much it counts by its class; None where no classes are weighed.
+        label: its class, where a term compares the rows of one.
+        texts: its input and its answer as a server makes vectors of them, in tokens, where a term compares those.
     """
 
     prompt: tuple[int, ...]
@@ -65,6 +67,8 @@ class Example:
     certainty: tuple[float, ...] | None = None
     aligned: Aligned | None = None
     counts: float | None = None
+    label: str | None = None
+    texts: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -81,18 +85,28 @@ class Example:
         return slice(first, first + len(self.answer))
 
 
-def schedule(lengths: Sequence[int], *, epochs: float, batch_tokens: int, seed: int) -> list[list[int]]:
+def schedule(
+    lengths: Sequence[int],
+    *,
+    epochs: float,
+    batch_tokens: int,
+    seed: int,
+    labels: Sequence[str | None] | None = None,
+) -> list[list[int]]:
     """The batches of a whole training run, as lists of row numbers, in order.
 
     Rows are shuffled, sorted by length within stretches of some twenty batches, cut into batches of at most
     `batch_tokens` tokens (padding included; a longer row stands alone), and the batches shuffled. Every
     row comes once per epoch; a fractional last epoch takes its share of the batches.
+
+    With `labels` no row is in a batch without another of its label, where there is one: two that the shuffling has put
+    behind each other are moved as one, and so an odd last one of a label with the two before it.
     """
     rng = random.Random(seed)  # noqa: S311 - an order, not a secret
     batches: list[list[int]] = []
     for epoch in range(math.ceil(epochs)):
         share = min(1.0, epochs - epoch)
-        one = _epoch(lengths, batch_tokens, rng)
+        one = _epoch(lengths, batch_tokens, rng, labels)
         batches += one[: max(1, round(len(one) * share))]
     return batches
 
@@ -102,23 +116,50 @@ def in_steps(batches: Sequence[list[int]], size: int) -> list[list[list[int]]]:
     return [list(batches[start : start + size]) for start in range(0, len(batches), size)]
 
 
-def _epoch(lengths: Sequence[int], batch_tokens: int, rng: random.Random) -> list[list[int]]:
+def _epoch(
+    lengths: Sequence[int], batch_tokens: int, rng: random.Random, labels: Sequence[str | None] | None
+) -> list[list[int]]:
     order = list(range(len(lengths)))
     rng.shuffle(order)
-    mean = max(1, sum(lengths) // len(lengths))
+    if labels is None:
+        parts = [[i] for i in order]
+    else:
+        parts = _in_twos(order, labels)
+        rng.shuffle(parts)
+
+    def longest(part: list[int]) -> int:
+        return max(lengths[i] for i in part)
+
+    mean = max(1, sum(lengths) // len(parts))
     stretch = max(1, CHUNK_BATCHES * batch_tokens // mean)
     batches: list[list[int]] = []
-    for start in range(0, len(order), stretch):
-        ordered = sorted(order[start : start + stretch], key=lambda i: lengths[i])
+    for start in range(0, len(parts), stretch):
         batch: list[int] = []
-        for i in ordered:
-            if batch and (len(batch) + 1) * lengths[i] > batch_tokens:
+        for part in sorted(parts[start : start + stretch], key=longest):
+            if batch and (len(batch) + len(part)) * longest(part) > batch_tokens:
                 batches.append(batch)
                 batch = []
-            batch.append(i)
+            batch += part
         batches.append(batch)
     rng.shuffle(batches)
     return batches
+
+
+def _in_twos(order: Sequence[int], labels: Sequence[str | None]) -> list[list[int]]:
+    """Two rows of a label in each part, three in its last where they are odd; a row without one is alone."""
+    rows: dict[str | int, list[int]] = {}
+    for i in order:
+        label = labels[i]
+        rows.setdefault(i if label is None else label, []).append(i)
+    return [part for of_one in rows.values() for part in _twos(of_one)]
+
+
+def _twos(rows: list[int]) -> list[list[int]]:
+    parts = [rows[start : start + 2] for start in range(0, len(rows), 2)]
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        odd = parts.pop()
+        parts[-1] += odd
+    return parts
 
 
 def certain(answer: Sequence[int], k: int) -> SoftTargets:

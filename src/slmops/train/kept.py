@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from slmops.pipeline.stage import Context, Helped
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, term_names
+from slmops.recipe.own import CallbackSettings
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
 from slmops.recipe.tuning import Adapter
 
@@ -38,6 +39,7 @@ def train_and_save(
     head: TagHead | None = None,
     adapter: Adapter | None = None,
     fsdp: Fsdp | None = None,
+    callbacks: Sequence[CallbackSettings] = (),
     validation: Sequence[Example],
     left_out: Mapping[str, int] | None = None,
     title: str | None = None,
@@ -85,6 +87,7 @@ def train_and_save(
             head=head,
             adapter=adapter,
             fsdp=fsdp,
+            callbacks=callbacks,
             evaluated=context.evaluated,
             work=context.work,
             seed=context.seed,

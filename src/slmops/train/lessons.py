@@ -13,6 +13,7 @@ from slmops.teach.answers import Answer
 from slmops.teach.certainty import member_certainties
 from slmops.train.alignment import align_answers, align_references
 from slmops.train.class_weights import weighed
+from slmops.train.contrast import comparable
 from slmops.train.examples import Example
 from slmops.train.kinship import Kinship
 from slmops.train.objectives.base import SPANS, STORED
@@ -72,8 +73,21 @@ def lessons(
         taught = align_answers(taught, kept, task, tokenizer, teacher)
         references = align_references(references, rows, task, tokenizer, teacher, stored_k=stored_k)
     names = [answer.id for answer in kept] + [row["id"] for row in rows]
-    classes = [*(class_of(task, answer.text) for answer in kept), *(task.label(row["output"]) for row in rows)]
-    return Lessons(weighed(taught + references, classes, objective), names, {"cut_off": len(answers) - len(kept)})
+    classes = classes_of(kept, rows, task)
+    texts = texts_of(kept, rows, task)
+    every = comparable(weighed(taught + references, classes, objective), classes, texts, tokenizer, objective)
+    return Lessons(every, names, {"cut_off": len(answers) - len(kept)})
+
+
+def classes_of(answers: Sequence[Answer], rows: Sequence[Row], task: Task) -> list[str | None]:
+    """The class of each answer, and behind them of the rows; None where one has none."""
+    return [*(class_of(task, answer.text) for answer in answers), *(task.label(row["output"]) for row in rows)]
+
+
+def texts_of(answers: Sequence[Answer], rows: Sequence[Row], task: Task) -> list[tuple[str, str]]:
+    """What was asked and what is answered, of the answers and behind them of the rows."""
+    told = [(answer.input, answer.text) for answer in answers]
+    return told + [(row["input"], task.write(row["output"])) for row in rows]
 
 
 def class_of(task: Task, text: str) -> str | None:
@@ -83,7 +97,12 @@ def class_of(task: Task, text: str) -> str | None:
 
 
 def marked_lessons(
-    answers: Sequence[Answer], rows: Sequence[Row], task: Task, tokenizer: Tokenizer, teacher: Tokenizer
+    answers: Sequence[Answer],
+    rows: Sequence[Row],
+    task: Task,
+    tokenizer: Tokenizer,
+    objective: Objective,
+    teacher: Tokenizer,
 ) -> Lessons:
     """The same for a student that labels, whose tokenizer this is: both as marks on their texts, where they can be."""
     told = [
@@ -92,7 +111,11 @@ def marked_lessons(
     ]
     taught, names = tagged_examples(told, task, tokenizer)
     labelled, others = labelled_examples(rows, task, tokenizer, "tags")
-    return Lessons(taught + labelled, names + others, {"not_in_text": len(rows) - len(labelled)})
+    known = set(others)
+    kept = [row for row in rows if row["id"] in known]
+    classes = classes_of(answers, kept, task)
+    every = comparable(taught + labelled, classes, texts_of(answers, kept, task), tokenizer, objective)
+    return Lessons(every, names + others, {"not_in_text": len(rows) - len(labelled)})
 
 
 def labelled_examples(

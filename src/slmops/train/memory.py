@@ -99,6 +99,11 @@ def needed(
         length += adapter.tokens if adapter else 0
         sizes = {"rows": len(batch), "length": length, "answer_tokens": sum(answers)}
         kept = activation_bytes(model, **sizes, settings=settings, adapter=adapter)
+        for rows, longest in _texts([examples[i] for i in batch]):
+            longest += adapter.tokens if adapter else 0
+            kept += activation_bytes(
+                model, rows=rows, length=longest, answer_tokens=0, settings=settings, adapter=adapter
+            )
         activations.append(kept + _layer_bytes(model, len(batch), length, settings, adapter))
     return Memory(
         weights=weights_bytes(model, adapter) // parts + (_gathered_bytes(model) if parts > 1 else 0),
@@ -108,6 +113,12 @@ def needed(
         states=0 if whole else states_bytes(model, settings.freeze_layers, examples),
         teacher=teacher_bytes,
     )
+
+
+def _texts(examples: Sequence[Example]) -> list[tuple[int, int]]:
+    """How many texts a batch has besides, and the tokens of the longest: of its inputs, and of each answer once."""
+    texts = [example.texts for example in examples if example.texts]
+    return [(len(side), max(map(len, side))) for side in map(set, zip(*texts, strict=True))]
 
 
 def weights_bytes(model: PreTrainedModel, adapter: Adapter | None) -> int:

@@ -21,7 +21,7 @@ from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import CustomTerm, Objective
 from slmops.recipe.training import WHOLE, Fsdp, Optimisation, Rounding
 from slmops.recipe.tuning import Adapter
-from slmops.train.objectives.base import OF_TEACHER
+from slmops.train.objectives.base import OF_ROWS, OF_TEACHER
 from slmops.train.objectives.make import all_needs
 from slmops.train.objectives.observe import run_to_answers
 from slmops.train.processes import Processes
@@ -60,6 +60,7 @@ def check_sharding(
         )
     own = [term for term in objective if isinstance(term, CustomTerm)]
     method = adapter.method if adapter else "full"
+    needs = all_needs([term for term in objective if term not in own])
     needs_whole = {
         "freeze_layers": settings.freeze_layers > 0,
         "round_to_int4": rounding is not None,
@@ -67,9 +68,8 @@ def check_sharding(
         "a head that labels": labels,
         f"method: {method}": method in WHOLE,
         "terms of one's own": bool(own),
-        "terms that run the teacher beside the student": bool(
-            all_needs([term for term in objective if term not in own]) & OF_TEACHER
-        ),
+        "terms that run the teacher beside the student": bool(needs & OF_TEACHER),
+        "terms that compare the rows of a batch": bool(needs & OF_ROWS),
     }
     if refused := [name for name, wanted in needs_whole.items() if wanted]:
         raise BadInput(

@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from slmops.errors import BadInput
 from slmops.pipeline.stage import Context
 from slmops.recipe.objective import Objective, TextTerm
+from slmops.recipe.own import CallbackSettings
 from slmops.recipe.settings import Settings
 from slmops.recipe.student import Carve, Head
 from slmops.recipe.training import OnPolicy, Optimisation, Rounding, Together
@@ -42,6 +45,7 @@ class FitSettings(Settings):
     round_to_int4: Rounding | None = None
     head: Head = "language"
     objective: Objective | None = None
+    callbacks: list[CallbackSettings] = Field(default_factory=list)
     normalise: bool = False
 
     @property
@@ -121,7 +125,8 @@ class Fit:
         from slmops.models.tokenizer import Tokenizer
         from slmops.tasks import task_of
         from slmops.train.class_weights import weighed
-        from slmops.train.lessons import labelled_examples
+        from slmops.train.contrast import comparable
+        from slmops.train.lessons import classes_of, labelled_examples, texts_of
         from slmops.train.prepare import check_lengths, fitting, unanswered_examples
 
         folder, data, moved = inputs["model"] / "model", inputs["data"], settings.optimisation
@@ -129,7 +134,11 @@ class Fit:
         rows = read_jsonl(data / "train.jsonl")
         every, names = labelled_examples(rows, task, tokenizer, settings.head)
         if settings.objective:
-            every = weighed(every, [task.label(row["output"]) for row in rows], settings.objective)
+            known = set(names)
+            kept = [row for row in rows if row["id"] in known]
+            classes, texts = classes_of((), kept, task), texts_of((), kept, task)
+            every = weighed(every, classes, settings.objective)
+            every = comparable(every, classes, texts, tokenizer, settings.objective)
         examples = fitting(every, names, folder, max_too_long=moved.max_too_long)
         # Rows that do not fit would stop the run at a later stage, after the work of this one.
         others = [row for side in ("pool", "test") for row in read_jsonl(data / f"{side}.jsonl")]
@@ -144,6 +153,7 @@ class Fit:
             head=_head(settings.head, task, tokenizer, folder),
             adapter=settings.adapter,
             fsdp=settings.together.fsdp,
+            callbacks=settings.callbacks,
             validation=validation_of(data, task, tokenizer, settings, folder),
             left_out={"not_in_text": len(rows) - len(every), "too_long": len(every) - len(examples)},
         )
@@ -233,6 +243,9 @@ class DistilSettings(FitSettings):
 OBJECTIVE = "objective:"
 """Begins the names of inputs that are the sources of the user's own terms."""
 
+CALLBACK = "callback:"
+"""Likewise, of callbacks."""
+
 
 class Distil:
     """`student`, `data` and `answers` → `model/`, trained on the teacher's answers and the labelled rows.
@@ -275,6 +288,7 @@ class Distil:
             head=_head(settings.head, task, tokenizer, folder),
             adapter=settings.adapter,
             fsdp=settings.together.fsdp,
+            callbacks=settings.callbacks,
             validation=validation_of(data, task, tokenizer, settings, folder),
             left_out={**every.left_out, "too_long": len(every.examples) - len(examples)},
         )
@@ -296,7 +310,7 @@ def lessons_of(inputs: Mapping[str, Path], settings: DistilSettings) -> tuple[Le
     kin = kinship(read_kept(inputs["student"]), tokenizer, teacher)
     if settings.head == "tags":
         assert teacher is not None  # noqa: S101 - the plan gives it
-        return marked_lessons(answers, rows, task, tokenizer, teacher), kin
+        return marked_lessons(answers, rows, task, tokenizer, settings.objective, teacher), kin
     objective, most = settings.objective, settings.max_cut_off
     return lessons(answers, rows, task, tokenizer, objective, kin, teacher=teacher, max_cut_off=most), kin
 

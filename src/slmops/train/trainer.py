@@ -23,16 +23,19 @@ from slmops.models.tag_head import TagHead, attach
 from slmops.progress import Evaluated, Progress, Silent
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, TextTerm
+from slmops.recipe.own import CallbackSettings
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
 from slmops.recipe.tuning import Adapter
 from slmops.train.adapted import check_adapter, load_base, merged, put_in, taken_out
+from slmops.train.calling import Callbacks, load_callbacks
+from slmops.train.contrast import compared_share
 from slmops.train.events import FOLDER, check_tensorboard, event_files
 from slmops.train.examples import Example, in_steps, schedule
 from slmops.train.forecast import seconds_of
 from slmops.train.grids import grids_of
 from slmops.train.loop import Loop, moving
 from slmops.train.memory import Memory, available_bytes, check_memory, needed, parameters_of, settled
-from slmops.train.objectives.base import SPANS, STORED, STORED_SPANS
+from slmops.train.objectives.base import SPANS, STATES, STORED, STORED_SPANS
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.make import check_on_policy
 from slmops.train.objectives.observe import TeacherModel
@@ -55,8 +58,10 @@ class Trained:
             `Watcher`.
         seconds: of training alone: evaluation and checkpoints are not counted.
         figures: `precision` and the rates it was chosen by; with early stopping `validation_loss`, `best_step` and
-            `steps`; with answers of the student's own `on_policy_tokens`, `on_policy_tokens_per_s` and the share of the
-            time that went into writing them; and the step of each warning that was given (`overfitting_at_step`, ...).
+            `steps`; with terms that compare rows `compared_share`; with answers of the student's own
+            `on_policy_tokens`, `on_policy_tokens_per_s` and the share of the time that went into writing them; where a
+            callback ended it, `stopped_at_step` and `stopped_by`, its name and reason; and the step of each warning
+            that was given (`overfitting_at_step`, ...).
             `parameters`, `trainable_parameters`, `estimated_memory_bytes`, `estimated_seconds` and
             `peak_memory_bytes`: what the training was expected to take before it began, and what it took. With an
             adapter that was merged also what of `slmops.train.adapted.Merged` is known.
@@ -89,6 +94,7 @@ def train(
     head: TagHead | None = None,
     adapter: Adapter | None = None,
     fsdp: Fsdp | None = None,
+    callbacks: Sequence[CallbackSettings] = (),
     evaluated: Evaluated | None = None,
     progress: Progress | None = None,
     title: str = "train",
@@ -114,18 +120,20 @@ def train(
         adapter: leave every weight still and train this beside them; what it becomes when it is merged is compared with
             what was trained on `validation`.
         fsdp: share the model out over the processes; see `slmops.train.sharding`.
+        callbacks: the user's own, which look on; see `slmops.train.callbacks`.
         evaluated: told of every evaluation, again of those before the checkpoint; what it raises ends the training.
         teacher_reads_once: before several passes it is run over the examples, and what it makes of them is kept.
 
     Raises:
-        BadInput: the objective does not go with the model, the teacher or the examples, or the settings cannot be
-            followed with what is here: memory, packages, validation examples.
+        BadInput: the objective does not go with the model, the teacher or the examples, a callback fails, or the
+            settings cannot be followed with what is here: memory, packages, validation examples.
         SlmopsError: the loss is no longer a number.
     """
     processes = Processes.joined()
     told = (progress if processes.first else None) or Silent()
     objective = objective or [TextTerm()]
     _check(settings, validation, processes)
+    looking_on = Callbacks(load_callbacks(callbacks, evaluates=settings.stop_early is not None))
     check_on_policy(objective, on_policy.fraction if on_policy else 0.0)
     if fsdp:
         check_sharding(
@@ -164,7 +172,14 @@ def train(
         normalise=normalise,
         every=compare_every,
     )
-    plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
+    plan = schedule(
+        [len(e) for e in examples],
+        epochs=settings.epochs,
+        batch_tokens=settings.batch_tokens,
+        seed=seed,
+        labels=[e.label for e in examples] if STATES in imitation.needs else None,
+    )
+    compared = compared_share(imitation.needs, examples, plan)
     writer = Writer(on_policy, len(plan), seed) if on_policy and on_policy.fraction else None
     read = [*examples, *(validation if settings.stop_early else ())]
     # What the still layers make of answers that do not exist yet cannot be kept.
@@ -220,10 +235,12 @@ def train(
             processes=processes,
             progress=told,
             evaluated=evaluated,
+            callbacks=looking_on,
         ),
     )
     estimated = seconds_of(model, plan, examples, settings, precision.name) / processes.count
-    figures = {**sizes_of(model), "estimated_memory_bytes": memory.total, "estimated_seconds": estimated}
+    figures: dict[str, float | str] = {} if compared is None else {"compared_share": compared}
+    figures |= {**sizes_of(model), "estimated_memory_bytes": memory.total, "estimated_seconds": estimated}
     if processes.count > 1:
         figures["processes"] = processes.count
     _run(trainer, model, last, told, title)

@@ -7,19 +7,23 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from slmops.errors import SlmopsError
+from slmops.errors import BadInput, SlmopsError
 from slmops.progress import Evaluated, Progress, Task
 from slmops.recipe.training import Optimisation
 from slmops.train.alarms import Alarms
+from slmops.train.callbacks import Moment
+from slmops.train.calling import Callbacks
 from slmops.train.clock import Clock
 from slmops.train.events import Record
 from slmops.train.peak import Peak
@@ -59,7 +63,8 @@ class Watcher(TrainerCallback):
         history: one entry per logged step: `step`, `tokens`, what `Clock.taken` tells of training alone, the mean of
             each loss term that was computed since the last entry, and `validation` where the validation rows were
             evaluated. Where the student wrote answers itself, also `on_policy_tokens` of all processes, and
-            `on_policy_seconds` of `seconds` that went into writing them.
+            `on_policy_seconds` of `seconds` that went into writing them. Numbers of the user's callbacks are there as
+            `Class.name`, of those since the last entry the last.
     """
 
     LOG_EVERY = 5
@@ -80,6 +85,7 @@ class Watcher(TrainerCallback):
         processes: Processes,
         progress: Progress,
         evaluated: Evaluated | None = None,
+        callbacks: Callbacks | None = None,
     ) -> None:
         """Watch a training.
 
@@ -90,10 +96,13 @@ class Watcher(TrainerCallback):
             terms: names of the loss terms.
             held: bytes that are there when training begins: weights, and what was computed before.
             evaluated: told of every evaluation; what it raises ends the training.
+            callbacks: the user's own; the first process calls them.
         """
         self.tokens, self.terms, self.settings, self.precision = tokens, list(terms), settings, precision
         self.work, self.processes, self.progress, self.held = work, processes, progress, held
         self.evaluated, self._evaluations = evaluated, 0
+        self.callbacks, self.stopped_by = callbacks or Callbacks(), ""
+        self._said: dict[str, float] = {}
         stop = settings.stop_early
         self.evaluate_at = evaluation_steps(len(tokens), settings.epochs, stop.every) if stop else set()
         self.task: Task | None = None
@@ -103,6 +112,7 @@ class Watcher(TrainerCallback):
         self.taken, self.own_tokens, self.own_seconds = 0, 0, 0.0
         self.alarms, self.lowest = Alarms(steps=len(tokens)), Lowest()
         self._done, self._norm = 0, 0.0
+        self._losses: dict[str, float] = {}
         self._loss = self._share = 0.0
         self._sums, self._shares = dict.fromkeys(terms, 0.0), dict.fromkeys(terms, 0.0)
         self._recent: list[dict[str, float]] = []
@@ -151,13 +161,16 @@ class Watcher(TrainerCallback):
         self._norm = norm
 
     def _no_number(self, what: str, value: str) -> SlmopsError:
-        kept = last_checkpoint(self.work)
         exact = "" if self.precision.name == "fp32" else ", or set precision: fp32"
         return SlmopsError(
             f"the {what} is no longer a number at step {self._done + 1} of {len(self.tokens)} ({value}); "
-            + (f"the checkpoint of step {step_of(kept)} is kept" if kept else "there is no checkpoint yet"),
+            f"{self._kept()}",
             hint=f"lower the learning rate (now {self.settings.learning_rate:g}), raise warmup{exact}",
         )
+
+    def _kept(self) -> str:
+        kept = last_checkpoint(self.work)
+        return f"the checkpoint of step {step_of(kept)} is kept" if kept else "there is no checkpoint yet"
 
     def on_train_begin(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         saved = last_checkpoint(self.work)
@@ -172,6 +185,9 @@ class Watcher(TrainerCallback):
             self.alarms, self.lowest = Alarms(**kept["alarms"]), Lowest(**kept["lowest"])
             for entry in self.history:
                 self._tell(entry)
+            if self.processes.first:
+                self.callbacks.restore(kept["callbacks"])
+        self._call("on_start")
         self.peak = Peak(self.held)
         self._saved = time.monotonic()
         self.clock.begin()
@@ -187,10 +203,13 @@ class Watcher(TrainerCallback):
             self.record(step, {f"train/{name}": value for name, value in terms.items()} | {"gradient_norm": self._norm})
         self._say(self.alarms.step(step, loss, self._norm))
         self._recent.append(terms)
-        last = step == len(self.tokens)
-        if step in self.evaluate_at or last or step % self.LOG_EVERY == 0:
+        self._losses = terms
+        last = self._call("on_step") or step == len(self.tokens)
+        evaluates = bool(self.evaluate_at) and (step in self.evaluate_at or last)
+        if evaluates or last or step % self.LOG_EVERY == 0:
             self._log(step)
-            if step in self.evaluate_at and self._evaluate(step):
+            enough = evaluates and self._evaluate(step)
+            if enough or self.stopped_by:
                 control.should_training_stop = True
             # A checkpoint falls on a log point, so that a resumed run logs the same means as an unbroken one.
             due = self.processes.first_says(now - self._saved >= self.settings.checkpoint_seconds)
@@ -210,8 +229,8 @@ class Watcher(TrainerCallback):
         known = {name: [terms[name] for terms in self._recent if name in terms] for name in self.terms}
         means = {name: sum(values) / len(values) for name, values in known.items() if values}
         own = {"on_policy_tokens": self.own_tokens, "on_policy_seconds": self.own_seconds} if self.own_tokens else {}
-        self.history.append({"step": step, "tokens": self.taken, **self.clock.taken(), **own, **means})
-        self._recent = []
+        self.history.append({"step": step, "tokens": self.taken, **self.clock.taken(), **own, **means, **self._said})
+        self._recent, self._said = [], {}
 
     def _evaluate(self, step: int) -> bool:
         """Evaluate, keep the weights where they are the best so far; whether it is time to stop."""
@@ -225,6 +244,7 @@ class Watcher(TrainerCallback):
         self._say(self.alarms.evaluated(step, loss))
         if self.lowest.take(step, loss):
             self._keep_best(step)
+        self._call("on_evaluation")
         stop = self.settings.stop_early
         if stop is None or self.lowest.waited < stop.patience or step == len(self.tokens):
             return False
@@ -233,6 +253,50 @@ class Watcher(TrainerCallback):
             f"{self.lowest.loss:.3g} (step {self.lowest.step}) in {stop.patience} evaluations"
         )
         return True
+
+    def _call(self, event: str) -> bool:
+        """Tell the user's callbacks, keep their numbers; whether one of them wants to stop, now or before.
+
+        Raises:
+            BadInput: one fails; it says which checkpoint is kept.
+        """
+        if not self.callbacks:
+            return False
+        figures: dict[str, float] = {}
+        stop = None
+        if self.processes.first:
+            with self._blaming():
+                figures, stop = self.callbacks.call(event, self._moment())
+        if self.record and figures:
+            self.record(self._done, {f"callbacks/{name}": value for name, value in figures.items()})
+        # Between two entries of the history a number waits for the next.
+        (self._said if event in ("on_start", "on_step") else self.history[-1]).update(figures)
+        if not self.stopped_by and self.processes.first_says(stop is not None):
+            self.stopped_by = stop or "a callback in the first process"
+            self.progress.note(f"stopped at step {self._done} of {len(self.tokens)} by {self.stopped_by}")
+        return bool(self.stopped_by)
+
+    def _moment(self) -> Moment:
+        known = [entry["validation"] for entry in self.history if "validation" in entry]
+        return Moment(
+            step=self._done,
+            steps=len(self.tokens),
+            tokens=self.taken,
+            losses=MappingProxyType(dict(self._losses)),
+            gradient_norm=self._norm if self._losses else None,
+            validation=known[-1] if known else None,
+        )
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        """What goes wrong in a callback is told with what is kept of the training."""
+        try:
+            yield
+        except BadInput as error:
+            raise BadInput(f"{error}, at step {self._done}; {self._kept()}", hint=error.hint) from error
+
+    def on_train_end(self, _args: Any, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        self._call("on_end")
 
     def _tell(self, entry: Mapping[str, float]) -> None:
         """Tell who looks on of an evaluation, if the entry of the history has one."""
@@ -246,6 +310,7 @@ class Watcher(TrainerCallback):
 
     def on_save(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         self.processes.wait()
+        self._call("on_checkpoint")
         if self.processes.first:
             folder = self.work / f"checkpoint-{state.global_step}"
             for path in folder.iterdir():
@@ -263,6 +328,8 @@ class Watcher(TrainerCallback):
         self.clock.begin()
 
     def _state(self) -> dict[str, Any]:
+        with self._blaming():
+            callbacks = self.callbacks.state()
         return {
             "history": self.history,
             "seconds": self.clock.seconds,
@@ -270,6 +337,7 @@ class Watcher(TrainerCallback):
             "precision": asdict(self.precision),
             "alarms": self.alarms.state(),
             "lowest": self.lowest.state(),
+            "callbacks": callbacks,
         }
 
     def _best_file(self) -> Path:
@@ -298,6 +366,8 @@ class Watcher(TrainerCallback):
         best: dict[str, float | str] = {}
         if self.lowest.loss is not None:
             best = {"validation_loss": self.lowest.loss, "best_step": self.lowest.step, "steps": self._done}
+        if self.stopped_by:
+            best |= {"stopped_at_step": self._done, "stopped_by": self.stopped_by}
         own: dict[str, float | str] = {}
         if self.own_tokens:
             own = {

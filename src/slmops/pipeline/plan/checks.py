@@ -15,6 +15,7 @@ from slmops.pipeline.plan.names import (
     KEPT,
     named_terms,
     objective_of,
+    own_callbacks,
     part_of,
     routed_combination,
     routes_of,
@@ -28,7 +29,7 @@ from slmops.recipe.teaching import LABEL, Combine
 from slmops.search.candidates import candidates
 from slmops.tasks import figure_names
 from slmops.teach.routing import by_field
-from slmops.train.objectives.base import OF_TEACHER, SPANS, STORED
+from slmops.train.objectives.base import OF_ROWS, OF_TEACHER, SPANS, STATES, STORED
 from slmops.train.objectives.layers import in_range
 from slmops.train.objectives.make import check_on_policy, needs_of
 
@@ -42,6 +43,7 @@ def check(recipe: Recipe) -> None:
             hint="give texts without answers, or let the teacher write some: teach.write",
         )
     _check_objective(recipe)
+    own_callbacks(recipe)
     _check_gates(recipe)
     _check_search(recipe)
     _check_runtime(recipe)
@@ -69,10 +71,15 @@ def _check_objective(recipe: Recipe) -> None:
     objective = objective_of(recipe) if recipe.teachers else words_of(recipe)
     for term, name in named_terms(objective):
         needs = needs_of(term)
-        if needs and not recipe.teachers:
+        if (of_teacher := sorted(needs - OF_ROWS)) and not recipe.teachers:
             raise BadInput(
-                f"train.objective: {name} needs {', '.join(sorted(needs))} of a teacher, and this recipe has none",
-                hint="without a teacher a term has the logits and the words: leave its `needs` empty",
+                f"train.objective: {name} needs {', '.join(of_teacher)} of a teacher, and this recipe has none",
+                hint="without a teacher a term has the logits and the words, and may need `states` and `vectors`",
+            )
+        if STATES in needs and not _labelled(recipe):
+            raise BadInput(
+                f"train.objective: {name} compares rows by their labels, and an answer of this task has none",
+                hint="take contrastive, which compares inputs with answers, or leave it out",
             )
         if isinstance(term, TextTerm) and term.class_weights:
             _check_classes(recipe, f"train.objective: {name}: class_weights", term.class_weights)
@@ -102,6 +109,11 @@ def _check_objective(recipe: Recipe) -> None:
                 f"student.heal.objective: {name} needs stored probabilities, and for this text none are stored",
                 hint="a term here may need the teacher online, its hidden states or its attention",
             )
+        if needs & OF_ROWS:
+            raise BadInput(
+                f"student.heal.objective: {name} compares rows with labels or answers, and blocks of text have none",
+                hint="a term here may need the teacher online, its hidden states or its attention",
+            )
         if needs & SPANS:
             raise BadInput(
                 f"student.heal.objective: {name} goes by spans of answers, and this text has none",
@@ -113,13 +125,19 @@ def _check_objective(recipe: Recipe) -> None:
 def _check_classes(recipe: Recipe, place: str, asked: Literal["balanced"] | Mapping[str, float]) -> None:
     """Refuse weights of classes where answers have none, or of one that the task does not list."""
     task = recipe.task
-    if not (isinstance(task, ClassificationTask | NliTask) or (isinstance(task, ExtractionTask) and task.label)):
+    if not _labelled(recipe):
         raise BadInput(f"{place}: an answer of this task has no label", hint="leave it out")
     known = getattr(task, "labels", None) or []
     for label in asked if known and asked != "balanced" else ():
         if label not in known:
             near = get_close_matches(label, known, n=1) or known
             raise BadInput(f"{place}.{label} is no label of the task", hint=f"did you mean `{near[0]}`?")
+
+
+def _labelled(recipe: Recipe) -> bool:
+    """Whether answers of the task have a label."""
+    task = recipe.task
+    return isinstance(task, ClassificationTask | NliTask) or (isinstance(task, ExtractionTask) and bool(task.label))
 
 
 def _check_student_layers(recipe: Recipe, term: Term, place: str) -> None:
@@ -156,8 +174,7 @@ def _check_search(recipe: Recipe) -> None:
 def _check_curation(recipe: Recipe) -> None:
     """Refuse checks of answers that this task's answers do not have."""
     task, curate = recipe.task, recipe.teach.curate
-    labelled = task.label if isinstance(task, ExtractionTask) else isinstance(task, ClassificationTask | NliTask)
-    if curate.rebalance != "none" and not labelled:
+    if curate.rebalance != "none" and not _labelled(recipe):
         raise BadInput("teach.curate.rebalance: an answer of this task has no label", hint="leave it out")
     if curate.near_duplicates is not None and isinstance(task, ExtractionTask | ClassificationTask | NliTask):
         raise BadInput(
@@ -179,8 +196,7 @@ def _check_routes(recipe: Recipe, combine: Combine) -> None:
     """Refuse rows of the pool that no teacher answers, and teachers that no row is for."""
     task = recipe.task
     if combine.by == LABEL:
-        labelled = task.label if isinstance(task, ExtractionTask) else isinstance(task, ClassificationTask | NliTask)
-        if not labelled:
+        if not _labelled(recipe):
             raise BadInput("teach.combine.by: an answer of this task has no label", hint="route by a field of the rows")
         known = getattr(task, "labels", None)
         if known and (odd := [label for label in combine.routes if label not in known]):

@@ -20,9 +20,10 @@ from slmops.recipe.teachers import EndpointTeacher, TransformersTeacher
 from slmops.recipe.teaching import LABEL, Combine
 from slmops.teach.paying import EndpointAsking
 from slmops.teach.routing import Routes
+from slmops.train.calling import load_callbacks
 from slmops.train.objectives.base import STORED, STORED_SPANS
 from slmops.train.objectives.make import custom_terms
-from slmops.train.stage import OBJECTIVE
+from slmops.train.stage import CALLBACK, OBJECTIVE
 
 Part = TypeVar("Part", bound=Settings)
 
@@ -93,13 +94,15 @@ def has_other_tokens(recipe: Recipe) -> bool:
 
 
 def objective_of(recipe: Recipe) -> Objective:
-    """What the student imitates: one that labels learns labels alone."""
-    return recipe.train.objective if recipe.student.head == "language" else [TextTerm(kind="text", weight=1.0)]
+    """What the student imitates: one that labels learns labels, unless the recipe says more."""
+    named = "objective" in recipe.train.model_fields_set
+    labels = recipe.student.head == "tags" and not named
+    return [TextTerm(kind="text", weight=1.0)] if labels else recipe.train.objective
 
 
 def words_of(recipe: Recipe) -> Objective:
     """What a model learns of labelled rows alone: their words, in the way that the recipe says."""
-    named = "objective" in recipe.train.model_fields_set and recipe.student.head == "language"
+    named = "objective" in recipe.train.model_fields_set
     return recipe.train.objective if named else [TextTerm(kind="text", weight=1.0)]
 
 
@@ -138,6 +141,12 @@ def shipped_node(node: str, settings: CompressSettings, model: str) -> Node:
 def own_terms(objective: Objective) -> dict[str, Path]:
     """The sources of the user's own terms, which shape what is trained with them."""
     return {OBJECTIVE + term.path: term.source for term in custom_terms(objective)}
+
+
+def own_callbacks(recipe: Recipe) -> dict[str, Path]:
+    """The sources of the callbacks, which may end the student's training."""
+    called = load_callbacks(recipe.train.callbacks, evaluates=recipe.train.stop_early is not None)
+    return {CALLBACK + one.path: one.source for one in called}
 
 
 def part_of(of: type[Part], settings: Part) -> Part:

@@ -9,6 +9,7 @@ from slmops.pipeline.plan.names import (
     fetched_node,
     has_other_tokens,
     objective_of,
+    own_callbacks,
     own_terms,
     part_of,
     rows_node,
@@ -69,6 +70,7 @@ def student_nodes(recipe: Recipe) -> list[Node]:
         round_to_int4=train.round_to_int4,
         head=head,
         max_cut_off=train.max_cut_off,
+        callbacks=train.callbacks,
     )
     cut = {"model": fitted, "data": rows_node(recipe), "answers": "curate"}
     if has_other_tokens(recipe):
@@ -82,7 +84,7 @@ def student_nodes(recipe: Recipe) -> list[Node]:
     if heal:
         uncut = {"student": "student:carved", "teacher": cut["model"]}
         nodes.append(_reading(heal, "student:healed", Heal, {**uncut, "data": rows_node(recipe)}))
-    nodes.append(Node("student", Distil, distil, inputs=learns, sources=own_terms(objective)))
+    nodes.append(Node("student", Distil, distil, inputs=learns, sources=own_terms(objective) | own_callbacks(recipe)))
     nodes += shipped_nodes(recipe, learns)
     if train.baseline:
         moved = part_of(Optimisation, train).model_copy(update={"epochs": train.baseline_epochs})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slmops.pipeline.plan.names import base_node, fetched_node, own_terms, part_of, words_of
+from slmops.pipeline.plan.names import base_node, fetched_node, own_callbacks, own_terms, part_of, words_of
 from slmops.pipeline.plan.student import shipped_nodes
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
@@ -22,9 +22,11 @@ def tuning_nodes(recipe: Recipe) -> list[Node]:
         round_to_int4=train.round_to_int4,
         head=student.head,
         objective=objective,
+        callbacks=train.callbacks,
     )
+    sources = own_terms(objective) | own_callbacks(recipe)
     nodes = [
         fetched_node(base, student.model, student.chat_template),
-        Node("student", Fit, settings, inputs={"model": base, "data": "data"}, sources=own_terms(objective)),
+        Node("student", Fit, settings, inputs={"model": base, "data": "data"}, sources=sources),
     ]
     return [*nodes, *(shipped_nodes(recipe, {}) if recipe.ships else [])]

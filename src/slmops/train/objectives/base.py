@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 STORED, ONLINE, HIDDEN, ATTENTION = "stored", "online", "hidden", "attention"
 STORED_SPANS, ONLINE_SPANS = "stored_spans", "online_spans"
+STATES, VECTORS = "states", "vectors"
 
 TOKEN_BY_TOKEN = frozenset({STORED, ONLINE, HIDDEN, ATTENTION})
 """Needs that set position beside position, so that both models must have the same tokens."""
@@ -18,7 +19,10 @@ TOKEN_BY_TOKEN = frozenset({STORED, ONLINE, HIDDEN, ATTENTION})
 SPANS = frozenset({STORED_SPANS, ONLINE_SPANS})
 """Needs that set spans of text side by side, whatever tokens they are made of."""
 
-NEEDS = TOKEN_BY_TOKEN | SPANS
+OF_ROWS = frozenset({STATES, VECTORS})
+"""Needs of terms that compare the rows of a batch: they are met by the student and the rows alone."""
+
+NEEDS = TOKEN_BY_TOKEN | SPANS | OF_ROWS
 """What a term may need beside the student's logits and the words: each fills some fields of its `View`."""
 
 IN_STUDENTS_TOKENS = frozenset({ONLINE, HIDDEN, ATTENTION})
@@ -66,6 +70,21 @@ class Spans:
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """The rows of a batch and their answers as `/v1/embeddings` serves them (`slmops.serve.embedding`).
+
+    Attributes:
+        inputs: of the text of each row, of length one, float32 [rows, width].
+        answers: of each answer that a row of the batch has, once, likewise, float32 [answers, width].
+        of: the answer of each row, int64 [rows].
+    """
+
+    inputs: torch.Tensor
+    answers: torch.Tensor
+    of: torch.Tensor
+
+
+@dataclass(frozen=True)
 class View:
     """One batch as a term sees it: n positions, each of which predicts an answer token.
 
@@ -85,6 +104,10 @@ class View:
         attention: need `attention`: attention probabilities.
         stored_spans: need `stored_spans`: by what was kept with each answer.
         online_spans: need `online_spans`: by a teacher that reads the same texts in its own tokens.
+        states: need `states`: what the student's head reads of each row, float32 [rows, width]: the state that predicts
+            the first token of its answer, or of a model that labels the mean over the tokens that it labels.
+        labels: need `states`: the label of each row as a number of the batch's own, int64 [rows]; -1 where it has none.
+        vectors: need `vectors`: of the rows' inputs and answers.
     """
 
     logits: torch.Tensor
@@ -100,6 +123,9 @@ class View:
     attention: Layers | None = None
     stored_spans: Spans | None = None
     online_spans: Spans | None = None
+    states: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    vectors: Vectors | None = None
 
 
 @runtime_checkable
@@ -118,7 +144,7 @@ class Term(Protocol):
         """Of `NEEDS`: what its `View` must hold."""
 
     def loss(self, view: View) -> torch.Tensor:
-        """A scalar: the mean per answer token, with a gradient for the student."""
+        """A scalar: the mean per answer token, or per row, with a gradient for the student."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slmops.errors import BadInput
-from slmops.tasks.custom import imported
 from slmops.train.objectives.base import NEEDS, Bound, Models, View
+from slmops.train.own import find_class, make, takes
 
 if TYPE_CHECKING:
     import torch
@@ -70,45 +69,14 @@ def load_custom(path: str, arguments: Mapping[str, Any], name: str | None = None
         BadInput: it cannot be imported, is no class of that module, refuses the arguments, or is no term.
     """
     place = f"train.objective: {path}"
-    module_name, _, class_name = path.partition(":")
-    module = imported(module_name, place)
-    found = getattr(module, class_name, None)
-    if not inspect.isclass(found):
-        classes = [known for known, value in vars(module).items() if _defined_in(value, module_name)]
-        raise BadInput(f"{place}: is no class", hint="classes there: " + (", ".join(classes) or "none"))
-    # Only what the module's own file says enters the key of the training.
-    if found.__module__ != module_name or module.__file__ is None:
-        raise BadInput(f"{place}: is defined in {found.__module__}", hint="name the module that defines it")
-    _check_loss(found, place)
-    inner = _made(found, arguments, place)
-    _check_needs(inner, place)
-    return Custom(inner, path, Path(module.__file__), name or class_name)
-
-
-def _defined_in(value: Any, module: str) -> bool:
-    return inspect.isclass(value) and value.__module__ == module
-
-
-def _check_loss(found: type, place: str) -> None:
-    loss = getattr(found, "loss", None)
-    if not callable(loss):
+    found, source = find_class(path, place)
+    if not callable(loss := getattr(found, "loss", None)):
         raise BadInput(f"{place}: has no method `loss`", hint=HINT)
-    try:
-        inspect.signature(loss).bind("self", "view")
-    except TypeError:
-        raise BadInput(f"{place}: `loss` must take one argument: the view", hint=HINT) from None
-
-
-def _made(found: type, arguments: Mapping[str, Any], place: str) -> Any:
-    try:
-        inspect.signature(found).bind(**arguments)
-    except TypeError as error:
-        takes = ", ".join(inspect.signature(found).parameters) or "no arguments"
-        raise BadInput(f"{place}: {error}", hint=f"its constructor takes: {takes}") from None
-    try:
-        return found(**arguments)
-    except Exception as error:
-        raise BadInput(f"{place}: making one fails: {type(error).__name__}: {error}") from error
+    if not takes(loss, "view"):
+        raise BadInput(f"{place}: `loss` must take one argument: the view", hint=HINT)
+    inner = make(found, arguments, place)
+    _check_needs(inner, place)
+    return Custom(inner, path, source, name or found.__name__)
 
 
 def _check_needs(inner: Any, place: str) -> None:

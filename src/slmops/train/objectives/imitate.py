@@ -19,8 +19,10 @@ from slmops.train.objectives.base import (
     ONLINE,
     ONLINE_SPANS,
     SPANS,
+    STATES,
     STORED,
     STORED_SPANS,
+    VECTORS,
     Bound,
     Layers,
     Models,
@@ -38,9 +40,13 @@ from slmops.train.objectives.observe import (
     Teacher,
     TeacherModel,
     answer_logits,
+    answer_states,
     every_nth,
+    head_logits,
     label_weights,
     labels_asked,
+    row_states,
+    row_vectors,
     shape_of,
 )
 
@@ -123,8 +129,8 @@ class Imitation:
 
     @property
     def reads_still_layers(self) -> bool:
-        """Whether a term looks at layers that do not move: then the student must be run as a whole."""
-        return any(ours < self.still for pairs in self._layers.values() for _, ours in pairs)
+        """Whether a term looks at layers that do not move, or at other texts: then the student is run as a whole."""
+        return VECTORS in self.needs or any(ours < self.still for pairs in self._layers.values() for _, ours in pairs)
 
     def read(self, examples: Sequence[Example], progress: Progress) -> None:
         """Let the teacher read the examples once, before several passes over them; see `Teacher.read`."""
@@ -161,9 +167,19 @@ class Imitation:
     def view(self, student: Any, inputs: Inputs) -> View:
         """Run the student, and the teacher where one is needed, over a batch."""
         inputs = every_nth(inputs, self.every)
-        logits, at = answer_logits(student, inputs), inputs["predicts"]
-        given = "own" not in inputs
-        shown: dict[str, Any] = {"weights": label_weights(student, inputs), "asked": labels_asked(student, inputs)}
+        at, given = inputs["predicts"], "own" not in inputs
+        rows: dict[str, Any] = {}
+        if STATES in self.needs and given:
+            states = answer_states(student, inputs)
+            logits = head_logits(student, states, inputs)
+            rows = {"states": row_states(student, states, inputs), "labels": inputs["labels"]}
+        else:
+            logits = answer_logits(student, inputs)
+        shown: dict[str, Any] = {
+            **rows,
+            "weights": label_weights(student, inputs),
+            "asked": labels_asked(student, inputs),
+        }
         shown["counts"] = inputs.get("counts")
         if STORED in self.needs and given:
             shown |= {"stored_ids": inputs["soft_ids"], "stored_log_probs": inputs["soft_log_probs"]}
@@ -178,6 +194,9 @@ class Imitation:
                 ours = self._taps.take(at)
                 hidden, attention = (Layers(*pair) for pair in zip(ours, theirs, strict=True))
                 shown |= {"hidden": hidden, "attention": attention}
+        if VECTORS in self.needs and given:
+            # Behind what was taken of the layers: they are run once more.
+            shown["vectors"] = row_vectors(student, inputs)
         return View(logits, inputs["target"], **shown)
 
 

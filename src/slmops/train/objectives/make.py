@@ -12,9 +12,11 @@ from slmops.train.objectives.base import (
     HIDDEN,
     ONLINE,
     ONLINE_SPANS,
+    STATES,
     STORED,
     STORED_SPANS,
     TOKEN_BY_TOKEN,
+    VECTORS,
     Term,
     judges_own_answers,
 )
@@ -37,6 +39,10 @@ def needs_of(term: recipe.Term) -> frozenset[str]:
             return frozenset({HIDDEN})
         case recipe.AttentionTerm():
             return frozenset({ATTENTION})
+        case recipe.SupervisedContrastive():
+            return frozenset({STATES})
+        case recipe.Contrastive():
+            return frozenset({VECTORS})
         case recipe.CustomTerm():
             return load_custom(term.custom, term.arguments).needs
         case _:
@@ -141,5 +147,13 @@ def _made(term: recipe.Term, name: str) -> Term:
             from slmops.train.objectives.attention import Attention
 
             return Attention(name, term.student_layers, term.teacher_layers, term.distance, term.heads)
+        case recipe.SupervisedContrastive():
+            from slmops.train.objectives.contrastive import SupervisedContrastive
+
+            return SupervisedContrastive(name, term.temperature)
+        case recipe.Contrastive():
+            from slmops.train.objectives.contrastive import Contrastive
+
+            return Contrastive(name, term.temperature)
         case recipe.CustomTerm():
             return load_custom(term.custom, term.arguments, name)

@@ -18,7 +18,7 @@ from slmops.models.tag_head import tag_head
 from slmops.progress import Progress
 from slmops.train.collate import collate
 from slmops.train.examples import Example
-from slmops.train.objectives.base import Shape, Spans
+from slmops.train.objectives.base import Shape, Spans, Vectors
 from slmops.train.objectives.recall import Recall
 from slmops.train.objectives.spans import span_log_probs
 from slmops.train.trunk import MAX_STATES_BYTES, batches
@@ -42,10 +42,40 @@ def answer_logits(model: Any, inputs: Inputs) -> torch.Tensor:
 
 def run_to_answers(model: Any, inputs: Inputs) -> torch.Tensor:
     """As `answer_logits`, with weights that are there."""
+    return head_logits(model, answer_states(model, inputs), inputs)
+
+
+def answer_states(model: Any, inputs: Inputs) -> torch.Tensor:
+    """What goes into the head at answer positions, [answer tokens, width]."""
     below = {"inputs_embeds": inputs["states"]} if "states" in inputs else {"input_ids": inputs["input_ids"]}
     # No mask: attention is causal, so no token reads the padding behind it, and kernels without one are faster.
-    hidden = model.base_model(**below, use_cache=False).last_hidden_state
-    return head_logits(model, hidden[inputs["predicts"]], inputs)
+    hidden: torch.Tensor = model.base_model(**below, use_cache=False).last_hidden_state
+    return hidden[inputs["predicts"]]
+
+
+def row_states(model: Any, states: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+    """One state for each row, float32 [rows, width], of those at its answer; see `View.states`."""
+    rows = torch.split(states.float(), inputs["predicts"].sum(1).tolist())
+    if tag_head(model) is None:
+        return torch.stack([row[0] for row in rows])
+    return torch.stack([row.mean(0) for row in rows])
+
+
+def row_vectors(model: Any, inputs: Inputs) -> Vectors:
+    """The texts of a batch as vectors: the layers are run over them alone, without a template, as they are served."""
+    asked, answers = (text_vectors(model, inputs[f"{side}_ids"], inputs[f"{side}_mask"]) for side in ("asked", "told"))
+    return Vectors(asked, answers, inputs["told_of"])
+
+
+def text_vectors(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean of the last hidden states over each text's tokens, of length one, float32 [texts, width].
+
+    Args:
+        ids, mask: int64 [texts, longest], padded on the right.
+    """
+    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
+    mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return torch.nn.functional.normalize(mean, dim=-1, eps=1e-12)
 
 
 def head_logits(model: Any, states: torch.Tensor, inputs: Inputs) -> torch.Tensor:
