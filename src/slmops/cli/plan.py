@@ -53,6 +53,9 @@ def _lines(training: Training) -> Iterator[str]:
     yield f"  moves   {expected.trainable:,} of {expected.parameters:,} weights ({share:.2%})"
     parts = ", ".join(f"{name} {size(count)}" for name, count in asdict(expected.memory).items() if count)
     yield f"  memory  {size(expected.memory.total)}: {parts}"
+    yield f"          {expected.choices}"
+    if expected.refused:
+        yield f"          does not fit: {expected.refused}"
     if "peak_memory_bytes" in took:
         yield f"          {size(int(took['peak_memory_bytes']))} measured"
     yield (

@@ -135,6 +135,11 @@ def learnable_by_its_head(recipe: Recipe) -> None:
         raise ValueError(
             f"`student.head: tags` is for extraction, classification and nli, and `task.kind` is {recipe.task.kind}"
         )
+    if recipe.train.accumulate == "auto":
+        raise ValueError(
+            "`train.accumulate: auto` goes by the memory that is free, and the loss of a batch with `student.head: "
+            "tags` is no mean over its tokens, so in pieces it is another: set it to a number"
+        )
     terms = recipe.train.objective if "objective" in recipe.train.model_fields_set else []
     if any(isinstance(term, TextTerm) and not term.plain for term in terms):
         raise ValueError(

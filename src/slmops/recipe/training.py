@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from slmops.recipe.objective import (
     Objective,
     imitate_words_and_probabilities,
+    in_pieces,
     something_to_learn,
 )
 from slmops.recipe.settings import Settings, Share
@@ -28,8 +29,10 @@ class Optimisation(Settings):
     epochs: float = Field(3, gt=0, description="Passes over the rows.")
     learning_rate: float = Field(2e-4, gt=0, description="Peak of a linear warm-up and decay.")
     batch_tokens: int = Field(1024, ge=32, description="Tokens that go through the model at once, padding included.")
-    accumulate: int = Field(
-        1, ge=1, description="Batches in one optimiser step; its loss is the mean over all their answer tokens."
+    accumulate: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1,
+        description="Batches in one optimiser step; its loss is the mean over all their answer tokens. auto: one, "
+        "whose rows go through the model in as many pieces as the memory asks for; the step is the same.",
     )
     checkpoint_activations: bool | Literal["auto"] = Field(
         False,
@@ -42,7 +45,9 @@ class Optimisation(Settings):
         0, ge=0, description="Lowest layers that stay as they are, and the embeddings with them: far cheaper steps."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Arithmetic of training; auto measures both and takes bf16 where it is 1.2 times as fast."
+        "auto",
+        description="Arithmetic of training; auto measures both and takes bf16 where it is 1.2 times as fast; "
+        "where that one would not fit into the memory, the other.",
     )
     stop_early: StopEarly | None = Field(
         None, description="null trains to the end; else the weights of the lowest validation loss come out."
@@ -52,6 +57,11 @@ class Optimisation(Settings):
     )
     tensorboard: bool = Field(False, description="Write event files for TensorBoard; needs `slmops[tensorboard]`.")
     checkpoint_seconds: float = Field(60, gt=0, description="Time between two checkpoints.")
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches of one process in one optimiser step."""
+        return 1 if self.accumulate == "auto" else self.accumulate
 
 
 class Tuning(Optimisation, Tuned):
@@ -79,11 +89,22 @@ class Tuning(Optimisation, Tuned):
         return self
 
     @model_validator(mode="after")
+    def _same_in_pieces(self) -> Tuning:
+        if self.accumulate == "auto" and self.adapter.dropout:
+            raise ValueError(
+                "`accumulate: auto` goes by the memory that is free, and with `adapter.dropout` a batch in pieces "
+                "draws other chances: set it to a number"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _what_olive_has(self) -> Tuning:
         if self.backend != "olive":
             return self
         if asked := [name for name in ("stop_early", "tensorboard") if getattr(self, name)]:
             raise ValueError(f"`{asked[0]}` is of the trainer here, and `backend: olive` trains to the end without it")
+        if asked := [name for name in ("accumulate", "checkpoint_activations") if getattr(self, name) == "auto"]:
+            raise ValueError(f"`{asked[0]}: auto` is of the trainer here, and `backend: olive` needs to be told")
         if self.method == "qlora" and self.freeze_layers:
             raise ValueError("`freeze_layers`: Olive's QLoRA trains an adapter in every layer; leave it out")
         return self
@@ -157,6 +178,11 @@ class TrainSettings(Tuning):
     @model_validator(mode="after")
     def _objective_has_weight(self) -> TrainSettings:
         something_to_learn(self.objective)
+        return self
+
+    @model_validator(mode="after")
+    def _the_same_in_pieces(self) -> TrainSettings:
+        in_pieces(self.accumulate == "auto", self.objective, normalise=self.normalise)
         return self
 
     @model_validator(mode="after")
