@@ -12,7 +12,7 @@ from slmops.recipe.objective import (
     in_pieces,
     something_to_learn,
 )
-from slmops.recipe.settings import Settings, Share
+from slmops.recipe.settings import File, Settings, Share
 from slmops.recipe.tuning import Tuned, with_defaults
 
 
@@ -174,6 +174,13 @@ class TrainSettings(Tuning):
         "as it comes.",
     )
     baseline_epochs: float = Field(8, gt=0, description="Passes of that baseline over the labelled rows.")
+
+    general_text: bool | File = Field(
+        True,
+        description="Where a model is fine-tuned without a teacher: text whose perplexity is taken before and after, "
+        "to tell what it forgets; plain text, or rows with a column `text`. true has the model as it comes write it, "
+        "false asks nothing. A student with `head: tags` does not write, and is not asked.",
+    )
 
     @model_validator(mode="after")
     def _objective_has_weight(self) -> TrainSettings:

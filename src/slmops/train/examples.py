@@ -107,11 +107,11 @@ def in_steps(batches: Sequence[list[int]], size: int) -> list[list[list[int]]]:
 
 
 def in_pieces(batch: Sequence[T], count: int) -> list[list[T]]:
-    """A batch in `count` runs of its rows, in order, which differ by one row at most; none is empty.
+    """A batch in `count` runs of its rows, in order, which differ by one row at most; one of none where it has none.
 
     Rows of a batch are sorted by length, so a piece has less padding than the whole.
     """
-    count = min(count, len(batch))
+    count = max(1, min(count, len(batch)))
     ends = [len(batch) * i // count for i in range(count + 1)]
     return [list(batch[start:end]) for start, end in pairwise(ends)]
 

@@ -102,7 +102,7 @@ class Loop(Trainer):
         )
 
     def _collate_pieces(self, rows: Sequence[int]) -> Pieces:
-        return {"pieces": [self._collate(piece) for piece in in_pieces(rows, self.pieces)] or [self._collate([])]}
+        return {"pieces": [self._collate(piece) for piece in in_pieces(rows, self.pieces)]}
 
     def _collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         if not rows:

@@ -78,6 +78,16 @@ class FitSettings(Settings):
             )
 
 
+class FineTuneSettings(FitSettings):
+    """How a model as it comes is fine-tuned, and whether it is asked what it forgets."""
+
+    measures_forgetting: bool
+
+
+GENERAL = "general_text"
+"""The name of the input that is a general text; without one the model writes it."""
+
+
 class Fit:
     """`model` and `data` → `model/`, fine-tuned on the labelled rows; and `adapter/`, where one was trained."""
 
@@ -113,6 +123,8 @@ class Fit:
             head=_head(settings.head, task, tokenizer, folder),
             adapter=settings.adapter,
             validation=validation_of(data, task, tokenizer, settings, folder),
+            measures_forgetting=isinstance(settings, FineTuneSettings) and settings.measures_forgetting,
+            general_text=inputs.get(GENERAL),
             left_out={"not_in_text": len(rows) - len(every), "too_long": len(every) - len(examples)},
         )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from slmops.pipeline.plan.names import base_node, fetched_node, own_terms, part_of, words_of
 from slmops.pipeline.plan.student import shipped_nodes
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
 from slmops.recipe.training import Optimisation
-from slmops.train.stage import Fit, FitSettings
+from slmops.train.stage import GENERAL, FineTuneSettings, Fit
 
 
 def tuning_nodes(recipe: Recipe) -> list[Node]:
@@ -15,15 +17,20 @@ def tuning_nodes(recipe: Recipe) -> list[Node]:
     student, train, base = recipe.student, recipe.train, base_node(recipe)
     assert student.model  # noqa: S101 - the recipe has made sure
     objective = words_of(recipe)
-    settings = FitSettings(
+    asks = student.head == "language" and train.general_text is not False
+    settings = FineTuneSettings(
         optimisation=part_of(Optimisation, train),
         adapter=train.to_make,
         round_to_int4=train.round_to_int4,
         head=student.head,
         objective=objective,
+        measures_forgetting=asks,
     )
+    sources = own_terms(objective)
+    if isinstance(train.general_text, Path):
+        sources[GENERAL] = train.general_text
     nodes = [
         fetched_node(base, student.model, student.chat_template),
-        Node("student", Fit, settings, inputs={"model": base, "data": "data"}, sources=own_terms(objective)),
+        Node("student", Fit, settings, inputs={"model": base, "data": "data"}, sources=sources),
     ]
     return [*nodes, *(shipped_nodes(recipe, {}) if recipe.ships else [])]
