@@ -45,6 +45,9 @@ def test_a_model_is_tuned_measured_and_shipped(cli: Cli, tmp_path: Path) -> None
     assert figures["trainable_parameters"] == expected["forecast"]["trainable"]
     assert figures["estimated_memory_bytes"] == expected["forecast"]["memory"]["total"]
     assert figures["merge_agreement"] > 0.97
+    assert figures["general_perplexity_before"] > 1
+    assert figures["general_perplexity_after"] > 1
+    assert "perplexity of general text" in (Path(run["steps"]["report"]["path"]) / "report.html").read_text()
     student = Path(run["steps"]["student"]["path"])
     assert json.loads((student / "adapter" / "adapter_config.json").read_text())["peft_type"] == "LORA"
     evidence = json.loads((Path(run["steps"]["evaluate"]["path"]) / "evidence.json").read_text())

@@ -16,13 +16,12 @@ from pathlib import Path
 import onnx
 import pytest
 
-from slmops import engines
+from slmops import engines, free_memory
 from slmops.bundle import write_bundle
 from slmops.bundle.manifest import MANIFEST, MODEL
 from slmops.bundle.write import place_bundle
 from slmops.errors import BadInput
 from slmops.pipeline.files import sha256
-from slmops.serve import checks
 from slmops.serve.process import Options, run
 from slmops.tasks import Generation
 from tests.serve.test_swap import another
@@ -130,9 +129,9 @@ def test_memory_is_what_the_control_group_leaves(tmp_path, monkeypatch):
         (folder / "memory.max").write_text(f"{most}\n")
         (folder / "memory.current").write_text("900\n")
         (folder / "memory.stat").write_text("anon 500\ninactive_file 300\n")
-    monkeypatch.setattr(checks, "_GROUPS", tmp_path)
-    monkeypatch.setattr(checks, "_OWN_GROUP", tmp_path / "own")
-    assert checks.available_bytes() == 400
+    monkeypatch.setattr(free_memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(free_memory, "_OWN_GROUP", tmp_path / "own")
+    assert free_memory.free_bytes() == 400
 
 
 def test_an_engine_that_is_not_installed(tiny_onnx, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from slmops.recipe.training import Optimisation
 from slmops.train import memory
 from slmops.train.collate import collate
 from slmops.train.examples import Example
-from slmops.train.memory import Memory, activation_bytes, available_bytes, needed, settled
+from slmops.train.memory import activation_bytes, available_bytes, needed
 from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.on_policy import OwnAnswers, Writer
@@ -100,21 +100,13 @@ def test_answers_that_are_not_yet_written_count_as_the_longest(tiny):
 
 def test_processes_share_what_is_available(monkeypatch):
     monkeypatch.setattr(memory.torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: type("M", (), {"available": 1000}))
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
     assert available_bytes() == 1000
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert available_bytes() == 250
 
 
-def test_activations_are_computed_again_only_where_they_do_not_fit():
-    def need(settings: Optimisation) -> Memory:
-        return Memory(10, 10, 10, 10 if settings.checkpoint_activations else 100)
-
-    auto = Optimisation(checkpoint_activations="auto")
-    for available, can, again in ((130, True, False), (129, True, True), (129, False, False)):
-        settings, memory = settled(auto, need, available, can=can)
-        assert settings == Optimisation(checkpoint_activations=again)
-        assert memory == need(settings)
-    # What a recipe says is not decided for it.
-    asked = Optimisation(checkpoint_activations=False)
-    assert settled(asked, need, 1, can=True) == (asked, need(asked))
+def test_a_batch_in_pieces_needs_what_its_largest_piece_needs(tiny):
+    model = load_model(tiny.folder)
+    whole, half, rows = (needed(model, [range(8)], ROWS, Optimisation(), pieces=n).activations for n in (1, 2, 99))
+    assert whole == 2 * half == 8 * rows

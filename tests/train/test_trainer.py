@@ -265,8 +265,8 @@ def test_a_training_that_does_not_fit_is_refused_before_it_starts(tiny, tmp_path
     model, rows = load_model(tiny.folder, dtype=torch.float32), examples()
     memory = needed(model, [list(range(5))], rows, SETTINGS)
     for available, advice in (
-        (memory.total - memory.activations + 1, "lower batch_tokens (now 64) and raise accumulate"),
-        (memory.optimiser, "raise freeze_layers (now 0)"),
+        (memory.total - 1, "set accumulate: auto"),
+        (1, "raise freeze_layers (now 0)"),
     ):
         monkeypatch.setattr(trainer, "available_bytes", lambda available=available: available)
         with pytest.raises(BadInput, match=r"training needs about .* are available") as error:

@@ -54,6 +54,9 @@ def _lines(training: Training) -> Iterator[str]:
     parts = ", ".join(f"{name} {size(count)}" for name, count in asdict(expected.memory).items() if count)
     each = f" in each of {expected.processes} processes" if expected.processes > 1 else ""
     yield f"  memory  {size(expected.memory.total)}{each}: {parts}"
+    yield f"          {expected.choices}"
+    if expected.refused:
+        yield f"          does not fit: {expected.refused}"
     if "peak_memory_bytes" in took:
         yield f"          {size(int(took['peak_memory_bytes']))} measured"
     yield (

@@ -59,9 +59,9 @@ class Steps:
             lengths: tokens of each row.
         """
         rows = max(1, min(len(lengths), settings.batch_tokens // max(lengths)))
-        a_pass = math.ceil(math.ceil(len(lengths) / rows) / settings.accumulate)
+        a_pass = math.ceil(math.ceil(len(lengths) / rows) / settings.batches_per_step)
         count = max(1, math.ceil(settings.epochs * a_pass))
-        return cls(rows, settings.accumulate, count, max(1, round(settings.warmup * count)))
+        return cls(rows, settings.batches_per_step, count, max(1, round(settings.warmup * count)))
 
 
 def configuration(

@@ -220,6 +220,9 @@ class Recipe(Settings):
         each = [recipe, *recipe["adapters"].values()]
         for one, (part, keys) in product(each, _PATHS):
             one[part] |= {key: Path(one[part][key]).name for key in keys if one[part].get(key)}
+        for one in each:
+            if isinstance(text := one["train"]["general_text"], str):
+                one["train"]["general_text"] = Path(text).name
         if (heal := recipe["student"]["heal"]) and heal["text"]:
             heal["text"] = [Path(path).name for path in heal["text"]]
         user = (recipe["teach"]["converse"] or {}).get("user")

@@ -256,6 +256,29 @@ def term_names(objective: Sequence[Term]) -> list[str]:
     return names
 
 
+def in_pieces(auto: bool, objective: Objective, *, normalise: bool) -> None:
+    """Refuse `accumulate: auto` where the loss of a batch is no mean over its answer tokens.
+
+    In pieces, as many as the memory that is free asks for, such a batch would be another one.
+
+    Raises:
+        ValueError: says what is against it.
+    """
+    if not auto:
+        return
+    weighed = [
+        term
+        for term in objective
+        if isinstance(term, CustomTerm | Spanned | Contrast) or (isinstance(term, TextTerm) and term.class_weights)
+    ]
+    if normalise or weighed:
+        what = "normalise" if normalise else f"objective: {term_names(weighed)[0]}"
+        raise ValueError(
+            f"`accumulate: auto` goes by the memory that is free, and with `{what}` the loss of a batch is no mean "
+            "over its answer tokens, so in pieces it is another: set it to a number"
+        )
+
+
 def something_to_learn(objective: Sequence[Term]) -> None:
     if not any(term.weight for term in objective):
         raise ValueError("every term of `objective` has weight 0, so there is nothing to learn")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -61,6 +62,11 @@ def each_by_itself(recipe: Recipe) -> None:
 
 def fine_tuned_alone(recipe: Recipe) -> None:
     """Without a teacher: what has a meaning then, and what does not."""
+    if isinstance(recipe.train.general_text, Path) and (recipe.teachers or recipe.student.head == "tags"):
+        raise ValueError(
+            "`train.general_text` is read by a model before it is fine-tuned and after: leave it out with a teacher, "
+            "from which the student is another model, and with `student.head: tags`, which does not write"
+        )
     if recipe.teachers:
         if recipe.train.to_make and not recipe.train.to_make.merges:
             raise ValueError(
@@ -135,6 +141,11 @@ def learnable_by_its_head(recipe: Recipe) -> None:
     if recipe.task.kind not in ("extraction", "classification", "nli"):
         raise ValueError(
             f"`student.head: tags` is for extraction, classification and nli, and `task.kind` is {recipe.task.kind}"
+        )
+    if recipe.train.accumulate == "auto":
+        raise ValueError(
+            "`train.accumulate: auto` goes by the memory that is free, and the loss of a batch with `student.head: "
+            "tags` is no mean over its tokens, so in pieces it is another: set it to a number"
         )
     terms = recipe.train.objective if "objective" in recipe.train.model_fields_set else []
     if any(isinstance(term, TextTerm) and not term.plain for term in terms):

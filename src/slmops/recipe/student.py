@@ -14,6 +14,7 @@ from slmops.recipe.objective import (
     Objective,
     Spanned,
     TextTerm,
+    in_pieces,
     return_to_the_uncut_model,
     something_to_learn,
     term_names,
@@ -78,6 +79,12 @@ class Heal(Optimisation):
     @model_validator(mode="after")
     def _nothing_but_text(self) -> Heal:
         something_to_learn(self.objective)
+        if self.accumulate == "auto" and self.every > 1:
+            raise ValueError(
+                "`accumulate: auto` goes by the memory that is free, and which tokens `every` compares goes by the "
+                "batch: set it to a number"
+            )
+        in_pieces(self.accumulate == "auto", self.objective, normalise=self.normalise)
         for term, name in zip(self.objective, term_names(self.objective), strict=True):
             if isinstance(term, TextTerm | Spanned | Contrast):
                 raise ValueError(f"`objective`: {name} goes by the words of answers, and this text has none")

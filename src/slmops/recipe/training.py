@@ -9,10 +9,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from slmops.recipe.objective import (
     Objective,
     imitate_words_and_probabilities,
+    in_pieces,
     something_to_learn,
 )
 from slmops.recipe.own import CallbackSettings, arguments_apart
-from slmops.recipe.settings import Settings, Share
+from slmops.recipe.settings import File, Settings, Share
 from slmops.recipe.tuning import Tuned, with_defaults
 
 
@@ -29,8 +30,10 @@ class Optimisation(Settings):
     epochs: float = Field(3, gt=0, description="Passes over the rows.")
     learning_rate: float = Field(2e-4, gt=0, description="Peak of a linear warm-up and decay.")
     batch_tokens: int = Field(1024, ge=32, description="Tokens that go through the model at once, padding included.")
-    accumulate: int = Field(
-        1, ge=1, description="Batches in one optimiser step; its loss is the mean over all their answer tokens."
+    accumulate: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1,
+        description="Batches in one optimiser step; its loss is the mean over all their answer tokens. auto: one, "
+        "whose rows go through the model in as many pieces as the memory asks for; the step is the same.",
     )
     checkpoint_activations: bool | Literal["auto"] = Field(
         False,
@@ -43,7 +46,9 @@ class Optimisation(Settings):
         0, ge=0, description="Lowest layers that stay as they are, and the embeddings with them: far cheaper steps."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Arithmetic of training; auto measures both and takes bf16 where it is 1.2 times as fast."
+        "auto",
+        description="Arithmetic of training; auto measures both and takes bf16 where it is 1.2 times as fast; "
+        "where that one would not fit into the memory, the other.",
     )
     stop_early: StopEarly | None = Field(
         None, description="null trains to the end; else the weights of the lowest validation loss come out."
@@ -53,6 +58,11 @@ class Optimisation(Settings):
     )
     tensorboard: bool = Field(False, description="Write event files for TensorBoard; needs `slmops[tensorboard]`.")
     checkpoint_seconds: float = Field(60, gt=0, description="Time between two checkpoints.")
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches of one process in one optimiser step."""
+        return 1 if self.accumulate == "auto" else self.accumulate
 
 
 WHOLE = frozenset({"qlora", "bottleneck", "prompt"})
@@ -108,6 +118,15 @@ class Tuning(Together, Optimisation, Tuned):
         return self
 
     @model_validator(mode="after")
+    def _same_in_pieces(self) -> Tuning:
+        if self.accumulate == "auto" and self.adapter.dropout:
+            raise ValueError(
+                "`accumulate: auto` goes by the memory that is free, and with `adapter.dropout` a batch in pieces "
+                "draws other chances: set it to a number"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _what_olive_has(self) -> Tuning:
         if self.backend != "olive":
             return self
@@ -115,13 +134,19 @@ class Tuning(Together, Optimisation, Tuned):
             raise ValueError(f"`{asked[0]}` is of the trainer here, and `backend: olive` trains to the end without it")
         if self.processes != 1:
             raise ValueError("`processes` are of the trainer here, and `backend: olive` trains in one")
+        if asked := [name for name in ("accumulate", "checkpoint_activations") if getattr(self, name) == "auto"]:
+            raise ValueError(f"`{asked[0]}: auto` is of the trainer here, and `backend: olive` needs to be told")
         if self.method == "qlora" and self.freeze_layers:
             raise ValueError("`freeze_layers`: Olive's QLoRA trains an adapter in every layer; leave it out")
         return self
 
     @model_validator(mode="after")
     def _a_share_for_each_process(self) -> Tuning:
-        if isinstance(self.processes, int) and self.processes > self.accumulate:
+        if self.processes != 1 and self.accumulate == "auto":
+            raise ValueError(
+                "`processes` share the batches of a step, and `accumulate: auto` makes one: set it to a number"
+            )
+        if isinstance(self.processes, int) and self.processes > self.batches_per_step:
             raise ValueError(
                 f"`processes: {self.processes}` share the batches of a step, and `accumulate: {self.accumulate}` has "
                 "too few: raise it, and lower `batch_tokens` as much for a step of the same size"
@@ -190,6 +215,13 @@ class TrainSettings(Tuning):
     )
     baseline_epochs: float = Field(8, gt=0, description="Passes of that baseline over the labelled rows.")
 
+    general_text: bool | File = Field(
+        True,
+        description="Where a model is fine-tuned without a teacher: text whose perplexity is taken before and after, "
+        "to tell what it forgets; plain text, or rows with a column `text`. true has the model as it comes write it, "
+        "false asks nothing. A student with `head: tags` does not write, and is not asked.",
+    )
+
     @model_validator(mode="after")
     def _objective_has_weight(self) -> TrainSettings:
         something_to_learn(self.objective)
@@ -202,6 +234,11 @@ class TrainSettings(Tuning):
         names = [callback.custom.partition(":")[2] for callback in self.callbacks]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"`callbacks`: two classes are called {twice[0]}, and their numbers would be one")
+        return self
+
+    @model_validator(mode="after")
+    def _the_same_in_pieces(self) -> TrainSettings:
+        in_pieces(self.accumulate == "auto", self.objective, normalise=self.normalise)
         return self
 
     @model_validator(mode="after")

@@ -10,10 +10,8 @@ import numpy as np
 from slmops.bundle.manifest import MODEL
 from slmops.engines import Running
 from slmops.errors import BadInput
+from slmops.free_memory import free_bytes
 from slmops.models.weight_files import weights_bytes
-
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def check_memory(folder: Path, *, adapters: bool = False) -> None:
@@ -24,7 +22,7 @@ def check_memory(folder: Path, *, adapters: bool = False) -> None:
     Raises:
         BadInput: with how much is there.
     """
-    needed, free = weights_bytes(folder / MODEL), available_bytes()
+    needed, free = weights_bytes(folder / MODEL), free_bytes()
     if adapters:
         # The graph with slots and the one without, each with the weights as its kernels want them.
         needed *= 2
@@ -53,34 +51,3 @@ def check_runs(running: Running, prompt: Sequence[int], folder: Path) -> None:
         raise BadInput(f"the model in {folder} is loaded and cannot be run: {said[0][:200]}", hint=hint) from error
     if not np.isfinite(logits).all():
         raise BadInput(f"the model in {folder} runs and gives no numbers", hint=hint)
-
-
-def available_bytes() -> int:
-    """Memory that this process may still take: of the machine, and of the control groups that it is in."""
-    import psutil
-
-    return min([int(psutil.virtual_memory().available), *_left_in_groups()])
-
-
-def _left_in_groups() -> list[int]:
-    """Bytes that each control group (version 2) above this process leaves it; none where none has a limit."""
-    try:
-        unified = [line.partition("::")[2] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::")]
-    except OSError:
-        return []
-    own = _GROUPS / (unified[0].lstrip("/") if unified else "")
-    left = []
-    for group in (own, *own.parents):
-        if group.is_relative_to(_GROUPS) and (found := _left_in(group)) is not None:
-            left.append(found)
-    return left
-
-
-def _left_in(group: Path) -> int | None:
-    try:
-        most, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
-        kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return None
-    # Files that were read count as used, and are given up when memory is wanted.
-    return None if most == "max" else int(most) - used + int(kept.get("inactive_file", 0))

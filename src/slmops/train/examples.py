@@ -6,11 +6,15 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 CHUNK_BATCHES = 20
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,16 @@ def schedule(
 def in_steps(batches: Sequence[list[int]], size: int) -> list[list[list[int]]]:
     """The batches of each optimiser step: `size` in a row; the last step takes what is left."""
     return [list(batches[start : start + size]) for start in range(0, len(batches), size)]
+
+
+def in_pieces(batch: Sequence[T], count: int) -> list[list[T]]:
+    """A batch in `count` runs of its rows, in order, which differ by one row at most; one of none where it has none.
+
+    Rows of a batch are sorted by length, so a piece has less padding than the whole.
+    """
+    count = max(1, min(count, len(batch)))
+    ends = [len(batch) * i // count for i in range(count + 1)]
+    return [list(batch[start:end]) for start, end in pairwise(ends)]
 
 
 def _epoch(

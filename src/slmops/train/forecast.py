@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from slmops.models.adapters.attach import attach
-from slmops.recipe.training import Optimisation
+from slmops.recipe.training import Optimisation, Tuning
 from slmops.recipe.tuning import Adapter
 from slmops.train.examples import Example, in_steps, schedule
-from slmops.train.memory import Memory, available_bytes, needed, parameters_of, settled
-from slmops.train.precision import measured_rates, resolve_precision
+from slmops.train.memory import Memory, available_bytes, needed, parameters_of
+from slmops.train.precision import measured_rates, precisions
+from slmops.train.remedy import remedy
+from slmops.train.settle import Need, Settled, settled
 from slmops.train.trunk import freeze
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ class Forecast:
         memory: bytes at its peak, of each process.
         tokens: of all steps.
         seconds: of training alone, at the speed that this machine multiplies matrices of the model's shape at.
+        available: bytes that are free now.
+        choices: what of activations, pieces of a batch and precision was decided, and why.
+        refused: what to change, where the training does not fit and would be refused.
     """
 
     parameters: int
@@ -41,6 +46,9 @@ class Forecast:
     tokens: int
     seconds: float
     precision: str
+    available: int
+    choices: str
+    refused: str | None = None
     processes: int = 1
 
     def describe(self) -> dict[str, Any]:
@@ -70,35 +78,83 @@ def forecast(
         BadInput: the layers or the adapter do not go with the model.
     """
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    precision = resolve_precision(settings.precision, config)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=precision.dtype)
-        model.tie_weights()
-        freeze(model, settings.freeze_layers)
-        if adapter:
-            attach(model, adapter, first=settings.freeze_layers)
     plan = schedule([len(e) for e in examples], epochs=settings.epochs, batch_tokens=settings.batch_tokens, seed=seed)
-    tokens = sum(len(examples[i]) for batch in plan for i in batch)
-    can = bool(model.supports_gradient_checkpointing)
+    available, rows = available_bytes(processes), max(map(len, plan))
     parts = processes if shared_out else 1
-    settings, memory = settled(
-        settings,
-        lambda of: needed(model, plan, examples, of, parts=parts, adapter=adapter),
-        available_bytes(processes),
-        can=can,
-    )
+
+    def made(dtype: torch.dtype) -> tuple[PreTrainedModel, Need, Settled]:
+        model = bare(config, settings, adapter, dtype)
+        need = need_of(model, plan, examples, adapter, parts=parts)
+        can = bool(model.supports_gradient_checkpointing)
+        return model, need, settled(settings, need, available, can=can, rows=rows)
+
+    first, *others = precisions(settings.precision, config)
+    precision, (model, need, found) = first, made(first.dtype)
+    for other in others:
+        if not found.fits and (instead := made(other.dtype))[2].fits:
+            precision, (model, need, found) = other, instead
+    refused = None
+    if not found.fits:
+        methods = lighter(config, settings, adapter, precision.dtype, plan, examples)
+        can = bool(model.supports_gradient_checkpointing)
+        refused = remedy(settings, found, need, methods, examples, can=can, rows=rows)
     # Without a GPU they share the cores that the rate was measured on.
     at_once = processes if torch.cuda.is_available() else 1
     return Forecast(
         parameters=parameters_of(model),
         trainable=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
-        memory=memory,
-        steps=len(in_steps(plan, settings.accumulate)),
-        tokens=tokens,
-        seconds=seconds_of(model, plan, examples, settings, precision.name) / at_once,
+        memory=found.memory,
+        steps=len(in_steps(plan, settings.batches_per_step)),
+        tokens=sum(len(examples[i]) for batch in plan for i in batch),
+        seconds=seconds_of(model, plan, examples, found.settings, precision.name) / at_once,
         precision=precision.name,
         processes=processes,
+        available=available,
+        choices=found.said() + ("" if precision is first else f"; {first.name} would not fit"),
+        refused=refused,
     )
+
+
+def bare(
+    config: PretrainedConfig, settings: Optimisation, adapter: Adapter | None, dtype: torch.dtype
+) -> PreTrainedModel:
+    """A model of `config` as it is trained, without any weight."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model.tie_weights()
+        freeze(model, settings.freeze_layers)
+        if adapter:
+            attach(model, adapter, first=settings.freeze_layers)
+    return model
+
+
+def need_of(
+    model: PreTrainedModel,
+    plan: Sequence[Sequence[int]],
+    examples: Sequence[Example],
+    adapter: Adapter | None,
+    *,
+    parts: int = 1,
+) -> Need:
+    """What training `model` on the words alone needs, of each of `parts` processes that it is shared out over."""
+    return lambda of, pieces: needed(model, plan, examples, of, pieces=pieces, parts=parts, adapter=adapter)
+
+
+def lighter(
+    config: PretrainedConfig,
+    settings: Optimisation,
+    adapter: Adapter | None,
+    dtype: torch.dtype,
+    plan: Sequence[Sequence[int]],
+    examples: Sequence[Example],
+) -> Mapping[str, Need]:
+    """What the methods need that could take the place of the one that is asked for, the largest first."""
+    instead = [] if adapter and adapter.method == "qlora" else ["qlora"] if adapter else ["lora", "qlora"]
+    needs = {}
+    for method in instead:
+        one = Tuning.model_validate({"method": method}).to_make
+        needs[method] = need_of(bare(config, settings, one, dtype), plan, examples, one)
+    return needs
 
 
 def seconds_of(

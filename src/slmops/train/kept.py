@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slmops.pipeline.stage import Context, Helped
+from slmops.progress import Progress
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.objective import Objective, term_names
 from slmops.recipe.own import CallbackSettings
@@ -18,6 +19,7 @@ from slmops.recipe.tuning import Adapter
 if TYPE_CHECKING:
     from slmops.models.tag_head import TagHead
     from slmops.train.examples import Example
+    from slmops.train.forgetting import General
     from slmops.train.objectives.observe import TeacherModel
     from slmops.train.on_policy import OwnAnswers
     from slmops.train.trainer import Trained
@@ -43,6 +45,8 @@ def train_and_save(
     validation: Sequence[Example],
     left_out: Mapping[str, int] | None = None,
     title: str | None = None,
+    measures_forgetting: bool = False,
+    general_text: Path | None = None,
 ) -> dict[str, float | str]:
     """Train the model in `folder`, and write `model/`, `adapter/` where one was made, `history.json` and
     `training.json` to `context.out`; see `slmops.train.trainer.train`.
@@ -50,6 +54,8 @@ def train_and_save(
     Args:
         left_out: rows that are not among `examples`, by the reason, which is told.
         title: of the progress.
+        measures_forgetting: read a general text before and after; see `slmops.train.forgetting`.
+        general_text: that text; None has the model write it.
 
     Returns:
         The stage's figures.
@@ -60,6 +66,7 @@ def train_and_save(
     from slmops.models.adapters.files import ADAPTER
     from slmops.models.source import save_model
     from slmops.train.events import FOLDER
+    from slmops.train.forgetting import general
     from slmops.train.processes import Processes
     from slmops.train.trainer import train
 
@@ -68,6 +75,7 @@ def train_and_save(
         context.progress.note(f"warning: left out {rows} rows: {reason.replace('_', ' ')}")
     if settings.tensorboard:
         context.progress.note(f"to look on: tensorboard --logdir {context.work / FOLDER}")
+    before = general(folder, general_text, context.work, context.progress) if measures_forgetting else None
     title = title or f"train on {len(examples)} rows"
     if adapter and adapter.backend == "olive":
         trained = _through_olive(folder, examples, settings, adapter, validation, context, title)
@@ -112,9 +120,23 @@ def train_and_save(
         "tokens_per_s": trained.tokens / max(trained.seconds, 1e-9),
         **{f"left_out_{reason}": rows for reason, rows in missing.items()},
         **trained.figures,
+        **(_forgotten(before, trained, context.progress, full=adapter is None) if before else {}),
     }
     (context.out / "training.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
     return told
+
+
+def _forgotten(before: General, trained: Trained, progress: Progress, *, full: bool) -> dict[str, float | str]:
+    """Figures of what the model says now of the text that it was shown before; a warning is told."""
+    from slmops.train.forgetting import Forgetting, nats_of
+
+    after = nats_of(trained.model, before.passages)
+    found = Forgetting(before.nats, after, before.tokens, before.bytes)
+    warning = found.warning(full=full)
+    if warning is None:
+        return found.figures()
+    progress.note(f"warning: {warning}")
+    return {**found.figures(), "forgetting_at_step": trained.history[-1]["step"]}
 
 
 def _through_olive(

@@ -18,7 +18,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from slmops.errors import BadInput
 from slmops.recipe.training import Optimisation
 from slmops.train.collate import collate
-from slmops.train.examples import Example
+from slmops.train.examples import Example, in_pieces
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.observe import answer_logits, label_weights
 from slmops.train.objectives.text import cross_entropy
@@ -26,6 +26,9 @@ from slmops.train.on_policy import Writer
 from slmops.train.optimiser import MasterAdamW, Round
 from slmops.train.sharding import gathered, whole
 from slmops.train.watcher import Watcher
+
+Pieces = dict[str, list[dict[str, torch.Tensor]]]
+"""A batch as `pieces`, collated each for itself. Its loss is the sum of theirs, scaled by their shares of the step."""
 
 
 def moving(model: transformers.PreTrainedModel) -> list[torch.nn.Parameter]:
@@ -47,6 +50,7 @@ class Loop(Trainer):
         settings: Optimisation,
         imitation: Imitation,
         *,
+        pieces: int,
         writer: Writer | None,
         validation: list[list[int]],
         grids: dict[torch.Tensor, Round],
@@ -61,15 +65,16 @@ class Loop(Trainer):
         Args:
             examples: to train on, and behind them those to validate with.
             plan: batches of all processes together, as numbers of examples.
+            pieces: that the rows of a batch go through the model in, one after the other.
             writer: has the student answer some of them itself.
             validation: batches of all processes together.
             adapted: an adapter moves, so a checkpoint leaves the weights of the model out.
         """
-        self.examples, self.settings, self.imitation = examples, settings, imitation
+        self.examples, self.settings, self.imitation, self.pieces = examples, settings, imitation, pieces
         self.writer, self.validation, self.processes = writer, validation, watcher.processes
-        self.seed, self.numbers = seed, self.processes.part(len(plan), settings.accumulate)
+        self.seed, self.numbers = seed, self.processes.part(len(plan), settings.batches_per_step)
         self.plan = [[] if number is None else list(plan[number]) for number in self.numbers]
-        self.each = self.processes.share(settings.accumulate)
+        self.each = self.processes.share(settings.batches_per_step)
         self.watcher, self.grids, self.states, self.sharded = watcher, grids, states, sharded
         self.masters_are_all = sharded or adapted
         self.answer_tokens = 0.0
@@ -97,8 +102,11 @@ class Loop(Trainer):
         return DataLoader(
             self.train_dataset,
             batch_sampler=self.plan,
-            collate_fn=self._collate,
+            collate_fn=self._collate_pieces,
         )
+
+    def _collate_pieces(self, rows: Sequence[int]) -> Pieces:
+        return {"pieces": [self._collate(piece) for piece in in_pieces(rows, self.pieces)]}
 
     def _collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         if not rows:
@@ -119,8 +127,9 @@ class Loop(Trainer):
         begun, first = time.monotonic(), self.state.global_step * self.each
         batches = [self._written(first + place) or batch for place, batch in enumerate(given)]
         for place, batch in enumerate(batches, first):
-            batch["number"] = torch.tensor(self.numbers[place] or 0)
-        counted = [batch for batch in batches if "idle" not in batch]
+            for piece in batch["pieces"]:
+                piece["number"] = torch.tensor(self.numbers[place] or 0)
+        counted = [piece for batch in batches for piece in batch["pieces"] if "idle" not in piece]
         answers, tokens, own = self.processes.total(
             [
                 sum(len(batch["target"]) for batch in counted),
@@ -132,13 +141,22 @@ class Loop(Trainer):
         self.watcher.collected(int(tokens), int(own), time.monotonic() - begun)
         return batches, count
 
-    def _written(self, place: int) -> dict[str, torch.Tensor] | None:
+    def _written(self, place: int) -> Pieces | None:
         """The batch at `place` of this process's with answers of the student's own; None where it keeps the given."""
         number = self.numbers[place]
         if self.writer is None or number is None or number not in self.writer.batches:
             return None
         examples = [self.examples[i] for i in self.plan[place]]
-        return {**collate(self.writer.write(self.model, examples, number), pad=0), "own": torch.tensor(True)}
+        written = in_pieces(self.writer.write(self.model, examples, number), self.pieces)
+        return {"pieces": [{**collate(piece, pad=0), "own": torch.tensor(True)} for piece in written]}
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward for each piece of a batch; their gradients add up to the batch's."""
+        losses = [super(Loop, self).training_step(model, piece, num_items_in_batch) for piece in inputs["pieces"]]
+        return torch.stack(losses).sum()
+
+    def floating_point_ops(self, _inputs: Any) -> int:
+        return 0  # transformers would look for the tokens of a batch, and nobody reads the sum
 
     def create_optimizer(self, _model: Any = None) -> torch.optim.Optimizer:
         self.optimizer = MasterAdamW(

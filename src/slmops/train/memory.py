@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 
-from slmops.console import size
-from slmops.errors import BadInput
+from slmops.free_memory import free_bytes
 from slmops.models.adapters.four_bit import packed_bytes
 from slmops.models.adapters.targets import linear_layers, sublayer_ends
 from slmops.recipe.training import Optimisation
 from slmops.recipe.tuning import LOW_RANK, Adapter
-from slmops.train.examples import Example
+from slmops.train.examples import Example, in_pieces
 from slmops.train.on_policy import Writer
 from slmops.train.trunk import states_bytes
 
@@ -60,7 +58,7 @@ def available_bytes(processes: int | None = None) -> int:
     """
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available) // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return free_bytes() // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def needed(
@@ -70,6 +68,7 @@ def needed(
     settings: Optimisation,
     *,
     on_grid: Collection[torch.Tensor] = (),
+    pieces: int = 1,
     parts: int = 1,
     writer: Writer | None = None,
     whole: bool = False,
@@ -80,6 +79,7 @@ def needed(
 
     Args:
         on_grid: weights that are rounded, whatever their type.
+        pieces: that the rows of a batch go through the model in, one after the other.
         parts: processes that weights, gradients and the optimiser's state are shared out over.
         writer: the answers of its batches count as the longest that it may write. The cache that they are written with
             is gone before the backward pass, which keeps several times as much of every token.
@@ -94,17 +94,18 @@ def needed(
     activations = []
     for number, batch in enumerate(batches):
         longest = writer.how.max_tokens if writer and number in writer.batches else None
-        answers = [longest or len(examples[i].answer) for i in batch]
-        length = max(len(examples[i].prompt) + answer for i, answer in zip(batch, answers, strict=True))
-        length += adapter.tokens if adapter else 0
-        sizes = {"rows": len(batch), "length": length, "answer_tokens": sum(answers)}
-        kept = activation_bytes(model, **sizes, settings=settings, adapter=adapter)
-        for rows, longest in _texts([examples[i] for i in batch]):
-            longest += adapter.tokens if adapter else 0
-            kept += activation_bytes(
-                model, rows=rows, length=longest, answer_tokens=0, settings=settings, adapter=adapter
-            )
-        activations.append(kept + _layer_bytes(model, len(batch), length, settings, adapter))
+        for piece in in_pieces(batch, pieces):
+            answers = [longest or len(examples[i].answer) for i in piece]
+            length = max(len(examples[i].prompt) + answer for i, answer in zip(piece, answers, strict=True))
+            length += adapter.tokens if adapter else 0
+            sizes = {"rows": len(piece), "length": length, "answer_tokens": sum(answers)}
+            kept = activation_bytes(model, **sizes, settings=settings, adapter=adapter)
+            for rows, most in _texts([examples[i] for i in piece]):
+                most += adapter.tokens if adapter else 0
+                kept += activation_bytes(
+                    model, rows=rows, length=most, answer_tokens=0, settings=settings, adapter=adapter
+                )
+            activations.append(kept + _layer_bytes(model, len(piece), length, settings, adapter))
     return Memory(
         weights=weights_bytes(model, adapter) // parts + (_gathered_bytes(model) if parts > 1 else 0),
         gradients=(moving * itemsize + in_step) // parts,
@@ -226,54 +227,3 @@ def _adapter_values(
     if adapter.method == "ia3":
         return unread + 3 * queries + inner
     return unread
-
-
-def settled(
-    settings: Optimisation, need: Callable[[Optimisation], Memory], available: int, *, can: bool
-) -> tuple[Optimisation, Memory]:
-    """The settings with what is `auto` decided, and what the training needs then.
-
-    Args:
-        need: what it needs with settings that leave nothing open.
-        available: bytes, before the model was loaded.
-        can: whether the model can compute its activations again.
-    """
-    if settings.checkpoint_activations != "auto":
-        return settings, need(settings)
-    kept, again = (settings.model_copy(update={"checkpoint_activations": choice}) for choice in (False, True))
-    memory = need(kept)
-    return (kept, memory) if memory.total <= available or not can else (again, need(again))
-
-
-def check_memory(memory: Memory, available: int, model: PreTrainedModel, settings: Optimisation) -> None:
-    """Refuse a training that would not fit.
-
-    Args:
-        available: bytes, before the model was loaded.
-
-    Raises:
-        BadInput: says what needs how much, and which settings to lower.
-    """
-    if memory.total <= available:
-        return
-    parts = ", ".join(f"{name} {size(count)}" for name, count in asdict(memory).items())
-    raise BadInput(
-        f"training needs about {size(memory.total)} of memory ({parts}) and {size(available)} are available",
-        hint=_advice(memory, available, model, settings),
-    )
-
-
-def _advice(memory: Memory, available: int, model: PreTrainedModel, settings: Optimisation) -> str:
-    """What to lower: the batch where the rest would fit, else what every weight costs."""
-    fixed = memory.total - memory.activations
-    advice = []
-    if fixed < available:
-        advice.append(f"lower batch_tokens (now {settings.batch_tokens}) and raise accumulate as much")
-        if not settings.checkpoint_activations:
-            advice.append("set checkpoint_activations: true")
-    else:
-        advice.append("train a smaller model (student.carve.layers)")
-        advice.append(f"raise freeze_layers (now {settings.freeze_layers})")
-    if model.dtype == torch.float32 and fixed >= available:
-        advice.append("close what else runs on this machine")
-    return ", or ".join(advice)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,15 @@ def resolve_precision(wanted: str, config: PretrainedConfig) -> Precision:
     inner = getattr(text, "intermediate_size", None)
     fp32, bf16 = measured_rates(text.hidden_size, inner if isinstance(inner, int) else 4 * text.hidden_size)
     return Precision("bf16" if bf16 >= MARGIN * fp32 else "fp32", fp32, bf16)
+
+
+def precisions(wanted: str, config: PretrainedConfig) -> list[Precision]:
+    """What `resolve_precision` gives and, where that is open, the other arithmetic, for when the first does not fit."""
+    first = resolve_precision(wanted, config)
+    if wanted != "auto":
+        return [first]
+    other = "fp32" if first.name == "bf16" else "bf16"
+    return [first, replace(first, name=other)]
 
 
 @cache

@@ -53,10 +53,12 @@ def check_sharding(
             "fsdp shares a model out over several processes, and this is one",
             hint="set `processes` beside it, or leave fsdp out",
         )
-    if settings.checkpoint_activations == "auto":
+    for name in ("accumulate", "checkpoint_activations"):
+        if getattr(settings, name) != "auto":
+            continue
         raise BadInput(
-            "checkpoint_activations: auto is decided in each process, and with fsdp all must do the same",
-            hint="set it to true or false",
+            f"{name}: auto is decided in each process, and with fsdp all must do the same",
+            hint="set it to a number" if name == "accumulate" else "set it to true or false",
         )
     own = [term for term in objective if isinstance(term, CustomTerm)]
     method = adapter.method if adapter else "full"

@@ -55,7 +55,7 @@ class FitSettings(Settings):
             return 1
         from slmops.train.processes import how_many
 
-        return how_many(self.together, self.optimisation.accumulate)
+        return how_many(self.together, self.optimisation.batches_per_step)
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -113,6 +113,16 @@ class FitSettings(Settings):
         )
 
 
+class FineTuneSettings(FitSettings):
+    """How a model as it comes is fine-tuned, and whether it is asked what it forgets."""
+
+    measures_forgetting: bool
+
+
+GENERAL = "general_text"
+"""The name of the input that is a general text; without one the model writes it."""
+
+
 class Fit:
     """`model` and `data` → `model/`, fine-tuned on the labelled rows; and `adapter/`, where one was trained."""
 
@@ -155,6 +165,8 @@ class Fit:
             fsdp=settings.together.fsdp,
             callbacks=settings.callbacks,
             validation=validation_of(data, task, tokenizer, settings, folder),
+            measures_forgetting=isinstance(settings, FineTuneSettings) and settings.measures_forgetting,
+            general_text=inputs.get(GENERAL),
             left_out={"not_in_text": len(rows) - len(every), "too_long": len(every) - len(examples)},
         )
 

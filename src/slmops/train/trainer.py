@@ -12,7 +12,6 @@ import torch
 import transformers
 from transformers import AutoConfig
 
-from slmops.console import size
 from slmops.errors import BadInput
 from slmops.models.adapters.attach import attach as put_adapter
 from slmops.models.adapters.files import AdapterWeights
@@ -31,18 +30,20 @@ from slmops.train.calling import Callbacks, load_callbacks
 from slmops.train.contrast import compared_share
 from slmops.train.events import FOLDER, check_tensorboard, event_files
 from slmops.train.examples import Example, in_steps, schedule
-from slmops.train.forecast import seconds_of
+from slmops.train.forecast import lighter, seconds_of
 from slmops.train.grids import grids_of
 from slmops.train.loop import Loop, moving
-from slmops.train.memory import Memory, available_bytes, check_memory, needed, parameters_of, settled
+from slmops.train.memory import Memory, available_bytes, needed, parameters_of
 from slmops.train.objectives.base import SPANS, STATES, STORED, STORED_SPANS
 from slmops.train.objectives.imitate import Imitation
-from slmops.train.objectives.make import check_on_policy
+from slmops.train.objectives.make import all_needs, check_on_policy
 from slmops.train.objectives.observe import TeacherModel
 from slmops.train.on_policy import OwnAnswers, Writer
 from slmops.train.optimiser import Round
-from slmops.train.precision import Precision, resolve_precision
+from slmops.train.precision import Precision, precisions
 from slmops.train.processes import Processes
+from slmops.train.remedy import remedy
+from slmops.train.settle import Need, Settled, check_fits, settled
 from slmops.train.sharding import check_sharding, shard
 from slmops.train.trunk import freeze, trunk_states
 from slmops.train.watcher import Watcher, kept_state, last_checkpoint, step_of
@@ -62,6 +63,7 @@ class Trained:
             `on_policy_tokens`, `on_policy_tokens_per_s` and the share of the time that went into writing them; where a
             callback ended it, `stopped_at_step` and `stopped_by`, its name and reason; and the step of each warning
             that was given (`overfitting_at_step`, ...).
+            `batch_pieces` and `activations`, where these were left open.
             `parameters`, `trainable_parameters`, `estimated_memory_bytes`, `estimated_seconds` and
             `peak_memory_bytes`: what the training was expected to take before it began, and what it took. With an
             adapter that was merged also what of `slmops.train.adapted.Merged` is known.
@@ -145,72 +147,90 @@ def train(
             labels=head is not None,
             adapter=adapter,
         )
+    replaces = [
+        ("rounding", rounding is not None),
+        ("a head that labels", head is not None),
+    ]
     if adapter:
-        others = [
-            ("rounding", rounding is not None),
-            ("a head that labels", head is not None),
-        ]
-        check_adapter(adapter, examples, context_of(folder), replaces_weights=others)
+        check_adapter(adapter, examples, context_of(folder), replaces_weights=replaces)
     available, last = available_bytes(), last_checkpoint(work)
-    transformers.set_seed(seed)
-    precision = _precision(settings, folder, last, processes, told)
-    # What is shared out need not fit into one process's GPU: layer by layer its parts go there.
-    device = "cpu" if fsdp else fastest_device()
-    model = load_base(folder, adapter, dtype=precision.dtype, device=device)
-    if head is not None:
-        attach(model, head)
-    grids = grids_of(model, rounding)
-    _freeze(model, settings.freeze_layers, grids)
-    if adapter:
-        put_adapter(model, adapter, first=settings.freeze_layers)
-    imitation = _imitation(
-        objective,
-        model,
-        examples,
-        teacher=teacher,
-        still=settings.freeze_layers,
-        normalise=normalise,
-        every=compare_every,
-    )
+    needs = all_needs(objective)
     plan = schedule(
         [len(e) for e in examples],
         epochs=settings.epochs,
         batch_tokens=settings.batch_tokens,
         seed=seed,
-        labels=[e.label for e in examples] if STATES in imitation.needs else None,
+        labels=[e.label for e in examples] if STATES in needs else None,
     )
-    compared = compared_share(imitation.needs, examples, plan)
+    compared = compared_share(needs, examples, plan)
     writer = Writer(on_policy, len(plan), seed) if on_policy and on_policy.fraction else None
     read = [*examples, *(validation if settings.stop_early else ())]
-    # What the still layers make of answers that do not exist yet cannot be kept.
-    from_below = writer is not None or imitation.reads_still_layers
+    asked, rows = settings, max(map(len, plan))
 
-    def need(of: Optimisation) -> Memory:
-        return needed(
-            model,
-            plan,
-            read,
-            of,
-            on_grid=grids,
-            parts=processes.count if fsdp else 1,
-            writer=writer,
-            whole=from_below,
-            teacher_bytes=imitation.teacher_bytes,
-            adapter=adapter,
-        )
+    def made(precision: Precision) -> _Made:
+        transformers.set_seed(seed)
+        # What is shared out need not fit into one process's GPU: layer by layer its parts go there.
+        model = load_base(folder, adapter, dtype=precision.dtype, device="cpu" if fsdp else fastest_device())
+        if head is not None:
+            attach(model, head)
+        grids = grids_of(model, rounding)
+        _freeze(model, asked.freeze_layers, grids)
+        if adapter:
+            put_adapter(model, adapter, first=asked.freeze_layers)
+        options = {"teacher": teacher, "still": asked.freeze_layers, "normalise": normalise, "every": compare_every}
+        imitation = _imitation(objective, model, examples, **options)
+        # What the still layers make of answers that do not exist yet cannot be kept.
+        from_below = writer is not None or imitation.reads_still_layers
 
-    asked, can = settings, bool(model.supports_gradient_checkpointing)
-    settings, memory = settled(asked, need, available, can=can)
+        def need(of: Optimisation, pieces: int) -> Memory:
+            return needed(
+                model,
+                plan,
+                read,
+                of,
+                on_grid=grids,
+                pieces=pieces,
+                parts=processes.count if fsdp else 1,
+                writer=writer,
+                whole=from_below,
+                teacher_bytes=imitation.teacher_bytes,
+                adapter=adapter,
+            )
+
+        can = bool(model.supports_gradient_checkpointing)
+        found = settled(asked, need, available, can=can, rows=rows)
+        return _Made(model, grids, imitation, from_below, need, can, found)
+
+    precision, *others = _precisions(settings, folder, last, processes, told)
+    one = made(precision)
+    for other in others:
+        if processes.total([not one.found.fits])[0]:
+            # Of the two only one is in memory at a time.
+            del one
+            one = made(other)
+            if processes.total([not one.found.fits])[0]:
+                del one
+                one = made(precision)
+            else:
+                told.note(f"training in {other.name}: {precision.name} would not fit into the memory")
+                precision = other
+    check_fits(
+        one.found,
+        lambda: _remedy(
+            one, asked, folder, adapter, precision, plan, read, rows, [*replaces, ("fsdp", fsdp is not None)]
+        ),
+    )
+    model, grids, imitation, from_below, found = one.model, one.grids, one.imitation, one.from_below, one.found
+    settings, memory = found.settings, found.memory
     if asked != settings:
-        told.note(_settled(settings, memory, available))
-    check_memory(memory, available, model, settings)
+        told.note(found.said())
     if teacher_reads_once and settings.epochs > 1:
         imitation.read(examples, told)
     states = None if from_below else trunk_states(model, settings.freeze_layers, read, told)
     imitation.attach(model)
     if fsdp:
         shard(model, fsdp, processes)
-    steps = in_steps(plan, settings.accumulate)
+    steps = in_steps(plan, settings.batches_per_step)
     tokens = [sum(len(examples[i]) for batch in step for i in batch) for step in steps]
     trainer = Loop(
         model,
@@ -218,6 +238,7 @@ def train(
         plan,
         settings,
         imitation,
+        pieces=found.pieces,
         writer=writer,
         validation=_validation_batches(len(examples), validation, settings),
         grids=grids,
@@ -241,6 +262,7 @@ def train(
     estimated = seconds_of(model, plan, examples, settings, precision.name) / processes.count
     figures: dict[str, float | str] = {} if compared is None else {"compared_share": compared}
     figures |= {**sizes_of(model), "estimated_memory_bytes": memory.total, "estimated_seconds": estimated}
+    figures |= _decided(asked, found)
     if processes.count > 1:
         figures["processes"] = processes.count
     _run(trainer, model, last, told, title)
@@ -250,9 +272,45 @@ def train(
     return _finished(trainer, model, folder, figures)
 
 
-def _settled(settings: Optimisation, memory: Memory, available: int) -> str:
-    again = "computed again" if settings.checkpoint_activations else "kept"
-    return f"activations are {again}: {size(memory.total)} of {size(available)} of memory"
+@dataclass
+class _Made:
+    """A model ready to be trained, and how that fits into the memory."""
+
+    model: transformers.PreTrainedModel
+    grids: dict[torch.Tensor, Round]
+    imitation: Imitation
+    from_below: bool
+    need: Need
+    can: bool
+    found: Settled
+
+
+def _remedy(
+    one: _Made,
+    asked: Optimisation,
+    folder: Path,
+    adapter: Adapter | None,
+    precision: Precision,
+    plan: Sequence[Sequence[int]],
+    read: Sequence[Example],
+    rows: int,
+    replaces: Sequence[tuple[str, bool]],
+) -> str:
+    """What to change where it does not; what an adapter does not go with leaves the method as it is."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    still = any(wanted for _, wanted in replaces) or one.imitation.teacher_bytes
+    methods = {} if still else lighter(config, asked, adapter, precision.dtype, plan, read)
+    return remedy(asked, one.found, one.need, methods, read, can=one.can, rows=rows)
+
+
+def _decided(asked: Optimisation, found: Settled) -> dict[str, float | str]:
+    """What was left open and is decided, as figures."""
+    decided: dict[str, float | str] = {}
+    if asked.accumulate == "auto":
+        decided["batch_pieces"] = found.pieces
+    if asked.checkpoint_activations == "auto":
+        decided["activations"] = "computed again" if found.settings.checkpoint_activations else "kept"
+    return decided
 
 
 def _run(trainer: Loop, model: transformers.PreTrainedModel, last: Path | None, progress: Progress, title: str) -> None:
@@ -326,9 +384,9 @@ def context_of(folder: Path) -> int:
 
 def _check(settings: Optimisation, validation: Sequence[Example], processes: Processes) -> None:
     """Refuse before any work what settings ask for and this call or machine does not have."""
-    if processes.count > settings.accumulate:
+    if processes.count > settings.batches_per_step:
         raise BadInput(
-            f"{processes.count} processes share the batches of a step, and accumulate has {settings.accumulate}",
+            f"{processes.count} processes share the batches of a step, and accumulate has {settings.batches_per_step}",
             hint="raise accumulate, and lower batch_tokens as much for a step of the same size",
         )
     if settings.stop_early and not validation:
@@ -364,25 +422,20 @@ def _check_aligned(needs: frozenset[str], examples: Sequence[Example]) -> None:
         )
 
 
-def _precision(
+def _precisions(
     settings: Optimisation, folder: Path, last: Path | None, processes: Processes, progress: Progress
-) -> Precision:
-    """What a checkpoint was trained in goes on in the same; else what the first process finds. Told where measured."""
-    precision = _kept_precision(settings, last) or _found_precision(settings, folder, processes)
-    if precision.fp32_gflops is not None:
-        progress.note(precision.said())
-    return precision
-
-
-def _kept_precision(settings: Optimisation, last: Path | None) -> Precision | None:
-    return Precision(**kept_state(last)["precision"]) if settings.precision == "auto" and last else None
-
-
-def _found_precision(settings: Optimisation, folder: Path, processes: Processes) -> Precision:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    found = resolve_precision(settings.precision, config)
-    name = "bf16" if processes.first_says(found.name == "bf16") else "fp32"
-    return Precision(name, found.fp32_gflops, found.bf16_gflops)
+) -> list[Precision]:
+    """What a checkpoint was trained in goes on in the same; else what the first process finds, and the other."""
+    if settings.precision == "auto" and last:
+        found = [Precision(**kept_state(last)["precision"])]
+    else:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        found = precisions(settings.precision, config)
+        bf16 = processes.first_says(found[0].name == "bf16")
+        found.sort(key=lambda one: (one.name == "bf16") != bf16)
+    if found[0].fp32_gflops is not None:
+        progress.note(found[0].said())
+    return found
 
 
 def _validation_batches(first: int, validation: Sequence[Example], settings: Optimisation) -> list[list[int]]:

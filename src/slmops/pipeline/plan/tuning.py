@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from slmops.pipeline.plan.names import base_node, fetched_node, own_callbacks, own_terms, part_of, words_of
 from slmops.pipeline.plan.student import shipped_nodes
 from slmops.pipeline.stage import Node
 from slmops.recipe.models import Recipe
 from slmops.recipe.training import Optimisation, Together
-from slmops.train.stage import Fit, FitSettings
+from slmops.train.stage import GENERAL, FineTuneSettings, Fit
 
 
 def tuning_nodes(recipe: Recipe) -> list[Node]:
@@ -15,7 +17,8 @@ def tuning_nodes(recipe: Recipe) -> list[Node]:
     student, train, base = recipe.student, recipe.train, base_node(recipe)
     assert student.model  # noqa: S101 - the recipe has made sure
     objective = words_of(recipe)
-    settings = FitSettings(
+    asks = student.head == "language" and train.general_text is not False
+    settings = FineTuneSettings(
         optimisation=part_of(Optimisation, train),
         together=part_of(Together, train),
         adapter=train.to_make,
@@ -23,8 +26,11 @@ def tuning_nodes(recipe: Recipe) -> list[Node]:
         head=student.head,
         objective=objective,
         callbacks=train.callbacks,
+        measures_forgetting=asks,
     )
     sources = own_terms(objective) | own_callbacks(recipe)
+    if isinstance(train.general_text, Path):
+        sources[GENERAL] = train.general_text
     nodes = [
         fetched_node(base, student.model, student.chat_template),
         Node("student", Fit, settings, inputs={"model": base, "data": "data"}, sources=sources),
