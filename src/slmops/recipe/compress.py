@@ -71,7 +71,7 @@ class CompressSettings(Settings):
         "vocabulary.",
     )
     extra_tokens: int = Field(
-        1000, ge=0, description="Most frequent tokens that a trimmed vocabulary has besides, by merge rank."
+        4000, ge=0, description="Most frequent tokens that a trimmed vocabulary has besides, by merge rank."
     )
     calibration_tokens: int = Field(
         4096,
