@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from slmops.compress.vocabulary import cut_vocabulary
 from slmops.data.read import write_jsonl
 from slmops.engines import engine_of, load_engine
 from slmops.errors import BadInput
-from slmops.evaluate.parity import parity
+from slmops.evaluate.parity import compared, parity
 from slmops.evaluate.parity_gates import parity_verdicts
+from slmops.evaluate.parity_sides import Side, shipped_side, source_side
 from slmops.evaluate.parity_weights import compare_weights
 from slmops.evaluate.probe import Subject
 from slmops.models.source import load_model
@@ -138,6 +141,32 @@ def test_every_runtime_ships_it_and_parity_tells_what_is_spelled_otherwise(tiny,
     assert every.measured.worst_kl_nats > known.measured.worst_kl_nats
     told = {verdict["figure"]: verdict["message"] for verdict in parity_verdicts(every, ParitySettings())}
     assert "the same text on all 4 rows; 1 in smaller pieces, as are 1 answers" in told["parity_prompts"]
+
+
+def test_the_part_of_a_cut_model_comes_back_from_its_process(tiny, small):
+    source, cut = (
+        Subject(load_engine("transformers", folder, threads=1), Tokenizer.load(folder), TASK)
+        for folder in (tiny.folder, small)
+    )
+    rows = rows_of(tiny.pairs)
+    theirs = source_side(source, rows)
+    ours = shipped_side(cut, rows, theirs, spelling(source.tokenizer, cut.tokenizer))
+    again = [Side.read(json.loads(json.dumps(asdict(side)))) for side in (theirs, ours)]
+    found = compared(TASK, rows, *again, None, seed=0)
+    assert found == compared(TASK, rows, theirs, ours, None, seed=0)
+    assert found.measured.token_kl_nats > 0
+
+
+def test_another_prompt_is_a_fault_though_the_vocabulary_was_cut(tiny, small, tmp_path):
+    other = Path(shutil.copytree(small, tmp_path / "other"))
+    (other / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    source, cut = (
+        Subject(load_engine("transformers", folder, threads=1), Tokenizer.load(folder), TASK)
+        for folder in (tiny.folder, other)
+    )
+    found = parity(source, cut, rows_of(tiny.pairs), weights=None)
+    assert [fault.what for fault in found.faults] == ["parity_prompts"]
+    assert found.faults[0].message.startswith("4 of 4 prompts")
 
 
 def test_without_rows_or_with_adapters_it_is_refused(tiny, tmp_path):

@@ -102,10 +102,10 @@ def _respelled(wanted: Prompts, spelled: Spelling | None) -> str:
 def _as_spelled(source: LogProbabilities, spelled: Spelling) -> LogProbabilities:
     """The source's probabilities in a cut vocabulary: what a token has, the piece has that it begins with."""
     found = np.zeros((len(source), len(spelled.kept)))
-    firsts = [spelled.first(id) for id in range(source.shape[1])]
-    known = [id for id, first in enumerate(firsts) if first is not None]
+    begins = {id: first for id in range(source.shape[1]) if (first := spelled.first(id)) is not None}
+    known, firsts = list(begins), list(begins.values())
     for row, log_probs in zip(found, source, strict=True):
-        np.add.at(row, [firsts[id] for id in known], np.exp(log_probs[known]))
+        np.add.at(row, firsts, np.exp(log_probs[known]))
     return np.asarray(np.log(np.maximum(found, _LEAST)))
 
 

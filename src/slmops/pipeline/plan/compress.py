@@ -61,8 +61,9 @@ def compress_nodes(
         task = task.model_copy(update={"json_schema": Path("schema")})
     text, answer = columns
     part = PartRowsSettings(task=task, input=text, output=answer, share=CALIBRATION_SHARE, most=most)
-    extra = {} if extra_tokens is None else {"extra_tokens": extra_tokens}
-    ships = CompressSettings(vocabulary="trim", **extra) if trims else CompressSettings()
+    ships = CompressSettings(vocabulary="trim" if trims else "keep")
+    if extra_tokens is not None:
+        ships = CompressSettings(vocabulary="trim", extra_tokens=extra_tokens)
     find = FindSettings(ships=ships, search=search)
     return [
         fetched_node("model", model, chat_template),
