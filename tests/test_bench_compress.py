@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from slmops.models.source import load_model
+from slmops.models.spelling import spelling
+from slmops.models.tokenizer import Tokenizer
+from slmops.models.vocabulary import trimmed
 from slmops.recipe.compress import CompressSettings
 from slmops.tasks import Classification
 
@@ -51,7 +54,7 @@ def found(**rivals: dict) -> dict:
         "fp32": side(1.0, 400, 50, [1, 1, 1, 0]),
         "gptq": side(1.1, 100, 100, [1, 1, 0, 0]),
         "rtn": side(1.3, 80, 120, [1, 0, 0, 0]),
-        "gptq_trimmed": side(1.1, 40, 100, [1, 1, 1, 0]),
+        "gptq_trimmed": side(1.3, 80, 120, [1, 1, 1, 0]),
     }
     counts = {"parameters": 100_000_000, "rows": 2, "tokens": 8, "answer_tokens": [1, 2]}
     one = counts | {"sides": sides | rivals}
@@ -60,7 +63,7 @@ def found(**rivals: dict) -> dict:
 
 def test_the_figures_of_one_side_and_of_two(part) -> None:
     values, spread = part("_compress_figures").figures(found(olive=side(1.2, 90, 150, [1, 0, 0, 0])))
-    assert values["size_saving_vs_fp16"] == pytest.approx(0.8)
+    assert values["size_saving_vs_fp16"] == pytest.approx(0.6)
     assert values["accuracy_points_drop"] == 0
     assert values["gptq_points_drop"] == pytest.approx(25)
     assert values["perplexity_ratio_vs_fp32"] == pytest.approx(exp(-0.1))
@@ -205,16 +208,15 @@ def test_a_side_with_other_tokens_is_asked_and_weighed_in_those_of_the_source(pa
         found[name] = measuring.quality(ours.Ours, loaded | part("compress").asked(model))
     texts = model.texts(model.subject.test)
     assert [len(row) + 1 for row in found["trimmed"]["log_probs"]] == [len(ids) for ids in texts]
-    assert found["trimmed"]["answers"] == found["whole"]["answers"]
+    kept = spelling(model.tokenizer, Tokenizer.load(tmp_path / "trimmed" / "model")).kept
+    assert {id for answer in found["trimmed"]["answers"] for id in answer} <= {*kept}
+    assert max(kept) >= len(kept)
     # Fewer tokens share what there is, so none has less.
     for few, many in zip(found["trimmed"]["log_probs"], found["whole"]["log_probs"], strict=True):
         assert all(a > b - 1e-4 for a, b in zip(few, many, strict=True))
 
 
 def test_pieces_count_for_the_token_in_which_they_end(part, tiny) -> None:
-    from slmops.models.spelling import spelling
-    from slmops.models.vocabulary import trimmed
-
     ours, whole = part("_compress_ours"), tiny.tokenizer
     small, _ = trimmed(whole, set(), extra=0)
     told = ours.Translation(whole, small, spelling(whole, small))
