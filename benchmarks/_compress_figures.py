@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from _compress_sides import CHOSEN, EXACT, OURS, THEIRS, Side
+from _compress_sides import CHOSEN, EXACT, OURS, SMALL, THEIRS, Side
 
 from slmops.evaluate.significance import Difference, paired_bootstrap
 
@@ -81,13 +81,13 @@ def figures(found: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Inter
 
 
 def of_subject(one: Mapping[str, Any], bytes_per_s: float) -> tuple[dict[str, float], dict[str, Interval]]:
-    """The chosen side against the exact one and each rival, then every side by itself."""
-    sides, chosen = one["sides"], one["sides"][CHOSEN]
-    values: dict[str, float] = {"size_saving_vs_fp16": 1 - chosen["size_bytes"] / (FP16_BYTES * one["parameters"])}
+    """The small side against fp16, the chosen one against the exact one and each rival, then every side by itself."""
+    sides, chosen, small = one["sides"], one["sides"][CHOSEN], one["sides"][SMALL]
+    values: dict[str, float] = {"size_saving_vs_fp16": 1 - small["size_bytes"] / (FP16_BYTES * one["parameters"])}
     spread: dict[str, Interval] = {}
-    drop = points(sides[EXACT], chosen)
-    values["accuracy_points_drop"] = drop.value * 100
-    spread["accuracy_points_drop"] = (drop.interval[0] * 100, drop.interval[1] * 100)
+    for name, side in (("accuracy_points_drop", small), (f"{CHOSEN}_points_drop", chosen)):
+        drop = points(sides[EXACT], side)
+        values[name], spread[name] = drop.value * 100, (drop.interval[0] * 100, drop.interval[1] * 100)
     values["perplexity_ratio_vs_fp32"], spread["perplexity_ratio_vs_fp32"] = perplexity_ratio(sides[EXACT], chosen)
     for rival in (side.name for side in THEIRS if side.name in sides):
         against, ends = versus(sides, rival)

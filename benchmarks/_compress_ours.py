@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from rivals.measuring import main as do_job
 
 from slmops.engines import Sampling, load_engine
 from slmops.engines.llamacpp import FILE as GGUF
+from slmops.models.spelling import Spelling, spelling
+from slmops.models.tokenizer import Tokenizer
 from slmops.recipe.compress import CompressSettings
 from slmops.train.examples import Example
 
@@ -27,24 +30,60 @@ _READ_BYTES, _READS = 1 << 30, 8
 
 
 class Ours:
-    """The engine that ships, as it is; only what ends an answer is the benchmark's to say."""
+    """The engine that ships, as it is; only what ends an answer is the benchmark's to say.
+
+    A vocabulary of its own stays its own: it is given and gives the benchmark's tokens, those of the source.
+    """
 
     def __init__(self, job: Job) -> None:
         folder = Path(job["model"])
         engine = "llama.cpp" if (folder / GGUF).exists() else "onnxruntime-genai"
         self._engine: Any = load_engine(engine, folder, threads=job["threads"])
+        whole, small = Tokenizer.load(Path(job["source"]) / "model"), Tokenizer.load(folder)
+        self._other = Translation(whole, small, found) if (found := spelling(whole, small)) else None
 
     def log_probs(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        return self._engine.score([ids[:1]], [ids[1:]])[0]
+        own = self._other.read(ids) if self._other else ids
+        found = self._engine.score([own[:1]], [own[1:]])[0]
+        return self._other.by_token(ids, own, found) if self._other else found
 
     def write(self, prompts: Prompts, limit: int, ends: Collection[int]) -> Written:
-        self._engine._end_ids = frozenset(ends)
+        other = self._other
+        self._engine._end_ids = frozenset(other.spelled.of(ends) if other else ends)
         answers: list[list[int]] = [[] for _ in prompts]
         first = 0.0
-        for token in self._engine.generate(prompts, Sampling(max_tokens=limit)):
+        for token in self._engine.generate(list(map(other.read, prompts)) if other else prompts, Sampling(limit)):
             first = first or time.perf_counter()
-            answers[token.request].append(token.id)
+            answers[token.request].append(other.spelled.kept[token.id] if other else token.id)
         return Written(answers, time.perf_counter() - first)
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Tokens of the source in those of a model whose vocabulary was cut, and back."""
+
+    whole: Tokenizer
+    small: Tokenizer
+    spelled: Spelling
+
+    def read(self, ids: Sequence[int]) -> list[int]:
+        """The same text as the model reads it."""
+        return self.small.encode(self.whole.backend.decode(list(ids), skip_special_tokens=False))
+
+    def by_token(
+        self, ids: Sequence[int], own: Sequence[int], log_probs: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Log-probabilities of `own` but its first, summed for each of `ids` but the first.
+
+        A piece counts for the token in which it ends, and what there is of the first counts for the second, so nothing
+        is left out of the sum. A perplexity is then per token of the source, as everyone's is.
+        """
+        theirs, ours = (
+            np.cumsum([len(of.backend.id_to_token(id)) for id in tokens])
+            for of, tokens in ((self.whole, ids), (self.small, own))
+        )
+        places = np.searchsorted(theirs, ours[1:]).clip(1)
+        return np.bincount(places, weights=log_probs, minlength=len(ids))[1:].astype(np.float32)
 
 
 def make(job: Job, work: Path) -> dict[str, Any]:
@@ -54,7 +93,7 @@ def make(job: Job, work: Path) -> dict[str, Any]:
 
     settings = CompressSettings(**job["settings"])
     source, out = Path(job["source"]), Path(job["out"])
-    inputs = {"model": source} | ({"data": source / "data"} if settings.calibrated else {})
+    inputs = {"model": source} | ({"data": source / "data"} if settings.reads_rows else {})
     begun = time.perf_counter()
     if settings.recover:
         inputs["model"] = recovered(source / "model", job["texts"], settings, work / f"{out.name}.recovered")

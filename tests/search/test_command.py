@@ -112,6 +112,8 @@ def test_too_few_rows_end_with_3_and_the_number_that_would_do(project, finished)
         (["--device", "memory=10MB"], "below 64 MB"),
         (["--minimise", "beauty"], "--minimise"),
         (["--try", "precision=int3"], "--try precision"),
+        (["--try", "vocabulary=some"], "--try vocabulary"),
+        (["--extra-tokens", "9"], "--extra-tokens is of a trimmed vocabulary"),
         (["--figure", "exact_mach"], "exact_mach is no figure of this task"),
         (["--out", "."], "holds no compressed model"),
         (["--data", "none.jsonl"], "none.jsonl"),

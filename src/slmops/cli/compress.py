@@ -59,7 +59,13 @@ def compress(
         typer.Option(
             "--try",
             metavar="WHAT=VALUE,...",
-            help="runtime, precision, algorithm, block_size, head, int8_layers. Repeatable.",
+            help="runtime, vocabulary, precision, algorithm, block_size, head, int8_layers. Repeatable.",
+        ),
+    ] = None,
+    extra_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--extra-tokens", min=0, help="Frequent tokens kept by vocabulary=trim besides those of the rows."
         ),
     ] = None,
     schema: Schema = None,
@@ -103,6 +109,7 @@ def compress(
         columns=(text_column, answer_column),
         most=limit,
         chat_template=_template(chat_template),
+        extra_tokens=extra_tokens,
     )
     progress = console.screen(quiet=quiet)
     result = run_graph(nodes, name=f"compress-{name}", resolved_recipe={}, seed=seed, home=home, progress=progress)

@@ -48,6 +48,11 @@ def convert_adapters(
 
     if settings.runtime != "onnxruntime-genai":
         raise BadInput(f"{settings.runtime} runs no adapters", hint="set compress.runtime: onnxruntime-genai, or merge")
+    if settings.trims:
+        raise BadInput(
+            "a base that several adapters share keeps its vocabulary: each has rows of its own",
+            hint="set compress.vocabulary: keep, or merge one adapter and trim that model",
+        )
     if is_tagger(base):
         raise BadInput(f"the model in {base} labels, and slots are in models that write", hint="merge its adapter")
     if odd := [name for name in adapters if not re.fullmatch(NAME, name)]:

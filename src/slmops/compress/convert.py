@@ -33,6 +33,7 @@ def convert(
     settings: CompressSettings,
     *,
     data: Path | None = None,
+    answers: Path | None = None,
     scratch: Path,
     progress: Progress | None = None,
 ) -> dict[str, float]:
@@ -41,12 +42,14 @@ def convert(
     A model that labels is written without its language head, its own head beside it.
 
     Args:
-        data: what the data stage wrote; needed where `settings.calibrated`, and not looked at otherwise.
+        data: what the data stage wrote; needed where `settings.reads_rows`, and not looked at otherwise.
+        answers: a folder with the answers of a teacher that the model learned from, where its tokens are cut.
         scratch: a folder for what is needed on the way.
 
     Returns:
         What the choice of values tells: the errors of rounding and pruning, what rounding each layer costs; with zeros
-        in the weights `weights_bytes_compressed` too, see `deflated_bytes`.
+        in the weights `weights_bytes_compressed` too, see `deflated_bytes`; of a trimmed vocabulary those of
+        `cut_vocabulary`.
 
     Raises:
         BadInput: the settings do not go with the model or the rows, the architecture is not known, or the model does
@@ -64,6 +67,11 @@ def convert(
             f"{settings.algorithm} chooses values by rows, and none are given",
             hint="give `data`, the folder of a data stage, or set algorithm: rtn",
         )
+    if settings.trims and data is None:
+        raise BadInput(
+            "a vocabulary is trimmed to the tokens of rows, and none are given",
+            hint="give `data`, the folder of a data stage, or set vocabulary: keep",
+        )
     check_memory(model)
     if settings.runtime not in BODIES and is_tagger(model):
         raise BadInput(
@@ -72,10 +80,17 @@ def convert(
         )
     told = progress or Silent()
     source, int8_layers, figures = model, list[int](), dict[str, float]()
+    if settings.trims and data:
+        from slmops.compress.vocabulary import cut_vocabulary
+
+        # First, so that the layers are measured on what they will be given.
+        source = scratch / "trimmed"
+        figures = cut_vocabulary(model, data, source, extra_tokens=settings.extra_tokens, answers=answers)
     if settings.calibrated and data:
         from slmops.compress.choose import choose_values
 
-        source, int8_layers, figures = choose_values(model, data, settings, scratch=scratch, progress=told)
+        source, int8_layers, chosen = choose_values(source, data, settings, scratch=scratch, progress=told)
+        figures |= chosen
     with told.task(f"convert to {settings.precision}", None, "") as task:
         if settings.runtime == "llama.cpp":
             write_gguf(source, out, settings, int8_layers=int8_layers)

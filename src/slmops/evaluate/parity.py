@@ -9,6 +9,11 @@ rounding, so it is measured:
 - the agreement: the share of these places at which the same token is the likeliest to both;
 - how far the task's main figure drops on these rows.
 
+Where what ships has some of the source's tokens alone (`slmops.compress.vocabulary`), texts are compared. A prompt that
+needs a token that was left out is spelled in smaller pieces, and how many are is told. The source's answer is shown as
+it is spelled there; a token that was left out counts as the piece that it begins with, in the divergence with all of
+its probability, and is agreed on where each of its pieces is the likeliest in its place.
+
 Where the files that ship can be read back, the weights are compared besides; see `slmops.evaluate.parity_weights`.
 
 A model that labels writes no tokens one by one. Its answer is read off labels, so these are compared. To read a message
@@ -28,10 +33,11 @@ import numpy as np
 from slmops.engines.base import Prompts
 from slmops.errors import BadInput
 from slmops.evaluate.compare import headline
-from slmops.evaluate.parity_frame import Fault, Frame, Model, differences
+from slmops.evaluate.parity_frame import Fault, Model, differences, respelled
 from slmops.evaluate.parity_sides import Chances, Reply, Side, shipped_side, source_side
 from slmops.evaluate.parity_weights import Weights
 from slmops.evaluate.significance import Difference, paired_bootstrap
+from slmops.models.spelling import Spelling, spelling
 from slmops.tasks import Row, Task
 from slmops.tasks.figures import Array
 from slmops.tasks.marking import OUTSIDE
@@ -81,6 +87,24 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What a cut of the vocabulary does to these rows.
+
+    Attributes:
+        tokens: that are left, of `tokens_before`.
+        prompts: requests that are spelled in smaller pieces.
+        answers: of the source that are.
+        lost: of the source's probability at the places of its answers, what tokens have that were left out.
+    """
+
+    tokens: int
+    tokens_before: int
+    prompts: int
+    answers: int
+    lost: float
+
+
+@dataclass(frozen=True)
 class Parity:
     """What came out.
 
@@ -90,6 +114,7 @@ class Parity:
         faults: what surrounds the models and is not the same.
         measured: None where there are faults.
         weights: None where the engine's files are not read back.
+        cut: None where both have the same tokens.
     """
 
     rows: int
@@ -99,6 +124,7 @@ class Parity:
     faults: tuple[Fault, ...]
     measured: Measured | None
     weights: Weights | None
+    cut: Cut | None = None
 
 
 def parity(
@@ -121,7 +147,8 @@ def parity(
         BadInput: there are no rows.
     """
     theirs = source_side(source, rows, written)
-    return compared(source.task, rows, theirs, shipped_side(shipped, rows, theirs), weights, seed=seed)
+    ours = shipped_side(shipped, rows, theirs, spelling(source.tokenizer, shipped.tokenizer))
+    return compared(source.task, rows, theirs, ours, weights, seed=seed)
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
@@ -137,9 +164,24 @@ def compared(
     """What the parts of both models say; as `parity`."""
     if not rows:
         raise BadInput("there are no rows to ask both models", hint="give test rows with reference answers")
-    faults = tuple(differences(source.frame, shipped.frame) or _overrun(shipped))
+    faults = tuple(differences(source.frame, shipped.frame, shipped.spelled) or _overrun(shipped))
     measured = None if faults else _measured(task, rows, source, shipped, seed)
-    return Parity(len(rows), source.frame.labels, source.ran, shipped.ran, faults, measured, weights)
+    cut = _cut(source, shipped, shipped.spelled) if shipped.spelled else None
+    return Parity(len(rows), source.frame.labels, source.ran, shipped.ran, faults, measured, weights, cut)
+
+
+def _cut(source: Side, shipped: Side, spelled: Spelling) -> Cut:
+    places = [chances for reply in source.replies for chances in reply.chances]
+    lost = math.fsum(
+        math.exp(log) for ids, logs in places for id, log in zip(ids, logs, strict=True) if spelled.cuts([id])
+    )
+    return Cut(
+        tokens=len(spelled.kept),
+        tokens_before=source.frame.vocabulary,
+        prompts=len(respelled(source.frame, shipped.frame, spelled)),
+        answers=sum(spelled.cuts(reply.answer) for reply in source.replies),
+        lost=lost / len(places),
+    )
 
 
 def _overrun(shipped: Side) -> list[Fault]:
@@ -185,30 +227,63 @@ class _Place(NamedTuple):
 
 def _measured(task: Task, rows: Sequence[Row], source: Side, shipped: Side, seed: int) -> Measured:
     pairs = list(zip(source.replies, shipped.replies, strict=True))
-    places = [_places(*pair, source.frame) for pair in pairs]
+    places = [_places(*pair, shipped) for pair in pairs]
     every = [place for row in places for place in row]
     first = [math.fsum(p.kl_nats for p in (row if source.frame.labels else row[:1])) for row in places]
+    same = [_same(*pair, shipped.spelled) for pair in pairs]
     below = _below(task, rows, source.replies, shipped.replies, seed)
     return Measured(
         first_token_kl_nats=math.fsum(first) / len(first),
         token_kl_nats=math.fsum(place.kl_nats for place in every) / len(every),
         worst_kl_nats=max(place.kl_nats for place in every),
         agreement=sum(place.same for place in every) / len(every),
-        same_answers=sum(theirs.answer == ours.answer for theirs, ours in pairs) / len(pairs),
+        same_answers=sum(same) / len(pairs),
         figure=headline(task).name,
         drop=below.value,
         drop_interval=(below.interval.low, below.interval.high),
-        worst=_worst(rows, pairs, places),
+        worst=_worst(rows, pairs, same, places),
     )
 
 
-def _places(source: Reply, shipped: Reply, frame: Frame) -> list[_Place]:
+def _same(source: Reply, shipped: Reply, spelled: Spelling | None) -> bool:
+    """Whether both are the same answer: the same tokens, or where one of them was left out, the same text."""
+    if spelled is None:
+        return source.answer == shipped.answer
+    return spelled.of(source.answer) == shipped.answer or (spelled.cuts(source.answer) and source.text == shipped.text)
+
+
+def _places(source: Reply, shipped: Reply, ours: Side) -> list[_Place]:
     """The places of an answer that count."""
+    if ours.spelled:
+        return _spelled_places(source, shipped, ours.spelled)
     pairs = list(zip(source.chances, shipped.chances, strict=True))
-    if frame.labels:
+    if ours.frame.labels:
         # Most of a message is no part of its answer, and to agree on that is no merit.
         pairs = [pair for pair in pairs if any(ids[0] != OUTSIDE for ids, _ in pair)] or pairs
-    return [_Place(divergence_nats(p, q, frame.vocabulary), p[0][0] == q[0][0]) for p, q in pairs]
+    return [_Place(divergence_nats(p, q, ours.frame.vocabulary), p[0][0] == q[0][0]) for p, q in pairs]
+
+
+def _spelled_places(source: Reply, shipped: Reply, spelled: Spelling) -> list[_Place]:
+    """A place for each token of the source's answer, which what ships was shown in its own spelling."""
+    places, begin = list[_Place](), 0
+    for token, chances in zip(source.answer, source.chances, strict=True):
+        pieces = spelled.pieces[token]
+        theirs, ours = _first_pieces(chances, spelled), shipped.chances[begin : begin + len(pieces)]
+        likeliest = [ids[0] for ids, _ in ours]
+        # Of what the source would rather say than its own answer the first piece is known alone.
+        same = likeliest == pieces if chances[0][0] == token else likeliest[:1] == spelled.of(chances[0][:1])
+        places.append(_Place(divergence_nats(theirs, ours[0], len(spelled.kept)), same))
+        begin += len(pieces)
+    return places
+
+
+def _first_pieces(chances: Chances, spelled: Spelling) -> Chances:
+    """Probabilities of the source's tokens as those of the pieces that they begin with."""
+    found = dict[int, float]()
+    for id, log_prob in zip(*chances, strict=True):
+        if (first := spelled.first(id)) is not None:
+            found[first] = float(np.logaddexp(found.get(first, -np.inf), log_prob))
+    return list(found), list(found.values())
 
 
 def _below(task: Task, rows: Sequence[Row], source: Sequence[Reply], shipped: Sequence[Reply], seed: int) -> Difference:
@@ -222,7 +297,10 @@ def _below(task: Task, rows: Sequence[Row], source: Sequence[Reply], shipped: Se
 
 
 def _worst(
-    rows: Sequence[Row], pairs: Sequence[tuple[Reply, Reply]], places: Sequence[Sequence[_Place]]
+    rows: Sequence[Row],
+    pairs: Sequence[tuple[Reply, Reply]],
+    same: Sequence[bool],
+    places: Sequence[Sequence[_Place]],
 ) -> tuple[Example, ...]:
     examples = [
         Example(
@@ -232,7 +310,7 @@ def _worst(
             source=theirs.text,
             shipped=ours.text,
         )
-        for row, (theirs, ours), at in zip(rows, pairs, places, strict=True)
-        if theirs.answer != ours.answer or not all(place.same for place in at)
+        for row, (theirs, ours), alike, at in zip(rows, pairs, same, places, strict=True)
+        if not (alike and all(place.same for place in at))
     ]
     return tuple(sorted(examples, key=lambda one: (one.agreement, -one.token_kl_nats))[:_WORST])

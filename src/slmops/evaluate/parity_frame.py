@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Protocol, TypeVar
 
 from slmops.engines import Engine, Sampling
 from slmops.engines.tagging import TaggingEngine
+from slmops.models.spelling import Spelling
 from slmops.models.tokenizer import Tokenizer
 from slmops.tasks import Row, Task
 
@@ -74,13 +75,33 @@ def frame_of(model: Model, rows: Sequence[Row]) -> Frame:
     )
 
 
-def differences(source: Frame, shipped: Frame) -> list[Fault]:
-    """Where the frame of what ships is not that of its source; more room is no fault."""
+def in_tokens_of(source: Frame, spelled: Spelling) -> Frame:
+    """The source's frame in the tokens of what ships; ends of answers that were left out are no tokens there."""
+    ends = [end for end in source.end_ids if not spelled.cuts([end])]
+    return replace(source, prompts=[spelled.of(each) for each in source.prompts], end_ids=sorted(spelled.of(ends)))
+
+
+def respelled(source: Frame, shipped: Frame, spelled: Spelling) -> list[int]:
+    """Numbers of the prompts of which a token was left out: the same text in smaller pieces."""
+    pairs = enumerate(zip(source.texts, shipped.texts, strict=True))
+    return [row for row, (theirs, ours) in pairs if theirs == ours and spelled.cuts(source.prompts[row])]
+
+
+def differences(source: Frame, shipped: Frame, spelled: Spelling | None = None) -> list[Fault]:
+    """Where the frame of what ships is not that of its source; more room is no fault.
+
+    Args:
+        spelled: the source's tokens in those of what ships, where its vocabulary was cut. A prompt that needs one that
+            was left out has to be the same text.
+    """
+    apart = set(respelled(source, shipped, spelled)) if spelled else set[int]()
+    if spelled:
+        source = in_tokens_of(source, spelled)
     faults = []
     if source.labels != shipped.labels:
         faults.append(Fault("parity_head", f"the source {_DOES[source.labels]}, what ships {_DOES[shipped.labels]}"))
     pairs = enumerate(zip(source.prompts, shipped.prompts, strict=True))
-    if other := [row for row, (theirs, ours) in pairs if theirs != ours]:
+    if other := [row for row, (theirs, ours) in pairs if theirs != ours and row not in apart]:
         count = f"{len(other)} of {len(source.prompts)} prompts are not the same tokens"
         faults.append(Fault("parity_prompts", f"{count}: {_parting(source, shipped, other[0])}"))
     if source.end_ids != shipped.end_ids:

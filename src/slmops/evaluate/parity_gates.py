@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from slmops.evaluate.parity import Measured, Parity
+from slmops.evaluate.parity import Cut, Measured, Parity
 from slmops.evaluate.parity_weights import Weights
 from slmops.recipe.evaluate import ParityBounds, ParitySettings
 
@@ -30,6 +30,8 @@ def parity_verdicts(parity: Parity, settings: ParitySettings) -> list[dict[str, 
     for figure, wanted in {**_SAME, **dict.fromkeys(faults.keys() - _SAME, "the student's own")}.items():
         fault = faults.get(figure)
         said = fault.message if fault else f"the same on all {parity.rows} rows"
+        if parity.cut and figure == "parity_prompts" and not fault:
+            said = _respelled(parity.cut, parity.rows)
         verdicts.append(_verdict(figure, None, wanted, fault is None, said))
     if parity.weights:
         verdicts += _weights(parity.weights)
@@ -39,6 +41,13 @@ def parity_verdicts(parity: Parity, settings: ParitySettings) -> list[dict[str, 
             _drop(parity.measured, settings.max_drop),
         ]
     return verdicts
+
+
+def _respelled(cut: Cut, rows: int) -> str:
+    return (
+        f"the same text on all {rows} rows; {cut.prompts} in smaller pieces, as are {cut.answers} answers, for "
+        f"{cut.tokens:,} of {cut.tokens_before:,} tokens are left; the others have {cut.lost:.2g} of the probability"
+    )
 
 
 def _weights(found: Weights) -> Iterator[dict[str, Any]]:

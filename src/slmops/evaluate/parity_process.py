@@ -16,6 +16,7 @@ from slmops.data.read import read_jsonl
 from slmops.engines import load_engine
 from slmops.evaluate.parity_sides import Side, shipped_side, source_side
 from slmops.evaluate.probe import Subject
+from slmops.models.spelling import spelling
 from slmops.models.tokenizer import Tokenizer
 from slmops.tasks import from_description
 
@@ -30,6 +31,7 @@ class Job:
         rows: JSONL file.
         written: tokens of the source's answers to them.
         source: file with the source's part, for what ships; None for the source.
+        tokens: the source's folder with its tokenizer, for what ships.
         threads: of the engine; 0 takes all cores.
         out: the file to write.
     """
@@ -39,6 +41,7 @@ class Job:
     rows: str
     written: list[list[int]]
     source: str | None
+    tokens: str | None
     threads: int
     out: str
 
@@ -50,7 +53,9 @@ def side_of(job: Job) -> Side:
         engine = load_engine("transformers", folder, threads=job.threads, gpu=True)
         subject = Subject(engine, Tokenizer.load(folder), from_description(job.task))
         return source_side(subject, rows, job.written)
-    return shipped_side(open_bundle(folder, threads=job.threads), rows, read_side(Path(job.source)))
+    bundle = open_bundle(folder, threads=job.threads)
+    spelled = spelling(Tokenizer.load(Path(job.tokens)), bundle.tokenizer) if job.tokens else None
+    return shipped_side(bundle, rows, read_side(Path(job.source)), spelled)
 
 
 def read_side(path: Path) -> Side:

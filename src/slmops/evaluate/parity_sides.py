@@ -10,6 +10,7 @@ from slmops.engines import Engine, Sampling
 from slmops.engines.base import Prompts, Top
 from slmops.engines.tagging import TaggingEngine
 from slmops.evaluate.parity_frame import Frame, Model, differences, frame_of
+from slmops.models.spelling import Spelling
 from slmops.tasks import Row
 
 TOP = 32
@@ -41,11 +42,14 @@ class Side:
 
     Attributes:
         ran: engine and precision, for people.
+        spelled: of what ships with a cut vocabulary, the source's tokens in its own. Chances are then at each place of
+            the source's answer as that is spelled.
     """
 
     frame: Frame
     replies: list[Reply]
     ran: str
+    spelled: Spelling | None = None
 
     @classmethod
     def read(cls, plain: dict[str, Any]) -> Side:
@@ -53,7 +57,8 @@ class Side:
         replies = [
             Reply(**reply | {"chances": [(ids, logs) for ids, logs in reply["chances"]]}) for reply in plain["replies"]
         ]
-        return cls(Frame(**plain["frame"]), replies, plain["ran"])
+        spelled = Spelling(**plain["spelled"]) if plain["spelled"] else None
+        return cls(Frame(**plain["frame"]), replies, plain["ran"], spelled)
 
 
 def source_side(model: Model, rows: Sequence[Row], written: Prompts | None = None) -> Side:
@@ -70,21 +75,25 @@ def source_side(model: Model, rows: Sequence[Row], written: Prompts | None = Non
     return _side(model, frame, answers, _likeliest(engine, frame.prompts, answers))
 
 
-def shipped_side(model: Model, rows: Sequence[Row], source: Side) -> Side:
-    """The part of what ships. It answers only in the source's own frame: prompts that differ say enough."""
+def shipped_side(model: Model, rows: Sequence[Row], source: Side, spelled: Spelling | None = None) -> Side:
+    """The part of what ships. It answers only in the source's own frame: prompts that differ say enough.
+
+    Args:
+        spelled: the source's tokens in its own, where its vocabulary was cut.
+    """
     frame, engine = frame_of(model, rows), model.engine
-    if differences(source.frame, frame):
-        return _side(model, frame, [], [])
+    if differences(source.frame, frame, spelled):
+        return _side(model, frame, [], [], spelled)
     generated = _generated(engine, frame.prompts, model.sampling)
     answers = [[id for id, _ in tokens] for tokens in generated]
-    wanted = [reply.answer for reply in source.replies]
+    wanted = [spelled.of(reply.answer) if spelled else reply.answer for reply in source.replies]
     # Where both write the same, what was likeliest while it wrote is what is asked for.
     chances = [[likely for _, likely in tokens] for tokens in generated]
     apart = [i for i in range(len(rows)) if answers[i] != wanted[i] or frame.labels]
     forced = _likeliest(engine, [frame.prompts[i] for i in apart], [wanted[i] for i in apart])
     for i, likely in zip(apart, forced, strict=True):
         chances[i] = likely
-    return _side(model, frame, answers, chances)
+    return _side(model, frame, answers, chances, spelled)
 
 
 def _generated(engine: Engine, prompts: Prompts, sampling: Sampling) -> list[list[tuple[int, Chances]]]:
@@ -104,12 +113,18 @@ def _likeliest(engine: Engine, prompts: Prompts, answers: Prompts) -> list[list[
     return [list(zip(ids.tolist(), log_probs.tolist(), strict=True)) for ids, log_probs in tops]
 
 
-def _side(model: Model, frame: Frame, answers: Sequence[list[int]], chances: Sequence[list[Chances]]) -> Side:
+def _side(
+    model: Model,
+    frame: Frame,
+    answers: Sequence[list[int]],
+    chances: Sequence[list[Chances]],
+    spelled: Spelling | None = None,
+) -> Side:
     info = model.engine.info()
     replies = [
         Reply(answer, model.tokenizer.decode(answer), likely) for answer, likely in zip(answers, chances, strict=True)
     ]
-    return Side(frame, replies, f"{info.engine}, {info.precision}")
+    return Side(frame, replies, f"{info.engine}, {info.precision}", spelled)
 
 
 def _plain(top: Top) -> Chances:

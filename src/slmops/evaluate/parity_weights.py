@@ -27,6 +27,8 @@ import numpy as np
 
 from slmops.engines.gguf_weights import GgufWeights
 from slmops.engines.onnx_weights import EMBEDDING, Array, OnnxWeights, Rotations
+from slmops.models.spelling import spelling
+from slmops.models.tokenizer import Tokenizer
 
 READERS: Mapping[str, Callable[[Path], OnnxWeights | GgufWeights]] = {
     "onnxruntime-genai": OnnxWeights,
@@ -37,6 +39,9 @@ READERS: Mapping[str, Callable[[Path], OnnxWeights | GgufWeights]] = {
 
 CLEAR = 0.5
 """A cosine from which on nobody needs to ask what else a row is like: of two others it is about 0."""
+
+_BY_TOKEN = (EMBEDDING, "lm_head")
+"""Matrices with a row for each token; of a cut vocabulary those that were kept."""
 
 _FEWEST = 16
 """Weights that a row or column must have besides zeros: fewer say little of where it points."""
@@ -91,11 +96,14 @@ def compare_weights(source: Path, shipped: Path, engine: str = "onnxruntime-gena
         engine: that `shipped` is for, one of `READERS`.
     """
     given, read = READERS[engine](shipped), _matrices(source)
+    spelled = spelling(Tokenizer.load(source), Tokenizer.load(shipped))
     found: list[Likeness] = []
     seen: set[str] = set()
     for name, matrix in given.matrices():
         if name in read:
-            found += likenesses(read[name].matrix(), matrix, name)
+            whole = read[name].matrix()
+            rows = spelled.kept if spelled and name in _BY_TOKEN else slice(None)
+            found += likenesses(whole[rows], matrix, name)
         seen.add(name)
     missing = sorted(seen ^ {name for name, parts in read.items() if name in seen or parts.layer})
     worst = min(found, key=lambda one: (one.misplaced == 0, one.cosine), default=Likeness(0, 0.0, "no matrix"))

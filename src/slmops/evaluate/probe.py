@@ -177,12 +177,12 @@ def _written(subject: Subject, prompts: Sequence[Sequence[int]]) -> list[list[in
 
 
 def _loss(subject: Subject, rows: Sequence[Row], *, labels: bool) -> float:
-    """Nats per token of the reference answers; of a model that labels, which gives texts no likelihood, the share of
-    the task's main figure that it misses.
+    """Nats per byte of the reference answers, which models of different vocabularies have in common; of a model that
+    labels, which gives texts no likelihood, the share of the task's main figure that it misses.
     """
     if not labels:
-        found = _references(subject, rows)
-        return sum(one["nll"] for one in found) / sum(one["tokens"] for one in found)
+        size = sum(len(subject.task.write(row["output"]).encode()) for row in rows)
+        return sum(one["nll"] for one in _references(subject, rows)) / size
     from slmops.tasks import metrics
 
     task = subject.task

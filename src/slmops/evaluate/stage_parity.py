@@ -22,7 +22,7 @@ class CheckParity:
     """
 
     name: ClassVar[str] = "parity"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = (
         *("numpy", "rouge-score", "sacrebleu", "scipy"),
         *("torch", "transformers", "onnxruntime-genai", "onnxruntime", "onnx", "tokenizers"),
@@ -124,7 +124,8 @@ def _asked(
     readable = engine in READERS
     with context.progress.task("parity", 3 if readable else 2, "steps") as bar:
         for folder, before, out in ((model, None, source), (bundle, source, shipped)):
-            job = Job(str(folder), task, str(asked), written, str(before) if before else None, threads, str(out))
+            theirs = {"source": str(before) if before else None, "tokens": str(model) if before else None}
+            job = Job(str(folder), task, str(asked), written, threads=threads, out=str(out), **theirs)
             in_own_process("slmops.evaluate.parity_process", asdict(job), context.work, f"asking {folder} failed")
             bar.advance()
         if readable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slmops.errors import BadInput
@@ -135,7 +135,13 @@ def keep_tokens(model: PreTrainedModel, kept: Sequence[int]) -> None:
         owner.vocab_size = len(kept)
     new = {old: position for position, old in enumerate(kept)}
     for config in (model.config, model.generation_config):
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            old = getattr(config, name, None)
-            if old is not None:
-                setattr(config, name, [new[i] for i in old] if isinstance(old, list) else new.get(old))
+        _rename_tokens(config, new)
+
+
+def _rename_tokens(config: Any, new: Mapping[int, int]) -> None:
+    """Give the tokens that a configuration names their new ids; it no longer names those that are gone."""
+    for name, old in list(vars(config).items()):
+        if name.endswith("_token_id") and isinstance(old, int):
+            setattr(config, name, new.get(old))
+        elif (name.endswith("_token_id") or name.endswith("suppress_tokens")) and isinstance(old, list):
+            setattr(config, name, [new[i] for i in old if i in new] or None)

@@ -12,10 +12,14 @@ byte fallback (Gemma, Phi-3), where a character that is no token is written as t
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import json
+from collections.abc import Collection, Iterable
 from typing import Any
 
+import tokenizers
+
 from slmops.errors import BadInput
+from slmops.models.tokenizer import Tokenizer
 
 _SPACE = "\u2581"
 _WORD_MARKS = ("continuing_subword_prefix", "end_of_word_suffix")
@@ -26,6 +30,19 @@ def byte_alphabet() -> list[str]:
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     other = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(other))]
+
+
+def trimmed(tokenizer: Tokenizer, used: Collection[int], *, extra: int) -> tuple[Tokenizer, list[int]]:
+    """`tokenizer` cut down as of `trim_vocabulary`, with what ends its answers, and the kept old ids."""
+    content = json.loads(tokenizer.backend.to_str())
+    small, kept = trim_vocabulary(content, {*used, *tokenizer.end_ids}, extra=extra)
+    new = {old: position for position, old in enumerate(kept)}
+    return Tokenizer(
+        tokenizers.Tokenizer.from_str(json.dumps(small)),
+        template=tokenizer.template,
+        special_tokens=tokenizer.special_tokens,
+        end_ids=[new[old] for old in tokenizer.end_ids],
+    ), kept
 
 
 def trim_vocabulary(
@@ -108,5 +125,5 @@ def _last_resort(tokenizer: dict[str, Any]) -> list[str]:
     raise BadInput(
         f"the vocabulary of this tokenizer cannot be trimmed: it is {model.get('type')}, not a byte-level BPE or one "
         "with byte fallback",
-        hint="set student.carve.vocabulary: keep",
+        hint="keep it whole: set vocabulary: keep",
     )

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from slmops.recipe.search import Runtime, SearchSettings
+from slmops.recipe.search import Runtime, SearchSettings, Vocabulary
 from slmops.recipe.settings import Settings
 from slmops.recipe.training import Optimisation
 
@@ -64,6 +64,15 @@ class CompressSettings(Settings):
         "layers make of the training rows: gptq lets weights make up for each other, awq first scales up what matters; "
         "awq-gptq does both.",
     )
+    vocabulary: Vocabulary = Field(
+        "keep",
+        description="trim keeps the tokens that the training rows, the pool and the labels are made of, and "
+        "`extra_tokens` more; any other text is spelled in smaller pieces. For a model that was trained with a whole "
+        "vocabulary.",
+    )
+    extra_tokens: int = Field(
+        4000, ge=0, description="Most frequent tokens that a trimmed vocabulary has besides, by merge rank."
+    )
     calibration_tokens: int = Field(
         4096,
         ge=256,
@@ -113,6 +122,14 @@ class CompressSettings(Settings):
             raise ValueError(f"`int8_layers` is of an int4 model, and `precision` is {self.precision}")
         if self.algorithm == "k_quant" and not self.symmetric:
             raise ValueError("`algorithm: k_quant` always has zero points: leave `symmetric` out")
+        return self
+
+    @model_validator(mode="after")
+    def _cuts_what_it_says(self) -> CompressSettings:
+        if self.vocabulary == "keep" and self.extra_tokens != type(self).model_fields["extra_tokens"].default:
+            raise ValueError(
+                f"`extra_tokens: {self.extra_tokens}` is of `vocabulary: trim`, and this one keeps all: leave one out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -168,6 +185,22 @@ class CompressSettings(Settings):
         """Whether rows are needed to choose the values."""
         by_rows = self.algorithm in ("gptq", "awq", "awq-gptq")
         return by_rows or self.int8_layers > 0 or self.sparsity is not None
+
+    @property
+    def trims(self) -> bool:
+        """Whether tokens are left out that the rows do not need."""
+        return self.vocabulary == "trim"
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether rows are needed at all."""
+        return self.calibrated or self.trims
+
+    @property
+    def whole(self) -> CompressSettings:
+        """The same with every token."""
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in ("vocabulary", "extra_tokens")})
 
 
 class Compress(CompressSettings):

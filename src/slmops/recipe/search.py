@@ -11,6 +11,7 @@ from slmops.recipe.settings import Settings
 Objective = Literal["latency", "size", "memory"]
 Algorithm = Literal["rtn", "k_quant", "gptq", "awq", "awq-gptq"]
 Runtime = Literal["onnxruntime-genai", "openvino", "llama.cpp"]
+Vocabulary = Literal["keep", "trim"]
 CONFIDENCE = 0.95
 
 
@@ -42,6 +43,9 @@ class Tried(Settings):
 
     runtime: Annotated[list[Runtime], Field(min_length=1)] | None = Field(
         None, description="What runs them; null: `compress.runtime` alone."
+    )
+    vocabulary: Annotated[list[Vocabulary], Field(min_length=1)] | None = Field(
+        None, description="Which tokens they have; null: as `compress.vocabulary` says."
     )
     precision: Annotated[list[Literal["int4", "int8", "fp16", "bf16", "fp32"]], Field(min_length=1)] = Field(
         ["int4", "int8", "fp32"], description="Of the weights; fp16 and bf16 are for llama.cpp."

@@ -176,6 +176,11 @@ def check_slots(compress: CompressSettings, *, searched: bool) -> None:
         raise ValueError("`compress.search` looks for one model, and `adapters` share a base: leave it out")
     if compress.runtime != "onnxruntime-genai":
         raise ValueError(f"`compress.runtime: {compress.runtime}` runs no adapters: take onnxruntime-genai")
+    if compress.trims:
+        raise ValueError(
+            "`compress.vocabulary: trim` goes by the rows of one task, and the base of several `adapters` is for all "
+            "of theirs: leave it out"
+        )
     if compress.calibrated:
         raise ValueError(
             "`compress` goes by the rows of one task, and the base of several `adapters` is for all of theirs: set "

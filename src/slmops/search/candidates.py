@@ -45,6 +45,7 @@ def name_of(one: CompressSettings) -> str:
     if one.precision == "int4":
         parts += [one.algorithm, f"b{one.block_size}", f"head{one.head.removeprefix('int')}"]
         parts += [f"{one.int8_layers}x8"] if one.int8_layers else []
+    parts += ["trimmed"] if one.trims else []
     parts += ["recovered"] if one.recover else []
     parts += [one.runtime] if one.runtime != CompressSettings().runtime else []
     return "-".join(parts)
@@ -52,13 +53,16 @@ def name_of(one: CompressSettings) -> str:
 
 def _combined(tried: Tried, ships: CompressSettings) -> Iterator[Mapping[str, Any]]:
     told = {name: getattr(ships, name) for name in ships.model_fields_set}
-    for runtime, precision in product(tried.runtime or [ships.runtime], tried.precision):
+    extra = told.pop("extra_tokens", CompressSettings().extra_tokens)
+    dimensions = (tried.runtime or [ships.runtime], tried.precision, tried.vocabulary or [ships.vocabulary])
+    for runtime, precision, vocabulary in product(*dimensions):
+        tokens = {"vocabulary": vocabulary} | ({"extra_tokens": extra} if vocabulary == "trim" else {})
         if precision not in PACKED:
             # What it says of packed weights has no meaning there.
-            yield {"precision": precision, "runtime": runtime}
+            yield {"precision": precision, "runtime": runtime, **tokens}
             continue
         varied = VARIED if precision == "int4" else ()
         recoveries = (None, ships.recover) if ships.recover else (None,)
         for *values, recover in product(*(getattr(tried, name) for name in varied), recoveries):
             chosen = dict(zip(varied, values, strict=True)) if varied else {"algorithm": "rtn", "int8_layers": 0}
-            yield {**told, "runtime": runtime, "precision": precision, **chosen, "recover": recover}
+            yield {**told, "runtime": runtime, "precision": precision, **tokens, **chosen, "recover": recover}

@@ -45,7 +45,7 @@ class FindSettings(Settings):
 class Search(Asks):
     """`model` (a Hugging Face folder) and `data` → `model/` in the best format that was found, `front.json`,
     `evidence.json` and `gates.json`. To recover, a model needs what it learned from: `carved`, `answers` and perhaps
-    `teacher`.
+    `teacher`; where tokens are left out, those of `answers` are kept.
 
     Every candidate is converted, and screened in a process of its own that has the device's threads and memory; those
     that no other beats answer all rows beside the model itself. Where none stays within the bounds for sure, the
@@ -57,7 +57,7 @@ class Search(Asks):
 
     name: ClassVar[str] = "search"
     # What is asked for shapes the result as much as what is done here.
-    version: ClassVar[int] = 1 + Convert.version + Score.version + HeldOut.version + Recover.version
+    version: ClassVar[int] = 2 + Convert.version + Score.version + HeldOut.version + Recover.version
     libraries: ClassVar[tuple[str, ...]] = tuple(
         sorted({*Convert.libraries, *Score.libraries, *Recover.libraries, "scipy", "numpy"})
     )
@@ -140,9 +140,10 @@ class Trial:
         return compare(self.task, self.rows, scored, seed=self.context.seed, reference="student")
 
     def _screen(self, name: str, ships: CompressSettings) -> Mapping[str, float]:
-        given = {"model": "model"} | ({"data": "data"} if ships.calibrated else {})
+        given = {"model": "model"} | ({"data": "data"} if ships.reads_rows else {})
+        given |= {"answers": "answers"} if ships.trims and "answers" in self.given else {}
         if self.settings.recover and ships.recover:
-            given["model"] = self._recover(name, ships.model_copy(update={"recover": None}))
+            given["model"] = self._recover(name, ships.whole.model_copy(update={"recover": None}))
         score = self._score(SCREEN_REQUESTS, answers=False).model_copy(update={"loss": True})
         self._make(
             Node(f"convert:{name}", Convert, ships.model_copy(update={"recover": None}), given),

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tokenizers
 import torch
 
-from slmops.data.read import read_jsonl
 from slmops.models.carve import evenly_spaced, important_layers
 from slmops.models.device import fastest_device
 from slmops.models.tokenizer import Tokenizer
-from slmops.models.vocabulary import trim_vocabulary
+from slmops.models.vocabulary import trimmed
 from slmops.progress import Progress
 from slmops.recipe.student import Carve
 from slmops.tasks.base import Task
+from slmops.teach.used_tokens import used_tokens
 from slmops.train.collate import collate
 from slmops.train.examples import Example
 from slmops.train.importance import measure_importance, most_important
@@ -42,35 +40,17 @@ def choose_tokens(
 ) -> tuple[Tokenizer, list[int] | None]:
     """The student's tokenizer and the old ids of its tokens; None when all are kept.
 
-    Trimming keeps the tokens of every training and pool prompt, of the labelled answers and of the teacher's. The
-    held-out rows are not looked at.
+    Trimming keeps the `used_tokens` of the rows and those of the teacher's answers.
 
     Args:
         answers: the teacher's, in the tokens of `tokenizer`.
     """
     if settings.vocabulary == "keep":
         return tokenizer, None
-    used: set[int] = set()
-    if settings.vocabulary == "frequent":
-        return _trimmed(tokenizer, used, settings.extra_tokens)
-    for row in [*read_jsonl(data / "train.jsonl"), *read_jsonl(data / "pool.jsonl")]:
-        used |= set(tokenizer.prompt(task.render(row["input"])))
-        if "output" in row:
-            used |= set(tokenizer.encode(task.write(row["output"])))
-    used.update(*answers)
-    return _trimmed(tokenizer, used, settings.extra_tokens)
-
-
-def _trimmed(tokenizer: Tokenizer, used: set[int], extra: int) -> tuple[Tokenizer, list[int]]:
-    small, kept = trim_vocabulary(json.loads(tokenizer.backend.to_str()), used, extra=extra)
-    new = {old: position for position, old in enumerate(kept)}
-    backend = tokenizers.Tokenizer.from_str(json.dumps(small))
-    return Tokenizer(
-        backend,
-        template=tokenizer.template,
-        special_tokens=tokenizer.special_tokens,
-        end_ids=[new[old] for old in tokenizer.end_ids],
-    ), kept
+    used = set[int]()
+    if settings.vocabulary == "trim":
+        used = used_tokens(tokenizer, task, data).union(*answers)
+    return trimmed(tokenizer, used, extra=settings.extra_tokens)
 
 
 def choose_layers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -210,6 +211,28 @@ def test_another_model_fails_parity(subject, healthy, tiny, tmp_path):
     assert line.values["agreement"] < 0.9
     assert line.values["first_token_kl_nats"] > 0
     assert {"input", "kl_nats", "source", "bundle"} == line.values["worst"][0].keys()
+
+
+def test_a_bundle_with_fewer_tokens_is_held_against_its_source_as_text(subject, healthy, tiny, tmp_path):
+    """A source with tokens that the bundle's vocabulary, which was cut out of it, has not."""
+    import torch
+
+    from slmops.models.source import load_model, save_model
+
+    told = json.loads((tiny.folder / "tokenizer.json").read_text())
+    vocabulary, more = told["model"]["vocab"], len(told["model"]["vocab"])
+    # Never met in a text: both read the same, and one has a row more.
+    vocabulary["QQ"] = more
+    told["model"]["merges"].append(["Q", "Q"])
+    model = load_model(tiny.folder)
+    model.resize_token_embeddings(more + 1)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[more] = 0
+    save_model(model, tmp_path / "source", tokenizer_from=tiny.folder)
+    (tmp_path / "source" / "tokenizer.json").write_text(json.dumps(told))
+    line = parity(subject(healthy), tmp_path / "source", 1)
+    assert line.state == "pass"
+    assert line.values["agreement"] == 1
 
 
 def test_a_model_with_another_tokenizer_is_refused(subject, healthy, tiny, tmp_path):

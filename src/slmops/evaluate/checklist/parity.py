@@ -12,6 +12,7 @@ from slmops.engines import Engine, Sampling, load_engine
 from slmops.errors import BadInput
 from slmops.evaluate.checklist.line import Line, judged
 from slmops.evaluate.checklist.subject import Subject
+from slmops.models.spelling import Spelling, spelling
 from slmops.models.tokenizer import Tokenizer
 
 NAME = "parity with the source"
@@ -26,6 +27,10 @@ _SURE = 1e-7
 """Nats below certainty that a sure answer is taken to be, so that there is a probability of any other."""
 
 _TOGETHER = 8
+_LEAST = 1e-30
+"""A probability is taken to be no smaller, so that its logarithm is finite."""
+
+Prompts = list[list[int]]
 LogProbabilities = npt.NDArray[np.float64]
 
 
@@ -41,30 +46,33 @@ def parity(subject: Subject, model: Path | None, threads: int) -> Line:
     bundle = subject.bundle
     prompts = [bundle.tokenizer.prompt(bundle.task.render(text)) for text in texts]
     theirs = Tokenizer.load(model)
-    if prompts != [theirs.prompt(bundle.task.render(text)) for text in texts]:
+    wanted, spelled = [theirs.prompt(bundle.task.render(text)) for text in texts], spelling(theirs, bundle.tokenizer)
+    if _others(prompts, wanted, spelled):
         raise BadInput(f"{model} reads texts as other tokens than the bundle", hint="give the model it was made from")
     engines = [load_engine("transformers", model, threads=threads), bundle.engine]
     divergence: list[float] = []
     written: list[list[list[int]]] = [[], []]
     with subject.progress.task("parity", len(texts), "requests") as bar:
         for begin in range(0, len(texts), _TOGETHER):
-            part = prompts[begin : begin + _TOGETHER]
-            source, shipped = (_first(engine, part) for engine in engines)
+            asked = [wanted[begin : begin + _TOGETHER], prompts[begin : begin + _TOGETHER]]
+            source, shipped = (_first(engine, part) for engine, part in zip(engines, asked, strict=True))
+            source = _as_spelled(source, spelled) if spelled else source
             if source.shape != shipped.shape:
                 raise BadInput(f"{model} has a vocabulary of {source.shape[1]}, the bundle one of {shipped.shape[1]}")
             divergence += kl_nats(source, shipped)
-            for engine, answers in zip(engines, written, strict=True):
+            for engine, part, answers in zip(engines, asked, written, strict=True):
                 answers += _answers(engine, part, bundle.sampling.max_tokens)
-            bar.advance(len(part))
-    same = [a == b for a, b in zip(*written, strict=True)]
+            bar.advance(len(asked[0]))
+    said = [theirs.decode(ids) for ids in written[0]], [bundle.tokenizer.decode(ids) for ids in written[1]]
+    same = [a == b for a, b in zip(*(said if spelled else written), strict=True)]
     agreement, kl = sum(same) / len(same), float(np.mean(divergence))
     worst = sorted(range(len(texts)), key=lambda i: (same[i], -divergence[i]))[:3]
     examples = [
         {
             "input": texts[i],
             "kl_nats": divergence[i],
-            "source": theirs.decode(written[0][i]),
-            "bundle": theirs.decode(written[1][i]),
+            "source": said[0][i],
+            "bundle": said[1][i],
         }
         for i in worst
     ]
@@ -74,9 +82,31 @@ def parity(subject: Subject, model: Path | None, threads: int) -> Line:
         judged(agreement >= MIN_AGREEMENT and kl <= MAX_KL_NATS),
         f"{agreement:.1%} same, KL {kl:.4f} nats",
         f"at least {MIN_AGREEMENT:.0%}, at most {MAX_KL_NATS:g} nats",
-        f"{len(texts)} texts" + (f"; {apart}" if apart else ""),
+        f"{len(texts)} texts{_respelled(wanted, spelled)}" + (f"; {apart}" if apart else ""),
         {"texts": len(texts), "agreement": agreement, "first_token_kl_nats": kl, "worst": examples},
     )
+
+
+def _others(prompts: Prompts, wanted: Prompts, spelled: Spelling | None) -> bool:
+    """Whether the source reads a text as other tokens, though the bundle has all of them."""
+    if spelled is None:
+        return prompts != wanted
+    return any(spelled.of(b) != a for a, b in zip(prompts, wanted, strict=True) if not spelled.cuts(b))
+
+
+def _respelled(wanted: Prompts, spelled: Spelling | None) -> str:
+    count = sum(map(spelled.cuts, wanted)) if spelled else 0
+    return f", {count} of them in smaller pieces" if count else ""
+
+
+def _as_spelled(source: LogProbabilities, spelled: Spelling) -> LogProbabilities:
+    """The source's probabilities in a cut vocabulary: what a token has, the piece has that it begins with."""
+    found = np.zeros((len(source), len(spelled.kept)))
+    begins = {id: first for id in range(source.shape[1]) if (first := spelled.first(id)) is not None}
+    known, firsts = list(begins), list(begins.values())
+    for row, log_probs in zip(found, source, strict=True):
+        np.add.at(row, firsts, np.exp(log_probs[known]))
+    return np.asarray(np.log(np.maximum(found, _LEAST)))
 
 
 def kl_nats(source: LogProbabilities, shipped: LogProbabilities) -> list[float]:

@@ -47,6 +47,7 @@ def check(recipe: Recipe) -> None:
     _check_gates(recipe)
     _check_search(recipe)
     _check_runtime(recipe)
+    _check_vocabulary(recipe)
     _check_curation(recipe)
     _check_writing(recipe)
     if combine := routed_combination(recipe):
@@ -64,6 +65,24 @@ def _check_runtime(recipe: Recipe) -> None:
                 f"{runtime} runs no student that marks (student.head: tags)", hint="leave compress.runtime as it is"
             )
         check_installed(runtime)
+
+
+def _check_vocabulary(recipe: Recipe) -> None:
+    """Refuse to leave out tokens behind the training where they are left out before it, or cannot be."""
+    search = recipe.compress.search
+    if "trim" not in ((search and search.candidates.vocabulary) or [recipe.compress.vocabulary]):
+        return
+    if recipe.student.head == "tags":
+        raise BadInput(
+            "compress.vocabulary: trim is for students that write, and this one marks (student.head: tags)",
+            hint="cut its tokens before it is trained: student.carve.vocabulary: trim",
+        )
+    if recipe.teachers and recipe.student.cut.vocabulary != "keep":
+        raise BadInput(
+            "compress.vocabulary: trim leaves out tokens behind the training, and student.carve.vocabulary: "
+            f"{recipe.student.cut.vocabulary} leaves them out before it",
+            hint="leave out compress.vocabulary; or set student.carve.vocabulary: keep",
+        )
 
 
 def _check_objective(recipe: Recipe) -> None:

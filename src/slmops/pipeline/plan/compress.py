@@ -30,6 +30,7 @@ def compress_nodes(
     columns: tuple[str, str] = ("input", "output"),
     most: int | None = None,
     chat_template: ChatTemplate = "model",
+    extra_tokens: int | None = None,
 ) -> list[Node]:
     """Nodes that end in `shipped`, the best way to ship `model` that a search on `rows` finds.
 
@@ -39,10 +40,15 @@ def compress_nodes(
         calibration: file of other rows to round by; without one a share of `rows` is taken away for it.
         columns: with the text and with the answer.
         most: rows to take of each file, from its beginning.
+        extra_tokens: of candidates with a trimmed vocabulary; None takes the default of a recipe.
 
     Raises:
-        BadInput: the model or a runtime is not on this machine, or a bound is on a figure that the task does not have.
+        BadInput: the model or a runtime is not on this machine, a bound is on a figure that the task does not have, or
+            no candidate has a use for `extra_tokens`.
     """
+    trims = "trim" in (search.candidates.vocabulary or ())
+    if extra_tokens is not None and not trims:
+        raise BadInput("--extra-tokens is of a trimmed vocabulary", hint="add --try vocabulary=keep,trim")
     known = figure_names(task)
     for name in search.subject_to:
         if name not in known:
@@ -55,7 +61,10 @@ def compress_nodes(
         task = task.model_copy(update={"json_schema": Path("schema")})
     text, answer = columns
     part = PartRowsSettings(task=task, input=text, output=answer, share=CALIBRATION_SHARE, most=most)
-    find = FindSettings(ships=CompressSettings(), search=search)
+    ships = CompressSettings(vocabulary="trim" if trims else "keep")
+    if extra_tokens is not None:
+        ships = CompressSettings(vocabulary="trim", extra_tokens=extra_tokens)
+    find = FindSettings(ships=ships, search=search)
     return [
         fetched_node("model", model, chat_template),
         Node("data", PartRows, part, sources=sources),

@@ -82,10 +82,13 @@ def evaluation_nodes(recipe: Recipe, made: set[str]) -> list[Node]:
 
 
 def _format_of_teacher(recipe: Recipe) -> CompressSettings:
-    """How the teacher is put into the shipped format; where it is only timed there, which values it has is all one."""
+    """How the teacher is put into the shipped format; where it is only timed there, which values it has is all one.
+
+    It keeps its tokens: what leaving some out does to the student is told by the student.
+    """
     if recipe.evaluate.quantised_teacher or not recipe.compress.calibrated:
-        return recipe.compress
-    return recipe.compress.model_copy(update={"algorithm": "rtn", "int8_layers": 0, "sparsity": None})
+        return recipe.compress.whole
+    return recipe.compress.whole.model_copy(update={"algorithm": "rtn", "int8_layers": 0, "sparsity": None})
 
 
 def _score(role: str, model: str, settings: ScoreSettings) -> Node:

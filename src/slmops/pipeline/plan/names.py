@@ -131,11 +131,12 @@ def fetched_node(node: str, model: str, chat_template: ChatTemplate) -> Node:
     return Node(node, Fetch, settings, sources={"model": path} if path else {})
 
 
-def shipped_node(node: str, settings: CompressSettings, model: str) -> Node:
-    """A model in the format of `settings`."""
+def shipped_node(node: str, settings: CompressSettings, model: str, *, answers: str | None = None) -> Node:
+    """A model in the format of `settings`; `answers` is the node of those that it learned from."""
     # What recovery is, is told by the model that comes out of it.
     ships = part_of(CompressSettings, settings).model_copy(update={"recover": None})
-    return Node(node, Convert, ships, {"model": model} | ({"data": "data"} if ships.calibrated else {}))
+    inputs = {"model": model} | ({"data": "data"} if ships.reads_rows else {})
+    return Node(node, Convert, ships, inputs | ({"answers": answers} if answers and ships.trims else {}))
 
 
 def own_terms(objective: Objective) -> dict[str, Path]:

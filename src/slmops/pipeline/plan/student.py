@@ -110,24 +110,28 @@ def shipped_nodes(recipe: Recipe, learns: Mapping[str, str]) -> list[Node]:
     """What ships, found or made as the recipe says, and where that recovers from its rounding, the node before it.
 
     Args:
-        learns: what the student learned from; it recovers on the same texts. Not looked at where it does not.
+        learns: what the student learned from; it recovers on the same texts, and keeps the tokens of its answers.
     """
     ships, search = part_of(CompressSettings, recipe.compress), recipe.compress.search
     recover = RecoverSettings(
         optimisation=part_of(Optimisation, ships.recover or RecoverRecipe()),
-        ships=ships.model_copy(update={"recover": None}),
+        # Tokens are left out behind it.
+        ships=ships.whole.model_copy(update={"recover": None}),
         head=recipe.student.head,
         max_cut_off=recipe.train.max_cut_off,
     )
+    answers = learns.get("answers")
     reads = {**learns, "carved": learns["student"]} if ships.recover else {}
     if search:
         find = FindSettings(ships=ships, search=search, recover=recover if ships.recover else None)
         more = {name: node for name, node in reads.items() if name != "student"} if ships.recover else {}
+        trims = "trim" in (search.candidates.vocabulary or [ships.vocabulary])
+        more |= {"answers": answers} if trims and answers else {}
         return [Node("shipped", Search, find, {"data": "data", **more, "model": "student"})]
     if ships.recover is None:
-        return [shipped_node("shipped", ships, "student")]
+        return [shipped_node("shipped", ships, "student", answers=answers)]
     recovered = Node("student:recovered", Recover, recover, {**reads, "student": "student"})
-    return [recovered, shipped_node("shipped", ships, recovered.id)]
+    return [recovered, shipped_node("shipped", ships, recovered.id, answers=answers)]
 
 
 def _reading(heal: HealRecipe, node: str, stage: type[Heal | CheckHeal], inputs: Mapping[str, str]) -> Node:
