@@ -14,6 +14,7 @@ from slmops.engines.onnx_file import describe
 from slmops.errors import SlmopsError
 from slmops.pipeline.history import History
 from slmops.pipeline.run import RunResult
+from slmops.recipe.compress import CompressSettings
 
 FEW = {"precision": ["int8", "fp32"]}
 Find = Callable[..., RunResult]
@@ -52,6 +53,19 @@ def test_another_runtime_ships_where_it_is_better(find: Find) -> None:
     assert sizes.keys() == {"int8", "int8-llama.cpp"}
     assert found["ships"] == min(sizes, key=sizes.get)
     assert engine_of(result.artifacts["shipped"].path / "model") == "llama.cpp"
+
+
+def test_fewer_tokens_ship_where_they_do_as_well(find: Find) -> None:
+    """Screened by nats per byte: of one answer in the tokens of both."""
+    ships = CompressSettings(vocabulary="trim", extra_tokens=0)
+    tried = {"precision": ["int8"], "vocabulary": ["keep", "trim"]}
+    result = find(400, ships, minimise=["size"], candidates=tried, screen_rows=8)
+    found = front_of(result)
+    whole, trimmed = (next(one for one in found["candidates"] if one["name"] == n) for n in ("int8", "int8-trimmed"))
+    assert found["ships"] == "int8-trimmed"
+    assert trimmed["weights_bytes"] < whole["weights_bytes"]
+    assert trimmed["loss"] == pytest.approx(whole["loss"], abs=0.01)
+    assert trimmed["quality"] == whole["quality"] == 1
 
 
 def test_too_few_rows_are_an_answer(find: Find) -> None:
