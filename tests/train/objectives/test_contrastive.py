@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -212,6 +213,15 @@ def test_batches_that_leave_nothing_to_compare_are_refused(tiny, tmp_path) -> No
     short = SETTINGS.model_copy(update={"batch_tokens": 32})
     with pytest.raises(BadInput, match="compares the rows of a batch"):
         train(tiny.folder, made, short, objective=[SupervisedContrastive()], work=tmp_path, seed=1)
+
+
+def test_a_batch_in_which_no_answer_has_a_label_is_learned_by_its_words(tiny, tmp_path) -> None:
+    made = examples(tiny, rows(THINGS[:2]))
+    unlabelled = [replace(example, label=None, answer=example.answer * 4) for example in made]
+    objective = [TextTerm(), SupervisedContrastive()]
+    settings = SETTINGS.model_copy(update={"epochs": 1, "batch_tokens": 200})
+    trained = train(tiny.folder, [*made, *unlabelled], settings, objective=objective, work=tmp_path, seed=1)
+    assert 0 < float(trained.figures["compared_share"]) < 0.6
 
 
 def test_what_share_of_the_rows_is_compared_is_told() -> None:

@@ -172,7 +172,7 @@ class Imitation:
         if STATES in self.needs and given:
             states = answer_states(student, inputs)
             logits = head_logits(student, states, inputs)
-            rows = {"states": row_states(student, states, inputs), "labels": inputs["labels"]}
+            rows = {"states": row_states(student, states, inputs), "labels": inputs.get("labels", _no_labels(at))}
         else:
             logits = answer_logits(student, inputs)
         shown: dict[str, Any] = {
@@ -198,6 +198,11 @@ class Imitation:
             # Behind what was taken of the layers: they are run once more.
             shown["vectors"] = row_vectors(student, inputs)
         return View(logits, inputs["target"], **shown)
+
+
+def _no_labels(at: torch.Tensor) -> torch.Tensor:
+    """Of a batch in which no answer has a label."""
+    return torch.full((len(at),), -1, device=at.device)
 
 
 def _all(models: Models) -> list[tuple[int, int]]:
