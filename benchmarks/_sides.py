@@ -22,14 +22,19 @@ def model_folder(home: Path, model: str) -> Path:
     return find_local(model, models=home / "models", progress=screen(quiet=True)).folder
 
 
-def rival_python(title: str, lock: Path, home: Path) -> Path | None:
-    """The Python of a rival's environment, made once per lock; None, said aloud, where it cannot be installed."""
+def rival_python(title: str, lock: Path, home: Path, *, resolve: bool = True) -> Path | None:
+    """The Python of a rival's environment, made once per lock; None, said aloud, where it cannot be installed.
+
+    Args:
+        resolve: false takes the lock's packages as they are, whatever others they ask for.
+    """
     folder = home / "rivals" / f"{lock.stem}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     ready = folder / "ready"
     python = folder / "bin" / "python"
     if not ready.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(lock)]
+        install += [] if resolve else ["--no-deps"]
         if subprocess.run(install, check=False).returncode:
             print(f"{title} is absent: it cannot be installed from its lock", file=sys.stderr)
             return None

@@ -25,21 +25,24 @@ MATRIX, MULTIPLICATIONS = {"cpu": 1024, "cuda": 8192}, 20
 
 
 class Clock(Silent):
-    """Progress that notes when each batch of a task was done; `beats` hold (seconds, tokens), the start first."""
+    """Progress that notes when each batch of a task was done; `beats` hold (seconds, the same of this process's
+    cores, tokens), the start first."""
 
     def __init__(self) -> None:
-        self.beats: dict[str, list[tuple[float, float]]] = {}
+        self.beats: dict[str, list[tuple[float, float, float]]] = {}
 
     @contextmanager
     def task(self, title: str, total: float | None, unit: str) -> Iterator[Task]:  # noqa: ARG002
-        beats = self.beats[title] = [(time.perf_counter(), 0.0)]
+        beats = self.beats[title] = [(time.perf_counter(), time.process_time(), 0.0)]
         yield _Hand(beats)
 
     def steps(self, title: str) -> list[dict[str, float]]:
-        """Tokens and seconds of each batch; the time between two batches belongs to the later one."""
-        beats = self.beats[title]
-        pairs = pairwise(beats)
-        return [{"tokens": tokens, "seconds": end - begin} for (begin, _), (end, tokens) in pairs]
+        """Tokens and seconds of each batch, by the clock and of cores; time between two belongs to the later one."""
+        pairs = pairwise(self.beats[title])
+        return [
+            {"tokens": tokens, "seconds": end - begin, "cpu_s": cpu_end - cpu_begin}
+            for (begin, cpu_begin, _), (end, cpu_end, tokens) in pairs
+        ]
 
     def seconds(self, but: str) -> float:
         """Of all tasks but one."""
@@ -47,11 +50,11 @@ class Clock(Silent):
 
 
 class _Hand:
-    def __init__(self, beats: list[tuple[float, float]]) -> None:
+    def __init__(self, beats: list[tuple[float, float, float]]) -> None:
         self._beats = beats
 
     def advance(self, amount: float = 1, **figures: float) -> None:  # noqa: ARG002
-        self._beats.append((time.perf_counter(), amount))
+        self._beats.append((time.perf_counter(), time.process_time(), amount))
 
 
 def models(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
@@ -130,6 +133,7 @@ def fit(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
     """One pass of our trainer over the rows, its loss on some of them before and after, its peak memory."""
     from slmops.recipe.objective import ForwardKl, TextTerm
     from slmops.recipe.training import Optimisation
+    from slmops.recipe.tuning import Adapter
     from slmops.train.trainer import train
 
     examples = _examples(job["rows"], job.get("answers"))
@@ -144,6 +148,7 @@ def fit(job: Mapping[str, Any], work: Path) -> dict[str, Any]:
         work=work / "checkpoints",
         seed=job["seed"],
         objective=objective,
+        adapter=Adapter(**job["adapter"]) if job.get("adapter") else None,
         progress=clock,
         title="train",
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.experimental.gkd import GKDConfig, GKDTrainer
@@ -21,10 +22,10 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 
 class Steps(TrainerCallback):
-    """Tokens and seconds of each step; the time between two steps belongs to the later one."""
+    """Tokens and seconds of each step, by the clock and of cores; time between two belongs to the later one."""
 
     def __init__(self) -> None:
-        self.ends: list[float] = []
+        self.ends: list[tuple[float, float]] = []
         self.tokens: list[int] = []
 
     def watch(self, trainer: Any) -> None:
@@ -41,16 +42,18 @@ class Steps(TrainerCallback):
         trainer.add_callback(self)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.ends.append(time.perf_counter())
+        self.ends.append((time.perf_counter(), time.process_time()))
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
+        self.ends.append((time.perf_counter(), time.process_time()))
 
     def found(self) -> list[dict[str, float]]:
         pairs = zip(self.tokens, self.ends, self.ends[1:], strict=False)
-        return [{"tokens": tokens, "seconds": end - begin} for tokens, begin, end in pairs]
+        return [
+            {"tokens": tokens, "seconds": end[0] - begin[0], "cpu_s": end[1] - begin[1]} for tokens, begin, end in pairs
+        ]
 
 
 def settings(job: dict[str, Any], work: Path) -> dict[str, Any]:
@@ -97,8 +100,13 @@ def dataset(rows: list[dict[str, list[int]]]) -> Dataset:
 
 
 def fine_tuning(model: Any, tokenizer: Any, job: dict[str, Any], work: Path) -> SFTTrainer:
-    arguments = SFTConfig(**settings(job, work))
-    return SFTTrainer(model, args=arguments, train_dataset=dataset(job["rows"]), processing_class=tokenizer)
+    arguments, adapter = SFTConfig(**settings(job, work)), None
+    if job.get("adapter"):
+        one = job["adapter"]
+        modules = one["target_modules"]
+        adapter = LoraConfig(r=one["rank"], lora_alpha=one["alpha"], target_modules=modules, task_type="CAUSAL_LM")
+    rows = dataset(job["rows"])
+    return SFTTrainer(model, args=arguments, train_dataset=rows, processing_class=tokenizer, peft_config=adapter)
 
 
 def distillation(model: Any, tokenizer: Any, job: dict[str, Any], work: Path) -> GKDTrainer:

@@ -25,6 +25,7 @@ from slmops.train.objectives.text import cross_entropy
 from slmops.train.on_policy import Writer
 from slmops.train.optimiser import MasterAdamW, Round
 from slmops.train.sharding import gathered, whole
+from slmops.train.shared import can_share, shared_tokens
 from slmops.train.watcher import Watcher
 
 Pieces = dict[str, list[dict[str, torch.Tensor]]]
@@ -77,6 +78,9 @@ class Loop(Trainer):
         self.each = self.processes.share(settings.batches_per_step)
         self.watcher, self.grids, self.states, self.sharded = watcher, grids, states, sharded
         self.masters_are_all = sharded or adapted
+        # What is computed again is computed without keys and values, and a shared model gathers once for one pass.
+        alone = sharded or settings.checkpoint_activations or states is not None or imitation.looks_inside
+        self.shares = not alone and can_share(model)
         self.answer_tokens = 0.0
         self.trainable = moving(model)
         watcher.validate, watcher.weights = self.validation_loss, self.rounded_weights
@@ -115,6 +119,8 @@ class Loop(Trainer):
         batch = collate([self.examples[i] for i in rows], pad=0)
         if self.states is not None:
             batch["states"] = torch.nn.utils.rnn.pad_sequence([self.states[i] for i in rows], batch_first=True)
+        if self.shares and (shared := shared_tokens([self.examples[i] for i in rows])):
+            batch["shared"] = torch.tensor(shared)
         return batch
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:

@@ -34,7 +34,7 @@ class Recover:
     """
 
     name: ClassVar[str] = "recover"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: RecoverSettings, context: Context) -> Mapping[str, float | str]:

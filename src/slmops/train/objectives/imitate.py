@@ -132,6 +132,11 @@ class Imitation:
         """Whether a term looks at layers that do not move, or at other texts: then the student is run as a whole."""
         return VECTORS in self.needs or any(ours < self.still for pairs in self._layers.values() for _, ours in pairs)
 
+    @property
+    def looks_inside(self) -> bool:
+        """Whether a term looks at the student's layers, and not at what it says alone."""
+        return any(self._layers.values())
+
     def read(self, examples: Sequence[Example], progress: Progress) -> None:
         """Let the teacher read the examples once, before several passes over them; see `Teacher.read`."""
         if self._teacher:

@@ -21,6 +21,7 @@ from slmops.train.examples import Example
 from slmops.train.objectives.base import Shape, Spans, Vectors
 from slmops.train.objectives.recall import Recall
 from slmops.train.objectives.spans import span_log_probs
+from slmops.train.shared import states_behind
 from slmops.train.trunk import MAX_STATES_BYTES, batches
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ Inputs = Mapping[str, torch.Tensor]
 def answer_logits(model: Any, inputs: Inputs) -> torch.Tensor:
     """The model's logits, float32 [answer tokens, vocabulary]: the head is computed at answer positions only.
 
-    Where `inputs` hold `states`, what the still layers below put out, the model is run from there. A model that is
-    shared out over processes has a method for it, which gathers its weights first (see `sharding.shard`).
+    Where `inputs` hold `states`, what the still layers below put out, the model is run from there; where they hold
+    `shared`, so many tokens that all rows begin with are run once. A model that is shared out over processes has a
+    method for it, which gathers its weights first (see `sharding.shard`).
     """
     own = getattr(model, "answer_logits", None)
     return run_to_answers(model, inputs) if own is None else own(inputs)
@@ -47,6 +49,10 @@ def run_to_answers(model: Any, inputs: Inputs) -> torch.Tensor:
 
 def answer_states(model: Any, inputs: Inputs) -> torch.Tensor:
     """What goes into the head at answer positions, [answer tokens, width]."""
+    if "shared" in inputs:
+        shared = int(inputs["shared"])
+        behind: torch.Tensor = states_behind(model, inputs["input_ids"], shared)
+        return behind[inputs["predicts"][:, shared:]]
     below = {"inputs_embeds": inputs["states"]} if "states" in inputs else {"input_ids": inputs["input_ids"]}
     # No mask: attention is causal, so no token reads the padding behind it, and kernels without one are faster.
     hidden: torch.Tensor = model.base_model(**below, use_cache=False).last_hidden_state
