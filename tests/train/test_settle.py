@@ -82,7 +82,7 @@ def test_answers_of_its_own_go_through_in_pieces_too(tiny, tmp_path, monkeypatch
     judged = {"on_policy": own, "objective": [ForwardKl(logits="online")], "teacher": TeacherModel(tiny.folder)}
     beside = sum(weight.nbytes for weight in load_model(tiny.folder).parameters())
     for available in (10**12, tight(tiny, settings, 2) + beside):
-        monkeypatch.setattr(trainer, "available_bytes", lambda _processes, available=available: available)
+        monkeypatch.setattr(trainer, "available_bytes", lambda available=available: available)
         auto = settings.model_copy(update={"accumulate": "auto"})
         work = tmp_path / str(available)
         trained.append(train(tiny.folder, examples(), auto, work=work, seed=1, **judged))
@@ -100,7 +100,7 @@ def test_the_other_arithmetic_is_taken_only_where_the_faster_does_not_fit(tiny, 
     slow = needed(load_model(tiny.folder, dtype=torch.float32), batches, rows, settings).total
     assert slow < fast
     for available, name in ((fast, "bf16"), (slow, "fp32")):
-        monkeypatch.setattr(trainer, "available_bytes", lambda _processes, available=available: available)
+        monkeypatch.setattr(trainer, "available_bytes", lambda available=available: available)
         progress = Noting()
         trained = train(tiny.folder, rows, settings, work=tmp_path / name, seed=1, progress=progress)
         assert trained.figures["precision"] == name
