@@ -209,7 +209,8 @@ def test_the_recipes_of_the_guide_to_distilling_are_valid(tmp_path: Path) -> Non
 
 def test_the_recipes_of_the_guide_to_fine_tuning_are_valid(tmp_path: Path) -> None:
     guide = ROOT / "docs/guides/finetune.md"
-    smallest, loss, other, olive, shared, several = (yaml.safe_load(text) for text in blocks(guide, "yaml"))
+    smallest, loss, other, olive, shared, forgets, several = (yaml.safe_load(text) for text in blocks(guide, "yaml"))
+    (tmp_path / "pages.txt").write_text("A page.\n")
     for name in ("train", "test"):
         for of in ("", "intents-", "answers-"):
             (tmp_path / f"{of}{name}.jsonl").write_text('{"input": "a", "output": "b"}\n')
@@ -217,6 +218,7 @@ def test_the_recipes_of_the_guide_to_fine_tuning_are_valid(tmp_path: Path) -> No
     assert parse_recipe({**smallest, **other}, folder=tmp_path).train.to_make.rank == 8
     assert parse_recipe({**smallest, **olive}, folder=tmp_path).train.to_make.backend == "olive"
     assert parse_recipe({**smallest, **shared}, folder=tmp_path).train.processes == 2
+    assert parse_recipe({**smallest, **forgets}, folder=tmp_path).train.general_text.name == "pages.txt"
     assert parse_recipe({**smallest, **loss}, folder=tmp_path).train.objective[0].label_smoothing == 0.1
     recipe = parse_recipe(several, folder=tmp_path)
     assert {name: one.train.epochs for name, one in recipe.adapters.items()} == {"intents": 3, "answers": 5}
