@@ -182,6 +182,7 @@ PARITY = {
             {"id": "row-9", "token_kl_nats": 0.21, "agreement": 0.75, "source": "refund", "shipped": "exchange <now>"}
         ],
     },
+    "cut": None,
     "gates": [parity_gate("parity_prompts", None), parity_gate("parity_agreement", 0.9731)],
 }  # fmt: skip
 """What `slmops.evaluate.parity` says of a bundle that passes, with its gates."""

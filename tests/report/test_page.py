@@ -321,3 +321,11 @@ def test_rows_on_which_bundle_and_student_differ_are_shown(story):
     text = Tags(page(replace(story, parity=story.parity | {"gates": failing, "measured": None}))).text
     assert "Do not ship: 2 gates fail" in text
     assert "row-9" not in text
+
+
+def test_it_says_what_a_cut_of_the_vocabulary_did_to_the_rows(story):
+    assert "spells" not in Tags(page(story)).text
+    cut = {"prompts": 3, "answers": 1, "tokens": 7478, "tokens_before": 49152, "lost": 0.0021}
+    text = Tags(page(replace(story, parity=story.parity | {"cut": cut}))).text
+    assert "Of 49152 tokens the bundle has 7478" in text
+    assert "3 of the requests and 1 of the student's answers in smaller pieces" in text
