@@ -18,6 +18,8 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset, DatasetDict
+from measuring import peak_mb
+from stepping import alike, steps
 
 
 def without_sound() -> None:
@@ -53,10 +55,7 @@ class Steps(transformers.TrainerCallback):
     def on_train_end(self, *_: Any, model: Any, **__: Any) -> None:
         self.found["peak_mb"] = peak_mb()
         self.found["end"] = {"text": loss(model, self.rows)}
-        pairs = zip(self.tokens, self.ends, self.ends[1:], strict=False)
-        self.found["steps"] = [
-            {"tokens": tokens, "seconds": end[0] - begin[0], "cpu_s": end[1] - begin[1]} for tokens, begin, end in pairs
-        ]
+        self.found["steps"] = steps(self.tokens, self.ends)
 
 
 def loss(model: Any, rows: list[dict[str, list[int]]]) -> float:
@@ -75,8 +74,8 @@ def loss(model: Any, rows: list[dict[str, list[int]]]) -> float:
 
 def settings(job: dict[str, Any], work: Path, data: Path) -> dict[str, Any]:
     """LLaMA-Factory's arguments: as near to our optimiser as it allows, all else as it has it but for the options."""
-    moved, adapter = job["optimisation"], job["adapter"]
-    return {
+    adapter = job["adapter"]
+    return alike(job) | {
         "stage": "sft",
         "do_train": True,
         "model_name_or_path": job["model"],
@@ -90,22 +89,7 @@ def settings(job: dict[str, Any], work: Path, data: Path) -> dict[str, Any]:
         "tokenized_path": str(data),
         "cutoff_len": 1024,
         "output_dir": str(work / "llamafactory"),
-        "num_train_epochs": moved["epochs"],
-        "max_steps": job["max_steps"],
-        "per_device_train_batch_size": job["rows_per_batch"],
-        "learning_rate": moved["learning_rate"],
-        "lr_scheduler_type": "linear",
-        "warmup_steps": moved["warmup"],
-        "weight_decay": moved["weight_decay"],
-        "adam_beta1": job["betas"][0],
-        "adam_beta2": job["betas"][1],
-        "max_grad_norm": 1.0,
-        "bf16": False,
-        "use_cpu": True,
-        "seed": job["seed"],
         "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
         **job["options"],
     }
 
@@ -122,13 +106,6 @@ def rows_on_disk(rows: list[dict[str, list[int]]], folder: Path) -> Path:
     ]
     DatasetDict({"train": Dataset.from_list(made)}).save_to_disk(str(folder))
     return folder
-
-
-def peak_mb() -> float:
-    """The most memory that this process took."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return int(kilobytes) * 1024 / 1e6
 
 
 def main(work: Path, name: str) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from measuring import peak_mb
 from peft import LoraConfig
+from stepping import alike, steps
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.experimental.gkd import GKDConfig, GKDTrainer
@@ -50,39 +52,20 @@ class Steps(TrainerCallback):
         self.ends.append((time.perf_counter(), time.process_time()))
 
     def found(self) -> list[dict[str, float]]:
-        pairs = zip(self.tokens, self.ends, self.ends[1:], strict=False)
-        return [
-            {"tokens": tokens, "seconds": end[0] - begin[0], "cpu_s": end[1] - begin[1]} for tokens, begin, end in pairs
-        ]
+        return steps(self.tokens, self.ends)
 
 
 def settings(job: dict[str, Any], work: Path) -> dict[str, Any]:
     """TRL's arguments: as near to our optimiser as it allows, all else as TRL has it but for the job's options."""
-    moved = job["optimisation"]
-    options = {
+    options = alike(job) | {
         "output_dir": str(work / "trl"),
-        "num_train_epochs": moved["epochs"],
-        "max_steps": job["max_steps"],
-        "per_device_train_batch_size": job["rows_per_batch"],
-        "learning_rate": moved["learning_rate"],
-        "lr_scheduler_type": "linear",
-        "warmup_steps": moved["warmup"],
-        "weight_decay": moved["weight_decay"],
-        "adam_beta1": job["betas"][0],
-        "adam_beta2": job["betas"][1],
-        "max_grad_norm": 1.0,
         "max_length": None,
-        "bf16": False,
-        "use_cpu": True,
-        "seed": job["seed"],
         "report_to": [],
-        "save_strategy": "no",
-        "disable_tqdm": True,
     }
     options |= job["options"]
     if options.get("packing"):
         # A pack takes the place of a batch: as many tokens as our own batches may hold.
-        options |= {"max_length": moved["batch_tokens"], "per_device_train_batch_size": 1}
+        options |= {"max_length": job["optimisation"]["batch_tokens"], "per_device_train_batch_size": 1}
     return options
 
 
@@ -140,26 +123,17 @@ def losses(trainer: Any, job: dict[str, Any]) -> dict[str, float]:
     return {"forward_kl": own, "text": float(text)}
 
 
-def peak_mb() -> float:
-    """The most memory that this process took: of the GPU where there is one, else of the machine."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return int(kilobytes) * 1024 / 1e6
-
-
 def main(work: Path, name: str) -> None:
     job = json.loads((work / f"{name}.json").read_text(encoding="utf-8"))
     torch.set_num_threads(job["threads"])
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
     trainer = {"sft": fine_tuning, "kd": distillation}[job["kind"]](model, tokenizer, job, work)
-    start, steps = losses(trainer, job), Steps()
-    steps.watch(trainer)
+    start, timed = losses(trainer, job), Steps()
+    timed.watch(trainer)
     trainer.train()
-    peak = peak_mb()
-    found = {"steps": steps.found(), "start": start, "end": losses(trainer, job), "peak_mb": peak}
+    peak = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else peak_mb()
+    found = {"steps": timed.found(), "start": start, "end": losses(trainer, job), "peak_mb": peak}
     (work / f"{name}.found.json").write_text(json.dumps(found), encoding="utf-8")
 
 
