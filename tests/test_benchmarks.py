@@ -206,15 +206,18 @@ def test_rows_of_training_are_short_and_long(benchmark, tiny) -> None:
 
 def test_the_clock_of_training_counts_steps_and_what_comes_before(benchmark, monkeypatch) -> None:
     ours = benchmark("_train_ours")
-    now = iter([0.0, 3.0, 3.5, 5.0, 9.0])
+    now, cores = iter([0.0, 3.0, 3.5, 5.0, 9.0]), iter([0.0, 6.0, 7.0, 10.0, 17.0])
     monkeypatch.setattr(ours.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(ours.time, "process_time", lambda: next(cores))
     clock = ours.Clock()
     with clock.task("run the still layers", 10, "tokens") as task:
         task.advance(10)
     with clock.task("train", 30, "tokens") as task:
         task.advance(10, text=1.0)
         task.advance(20, text=0.5)
-    assert clock.steps("train") == [{"tokens": 10, "seconds": 1.5}, {"tokens": 20, "seconds": 4.0}]
+    first, second = clock.steps("train")
+    assert first == {"tokens": 10, "seconds": 1.5, "cpu_s": 3.0}
+    assert second == {"tokens": 20, "seconds": 4.0, "cpu_s": 7.0}
     assert clock.seconds(but="train") == 3.0
 
 
