@@ -19,7 +19,7 @@ from slmops.progress import Silent, Task
 
 if TYPE_CHECKING:
     from slmops.train.examples import Example
-    from slmops.train.trainer import Trained
+    from slmops.train.trained import Trained
 
 MATRIX, MULTIPLICATIONS = {"cpu": 1024, "cuda": 8192}, 20
 

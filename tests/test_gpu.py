@@ -24,7 +24,8 @@ from slmops.train.choose import choose_layers
 from slmops.train.examples import Example
 from slmops.train.objectives.observe import TeacherModel, answer_logits
 from slmops.train.tagged import new_head, tagged_examples
-from slmops.train.trainer import Trained, train
+from slmops.train.trained import Trained
+from slmops.train.trainer import train
 from tests.families import IDS, make
 from tests.tiny_task import TASK
 from tests.train.test_tagged import rows

@@ -15,7 +15,8 @@ from slmops.models.adapters.files import ADAPTER
 from slmops.models.source import load_model, save_model
 from slmops.recipe.training import Optimisation, StopEarly, TrainSettings, Tuning
 from slmops.train.adapted import merged, taken_out
-from slmops.train.trainer import Trained, train
+from slmops.train.trained import Trained
+from slmops.train.trainer import train
 from slmops.train.watcher import last_checkpoint
 from tests.train.test_trainer import examples
 

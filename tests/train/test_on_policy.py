@@ -34,7 +34,8 @@ from slmops.train.objectives.make import check_on_policy
 from slmops.train.objectives.observe import TeacherModel
 from slmops.train.on_policy import OwnAnswers, Writer, draw, sample
 from slmops.train.processes import Processes
-from slmops.train.trainer import Trained, train
+from slmops.train.trained import Trained
+from slmops.train.trainer import train
 from slmops.train.watcher import last_checkpoint
 from tests.train.histories import learned
 

@@ -9,7 +9,7 @@ from slmops.errors import BadInput
 from slmops.models.source import load_model
 from slmops.recipe.objective import ForwardKl
 from slmops.recipe.training import Optimisation, TrainSettings
-from slmops.train import precision, trainer
+from slmops.train import precision
 from slmops.train.examples import in_pieces
 from slmops.train.forecast import forecast
 from slmops.train.memory import Memory, needed
@@ -64,7 +64,7 @@ def test_a_training_in_pieces_gives_the_same_weights(tiny, tmp_path, monkeypatch
     settings, progress = changed(epochs=1, batch_tokens=96), Noting()
     whole = train(tiny.folder, examples(), settings, work=tmp_path / "whole", seed=1)
     available = tight(tiny, settings, 4)
-    monkeypatch.setattr(trainer, "available_bytes", lambda: available)
+    monkeypatch.setattr("slmops.train.made.available_bytes", lambda: available)
     auto = settings.model_copy(update=AUTO)
     cut = train(tiny.folder, examples(), auto, work=tmp_path / "cut", seed=1, progress=progress)
     assert cut.figures["batch_pieces"] == 4
@@ -82,7 +82,7 @@ def test_answers_of_its_own_go_through_in_pieces_too(tiny, tmp_path, monkeypatch
     judged = {"on_policy": own, "objective": [ForwardKl(logits="online")], "teacher": TeacherModel(tiny.folder)}
     beside = sum(weight.nbytes for weight in load_model(tiny.folder).parameters())
     for available in (10**12, tight(tiny, settings, 2) + beside):
-        monkeypatch.setattr(trainer, "available_bytes", lambda available=available: available)
+        monkeypatch.setattr("slmops.train.made.available_bytes", lambda available=available: available)
         auto = settings.model_copy(update={"accumulate": "auto"})
         work = tmp_path / str(available)
         trained.append(train(tiny.folder, examples(), auto, work=work, seed=1, **judged))
@@ -100,7 +100,7 @@ def test_the_other_arithmetic_is_taken_only_where_the_faster_does_not_fit(tiny, 
     slow = needed(load_model(tiny.folder, dtype=torch.float32), batches, rows, settings).total
     assert slow < fast
     for available, name in ((fast, "bf16"), (slow, "fp32")):
-        monkeypatch.setattr(trainer, "available_bytes", lambda available=available: available)
+        monkeypatch.setattr("slmops.train.made.available_bytes", lambda available=available: available)
         progress = Noting()
         trained = train(tiny.folder, rows, settings, work=tmp_path / name, seed=1, progress=progress)
         assert trained.figures["precision"] == name
@@ -123,11 +123,11 @@ def test_where_weights_alone_do_not_fit_a_method_is_named_that_does(tiny, tmp_pa
     settings = changed(batch_tokens=96)
     model = load_model(tiny.folder, dtype=torch.float32)
     fixed = needed(model, [[0]], examples(), settings, pieces=99)
-    monkeypatch.setattr(trainer, "available_bytes", lambda: fixed.weights + fixed.gradients + fixed.optimiser)
+    monkeypatch.setattr("slmops.train.made.available_bytes", lambda: fixed.weights + fixed.gradients + fixed.optimiser)
     with pytest.raises(BadInput, match="training needs about") as error:
         train(tiny.folder, examples(), settings, work=tmp_path, seed=1)
     assert (error.value.hint or "").startswith("set method: lora")
-    monkeypatch.setattr(trainer, "available_bytes", lambda: 1)
+    monkeypatch.setattr("slmops.train.made.available_bytes", lambda: 1)
     with pytest.raises(BadInput) as error:
         train(tiny.folder, examples(), settings, work=tmp_path, seed=1)
     assert "train a smaller model" in (error.value.hint or "")

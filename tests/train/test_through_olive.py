@@ -14,7 +14,7 @@ from slmops.olive.run import step_begun
 from slmops.progress import Silent
 from slmops.recipe.training import Tuning
 from slmops.train.through_olive import train_through_olive
-from slmops.train.trainer import Trained
+from slmops.train.trained import Trained
 from tests.runtimes import needs_olive
 from tests.train.test_trainer import examples
 

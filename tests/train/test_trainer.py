@@ -28,7 +28,8 @@ from slmops.train.memory import needed
 from slmops.train.objectives.observe import answer_logits
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW
-from slmops.train.trainer import Trained, train
+from slmops.train.trained import Trained
+from slmops.train.trainer import train
 from slmops.train.watcher import WHOLE, last_checkpoint
 from tests.train.launch import together
 
@@ -268,7 +269,7 @@ def test_a_training_that_does_not_fit_is_refused_before_it_starts(tiny, tmp_path
         (memory.total - 1, "set accumulate: auto"),
         (1, "raise freeze_layers (now 0)"),
     ):
-        monkeypatch.setattr(trainer, "available_bytes", lambda available=available: available)
+        monkeypatch.setattr("slmops.train.made.available_bytes", lambda available=available: available)
         with pytest.raises(BadInput, match=r"training needs about .* are available") as error:
             train(tiny.folder, rows, SETTINGS, work=tmp_path, seed=1)
         assert advice in (error.value.hint or "")

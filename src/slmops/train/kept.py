@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from slmops.train.forgetting import General
     from slmops.train.objectives.observe import TeacherModel
     from slmops.train.on_policy import OwnAnswers
-    from slmops.train.trainer import Trained
+    from slmops.train.trained import Trained
 
 
 def train_and_save(

@@ -16,25 +16,18 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from slmops.errors import BadInput
-from slmops.recipe.training import Optimisation
 from slmops.train.collate import collate
-from slmops.train.examples import Example, in_pieces
-from slmops.train.objectives.imitate import Imitation
+from slmops.train.examples import in_pieces
+from slmops.train.made import Made, moving
 from slmops.train.objectives.observe import answer_logits, label_weights
 from slmops.train.objectives.text import cross_entropy
-from slmops.train.on_policy import Writer
-from slmops.train.optimiser import MasterAdamW, Round
+from slmops.train.optimiser import MasterAdamW
 from slmops.train.sharding import gathered, whole
 from slmops.train.shared import can_share, shared_tokens
 from slmops.train.watcher import Watcher
 
 Pieces = dict[str, list[dict[str, torch.Tensor]]]
 """A batch as `pieces`, collated each for itself. Its loss is the sum of theirs, scaled by their shares of the step."""
-
-
-def moving(model: transformers.PreTrainedModel) -> list[torch.nn.Parameter]:
-    """The weights that training changes."""
-    return [weight for weight in model.parameters() if weight.requires_grad]
 
 
 class Loop(Trainer):
@@ -45,41 +38,30 @@ class Loop(Trainer):
 
     def __init__(
         self,
-        model: transformers.PreTrainedModel,
-        examples: Sequence[Example],
-        plan: Sequence[list[int]],
-        settings: Optimisation,
-        imitation: Imitation,
+        made: Made,
         *,
-        pieces: int,
-        writer: Writer | None,
         validation: list[list[int]],
-        grids: dict[torch.Tensor, Round],
         states: list[torch.Tensor] | None,
-        sharded: bool,
-        adapted: bool,
-        seed: int,
         watcher: Watcher,
     ) -> None:
         """A trainer of this process's batches.
 
         Args:
-            examples: to train on, and behind them those to validate with.
-            plan: batches of all processes together, as numbers of examples.
-            pieces: that the rows of a batch go through the model in, one after the other.
-            writer: has the student answer some of them itself.
-            validation: batches of all processes together.
-            adapted: an adapter moves, so a checkpoint leaves the weights of the model out.
+            validation: batches of all processes together, as numbers of examples.
+            states: what the still layers make of each example, where they need not run again.
         """
-        self.examples, self.settings, self.imitation, self.pieces = examples, settings, imitation, pieces
-        self.writer, self.validation, self.processes = writer, validation, watcher.processes
-        self.seed, self.numbers = seed, self.processes.part(len(plan), settings.batches_per_step)
-        self.plan = [[] if number is None else list(plan[number]) for number in self.numbers]
+        model, batches, settings = made.model, made.reading.batches, made.found.settings
+        self.examples, self.writer, self.validation = made.reading.examples, made.reading.writer, validation
+        self.settings, self.imitation, self.pieces = settings, made.imitation, made.found.pieces
+        self.seed, self.processes, self.watcher = made.wanted.seed, watcher.processes, watcher
+        self.numbers = self.processes.part(len(batches), settings.batches_per_step)
+        self.plan = [[] if number is None else list(batches[number]) for number in self.numbers]
         self.each = self.processes.share(settings.batches_per_step)
-        self.watcher, self.grids, self.states, self.sharded = watcher, grids, states, sharded
-        self.masters_are_all = sharded or adapted
+        self.grids, self.states, self.sharded = made.grids, states, made.wanted.fsdp is not None
+        # Where an adapter moves, a checkpoint leaves the weights of the model out.
+        self.masters_are_all = self.sharded or made.wanted.adapter is not None
         # What is computed again is computed without keys and values, and a shared model gathers once for one pass.
-        alone = sharded or settings.checkpoint_activations or states is not None or imitation.looks_inside
+        alone = self.sharded or settings.checkpoint_activations or states is not None or self.imitation.looks_inside
         self.shares = not alone and can_share(model)
         self.answer_tokens = 0.0
         self.trainable = moving(model)
@@ -90,7 +72,7 @@ class Loop(Trainer):
             output_dir=str(watcher.work),
             max_steps=len(watcher.tokens),
             gradient_accumulation_steps=self.each,
-            seed=seed,
+            seed=self.seed,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
@@ -99,7 +81,7 @@ class Loop(Trainer):
             max_grad_norm=1.0,
             use_cpu=not torch.cuda.is_available(),
         )
-        super().__init__(model=model, args=arguments, train_dataset=_Numbers(len(examples)), callbacks=[watcher])
+        super().__init__(model=model, args=arguments, train_dataset=_Numbers(len(self.examples)), callbacks=[watcher])
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader[Any]:

@@ -29,8 +29,10 @@ from slmops.recipe.tuning import Adapter
 from slmops.train.adapted import check_adapter, load_base, merged
 from slmops.train.examples import Example
 from slmops.train.forecast import forecast
+from slmops.train.made import sizes_of
 from slmops.train.precision import resolve_precision
-from slmops.train.trainer import Trained, context_of, sizes_of
+from slmops.train.trained import Trained
+from slmops.train.trainer import context_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

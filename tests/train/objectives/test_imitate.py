@@ -29,7 +29,9 @@ from slmops.train.objectives.base import View
 from slmops.train.objectives.imitate import Imitation
 from slmops.train.objectives.observe import TeacherModel, every_nth
 from slmops.train.objectives.recall import Recall
-from slmops.train.trainer import Trained, last_checkpoint, train
+from slmops.train.trained import Trained
+from slmops.train.trainer import train
+from slmops.train.watcher import last_checkpoint
 from tests.train.histories import learned
 
 SETTINGS = Optimisation(epochs=8, learning_rate=1e-2, batch_tokens=64, precision="fp32", checkpoint_seconds=1e6)
