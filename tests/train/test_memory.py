@@ -18,7 +18,7 @@ from slmops.train.optimiser import MasterAdamW
 ROWS = [Example(tuple(range(3, 43)), tuple(range(50, 60))) for _ in range(8)]
 
 
-def kept_bytes(model: torch.nn.Module) -> int:
+def kept_bytes(model: torch.nn.Module, shared: int = 0) -> int:
     """Bytes that autograd keeps of one batch, each piece of memory once and weights not at all."""
     own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, int] = {}
@@ -32,7 +32,7 @@ def kept_bytes(model: torch.nn.Module) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        batch = collate(ROWS, pad=0)
+        batch = collate(ROWS, pad=0) | ({"shared": torch.tensor(shared)} if shared else {})
         loss = cross_entropy(answer_logits(model.train(), batch), batch["target"])
     assert loss.requires_grad
     return sum(kept.values())
@@ -43,6 +43,17 @@ def test_the_estimate_of_activations_is_near_what_is_kept(tiny, dtype):
     model = load_model(tiny.folder, dtype=dtype)
     estimate = activation_bytes(model, rows=8, length=50, answer_tokens=80, settings=Optimisation())
     assert 0.6 < estimate / kept_bytes(model) < 1.6
+
+
+def test_what_rows_begin_with_is_estimated_once(tiny):
+    model = load_model(tiny.folder)
+    every, once = kept_bytes(model), kept_bytes(model, shared=30)
+    rows = activation_bytes(model, rows=8, length=20, behind=30, answer_tokens=80, settings=Optimisation())
+    estimate = rows + activation_bytes(model, rows=1, length=30, answer_tokens=0, settings=Optimisation())
+    assert once < 0.8 * every
+    assert 0.6 < estimate / once < 1.6
+    found, apart = (needed(model, [range(8)], ROWS, Optimisation(), alone=alone) for alone in (False, True))
+    assert found.activations < 0.8 * apart.activations
 
 
 def test_recomputed_activations_keep_less_and_are_estimated_as_less(tiny):
@@ -79,7 +90,9 @@ def test_weights_gradients_and_optimiser_are_counted_to_the_byte(tiny, dtype):
 
 def test_the_largest_batch_counts(tiny):
     model = load_model(tiny.folder)
-    one, two = (needed(model, batches, ROWS, Optimisation()).activations for batches in ([[0]], [[0], [1, 2], [3]]))
+    one, two = (
+        needed(model, batches, ROWS, Optimisation(), alone=True).activations for batches in ([[0]], [[0], [1, 2], [3]])
+    )
     assert two == 2 * one
 
 
@@ -89,7 +102,7 @@ def test_answers_that_are_not_yet_written_count_as_the_longest(tiny):
     long = [Example(row.prompt, (5,) * 60) for row in ROWS]
     settings = Optimisation(freeze_layers=1)
     planned = needed(model, batches, ROWS, settings)
-    found = needed(model, batches, ROWS, settings, writer=writer, whole=True, teacher_bytes=7)
+    found = needed(model, batches, ROWS, settings, writer=writer, whole=True, alone=True, teacher_bytes=7)
     assert found.activations == needed(model, batches, long, settings).activations > planned.activations
     # Still layers are run again in every pass then.
     assert planned.states > found.states == 0
@@ -108,5 +121,7 @@ def test_processes_share_what_is_available(monkeypatch):
 
 def test_a_batch_in_pieces_needs_what_its_largest_piece_needs(tiny):
     model = load_model(tiny.folder)
-    whole, half, rows = (needed(model, [range(8)], ROWS, Optimisation(), pieces=n).activations for n in (1, 2, 99))
+    whole, half, rows = (
+        needed(model, [range(8)], ROWS, Optimisation(), pieces=n, alone=True).activations for n in (1, 2, 99)
+    )
     assert whole == 2 * half == 8 * rows

@@ -87,7 +87,7 @@ def test_training_shares_where_it_can_and_comes_to_the_same_weights(tiny, tmp_pa
     monkeypatch.setattr(Loop, "_collate", lambda self, at: seen.append(collated(self, at)) or seen[-1])
     trained = train(tiny.folder, rows(8), settings, work=tmp_path / "shared", seed=1)
     assert any("shared" in batch for batch in seen) == shares
-    monkeypatch.setattr("slmops.train.loop.can_share", lambda _: False)
+    monkeypatch.setattr("slmops.train.shared.can_share", lambda _: False)
     alone = train(tiny.folder, rows(8), settings, work=tmp_path / "alone", seed=1)
     for name, value in alone.model.state_dict().items():
         torch.testing.assert_close(trained.model.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)

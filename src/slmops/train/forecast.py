@@ -18,6 +18,7 @@ from slmops.train.memory import Memory, available_bytes, needed, parameters_of
 from slmops.train.precision import measured_rates, precisions
 from slmops.train.remedy import remedy
 from slmops.train.settle import Need, Settled, settled
+from slmops.train.shared import shared_tokens, shares
 from slmops.train.trunk import freeze
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def need_of(
     parts: int = 1,
 ) -> Need:
     """What training `model` on the words alone needs, of each of `parts` processes that it is shared out over."""
-    return lambda of, pieces: needed(model, plan, examples, of, pieces=pieces, parts=parts, adapter=adapter)
+    more = {"parts": parts, "alone": parts > 1, "adapter": adapter}
+    return lambda of, pieces: needed(model, plan, examples, of, pieces=pieces, **more)
 
 
 def lighter(
@@ -163,11 +165,15 @@ def seconds_of(
     examples: Sequence[Example],
     settings: Optimisation,
     precision: str,
+    *,
+    whole: bool = False,
+    alone: bool = False,
 ) -> float:
     """Seconds that the matrix products of a training take here, counted as 2 operations for a weight and a token.
 
     Forward, and backward towards the inputs, every weight above the still layers; backward towards a weight, those that
-    move. Padding counts, attention between tokens does not, and the head is run at answers alone.
+    move. Padding counts, attention between tokens does not, and the head is run at answers alone. What all rows of a
+    batch begin with counts once where it is read once; for `whole` and `alone` see `shares`.
     """
     text = model.config.get_text_config()
     inner = getattr(text, "intermediate_size", None)
@@ -177,8 +183,15 @@ def seconds_of(
     weights = sum(parameters_of(layer) for layer in layers)
     moving = sum(weight.numel() for layer in layers for weight in layer.parameters() if weight.requires_grad)
     head_moves = any(weight.requires_grad for weight in head.parameters())
-    padded = sum(len(batch) * max(len(examples[i]) for i in batch) for batch in plan)
+    read_once = shares(model, settings, whole=whole, alone=alone)
+    padded = sum(_padded([examples[i] for i in batch], read_once=read_once) for batch in plan)
     answers = sum(len(examples[i].answer) for batch in plan for i in batch)
     again = 2 * weights if settings.checkpoint_activations else 0
     operations = padded * (4 * weights + 2 * moving + again) + answers * parameters_of(head) * (6 if head_moves else 4)
     return float(operations / (rates[precision == "bf16"] * 1e9))
+
+
+def _padded(batch: Sequence[Example], *, read_once: bool) -> int:
+    """Tokens that go through the layers, padding included."""
+    common = shared_tokens(batch) if read_once else 0
+    return common + len(batch) * (max(map(len, batch)) - common)

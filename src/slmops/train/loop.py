@@ -23,7 +23,7 @@ from slmops.train.objectives.observe import answer_logits, label_weights
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW
 from slmops.train.sharding import gathered, whole
-from slmops.train.shared import can_share, shared_tokens
+from slmops.train.shared import shared_tokens, shares
 from slmops.train.watcher import Watcher
 
 Pieces = dict[str, list[dict[str, torch.Tensor]]]
@@ -60,9 +60,7 @@ class Loop(Trainer):
         self.grids, self.states, self.sharded = made.grids, states, made.wanted.fsdp is not None
         # Where an adapter moves, a checkpoint leaves the weights of the model out.
         self.masters_are_all = self.sharded or made.wanted.adapter is not None
-        # What is computed again is computed without keys and values, and a shared model gathers once for one pass.
-        alone = self.sharded or settings.checkpoint_activations or states is not None or self.imitation.looks_inside
-        self.shares = not alone and can_share(model)
+        self.shares = shares(model, settings, whole=states is None, alone=made.alone)
         self.answer_tokens = 0.0
         self.trainable = moving(model)
         watcher.validate, watcher.weights = self.validation_loss, self.rounded_weights

@@ -104,6 +104,11 @@ class Made:
         return self.reading.writer is not None or self.imitation.reads_still_layers
 
     @property
+    def alone(self) -> bool:
+        """Whether each row goes through the model by itself; see `shares`."""
+        return self.wanted.fsdp is not None or self.imitation.looks_inside
+
+    @property
     def can(self) -> bool:
         """Whether the model can compute its activations again."""
         return bool(self.model.supports_gradient_checkpointing)
@@ -119,6 +124,7 @@ class Made:
             parts=self.parts,
             writer=self.reading.writer,
             whole=self.from_below,
+            alone=self.alone,
             teacher_bytes=self.imitation.teacher_bytes,
             adapter=self.wanted.adapter,
         )
@@ -141,7 +147,15 @@ class Made:
     def figures(self, processes: Processes) -> dict[str, float | str]:
         """What moves, what the training is expected to take, and what was left open and is decided."""
         asked, settings, reading = self.wanted.settings, self.found.settings, self.reading
-        seconds = seconds_of(self.model, reading.batches, reading.examples, settings, self.precision.name)
+        seconds = seconds_of(
+            self.model,
+            reading.batches,
+            reading.examples,
+            settings,
+            self.precision.name,
+            whole=self.from_below,
+            alone=self.alone,
+        )
         figures: dict[str, float | str] = {
             **sizes_of(self.model),
             "estimated_memory_bytes": self.found.memory.total,

@@ -16,6 +16,7 @@ from slmops.recipe.training import Optimisation
 from slmops.recipe.tuning import LOW_RANK, Adapter
 from slmops.train.examples import Example, in_pieces
 from slmops.train.on_policy import Writer
+from slmops.train.shared import shared_tokens, shares
 from slmops.train.trunk import states_bytes
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def needed(
     parts: int = 1,
     writer: Writer | None = None,
     whole: bool = False,
+    alone: bool = False,
     teacher_bytes: int = 0,
     adapter: Adapter | None = None,
 ) -> Memory:
@@ -84,6 +86,7 @@ def needed(
         writer: the answers of its batches count as the longest that it may write. The cache that they are written with
             is gone before the backward pass, which keeps several times as much of every token.
         whole: still layers are run again in every pass, and nothing of them is kept.
+        alone: rows never share what they begin with; see `shares`.
         adapter: what of `model` moves, where that is one.
     """
     itemsize = model.dtype.itemsize
@@ -91,21 +94,28 @@ def needed(
     moving = sum(weight.numel() for weight in weights)
     masters = sum(weight.numel() for weight in weights if itemsize != _FLOAT32 or weight in on_grid)
     in_step = 0 if itemsize == _FLOAT32 else _FLOAT32 * moving
+    read_once, own = shares(model, settings, whole=whole, alone=alone), adapter.tokens if adapter else 0
     activations = []
     for number, batch in enumerate(batches):
         longest = writer.how.max_tokens if writer and number in writer.batches else None
         for piece in in_pieces(batch, pieces):
             answers = [longest or len(examples[i].answer) for i in piece]
             length = max(len(examples[i].prompt) + answer for i, answer in zip(piece, answers, strict=True))
-            length += adapter.tokens if adapter else 0
-            sizes = {"rows": len(piece), "length": length, "answer_tokens": sum(answers)}
+            length += own
+            common = shared_tokens([examples[i] for i in piece]) if read_once else 0
+            common += own if common else 0
+            sizes = {"rows": len(piece), "length": length - common, "behind": common, "answer_tokens": sum(answers)}
             kept = activation_bytes(model, **sizes, settings=settings, adapter=adapter)
+            if common:
+                kept += activation_bytes(
+                    model, rows=1, length=common, answer_tokens=0, settings=settings, adapter=adapter
+                )
             for rows, most in _texts([examples[i] for i in piece]):
-                most += adapter.tokens if adapter else 0
+                most += own
                 kept += activation_bytes(
                     model, rows=rows, length=most, answer_tokens=0, settings=settings, adapter=adapter
                 )
-            activations.append(kept + _layer_bytes(model, len(piece), length, settings, adapter))
+            activations.append(kept + _layer_bytes(model, len(piece), length - common, common, settings, adapter))
     return Memory(
         weights=weights_bytes(model, adapter) // parts + (_gathered_bytes(model) if parts > 1 else 0),
         gradients=(moving * itemsize + in_step) // parts,
@@ -161,6 +171,7 @@ def activation_bytes(
     length: int,
     answer_tokens: int,
     settings: Optimisation,
+    behind: int = 0,
     adapter: Adapter | None = None,
 ) -> int:
     """What autograd keeps of one batch for its backward pass, counted over the operations of a Llama-like layer.
@@ -170,11 +181,15 @@ def activation_bytes(
     projection and their product. Recomputed layers keep their input alone, and one of them all the rest at a time.
     Of each answer token: logits and their logarithms in float32 and both gradients. Still weights do not ask for their
     inputs; what an adapter keeps besides is in `_adapter_values`.
+
+    Args:
+        behind: tokens that all rows begin with and that a pass of their own has read: each row has keys and values of
+            them, and nothing else.
     """
     config = model.config.get_text_config()
     itemsize, tokens = model.dtype.itemsize, rows * length
     layer, layers = (
-        _layer_bytes(model, rows, length, settings, adapter),
+        _layer_bytes(model, rows, length, behind, settings, adapter),
         config.num_hidden_layers - settings.freeze_layers,
     )
     inputs = layers * tokens * itemsize * config.hidden_size
@@ -184,7 +199,7 @@ def activation_bytes(
 
 
 def _layer_bytes(
-    model: PreTrainedModel, rows: int, length: int, settings: Optimisation, adapter: Adapter | None
+    model: PreTrainedModel, rows: int, length: int, behind: int, settings: Optimisation, adapter: Adapter | None
 ) -> int:
     """What autograd keeps of one layer; see `activation_bytes`."""
     config = model.config.get_text_config()
@@ -196,9 +211,9 @@ def _layer_bytes(
     values = 4 * hidden + 5 * queries + 4 * inner
     if adapter:
         values += _adapter_values(model, adapter, hidden=hidden, queries=queries, inner=inner, settings=settings)
-    layer = tokens * (2 * _FLOAT32 * hidden + itemsize * values)
+    layer = tokens * (2 * _FLOAT32 * hidden + itemsize * values) + rows * behind * 2 * queries * itemsize
     if getattr(config, "_attn_implementation", None) == "eager":
-        layer += rows * heads * length**2 * (_FLOAT32 + itemsize)
+        layer += rows * heads * length * (length + behind) * (_FLOAT32 + itemsize)
     return int(layer)
 
 
