@@ -13,6 +13,7 @@ import sys
 import time
 import types
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def loss(model: Any, rows: list[dict[str, list[int]]]) -> float:
     return nats / count
 
 
-def settings(job: dict[str, Any], work: Path, data: Path) -> dict[str, Any]:
+def settings(job: dict[str, Any], data: Path, out: Path) -> dict[str, Any]:
     """LLaMA-Factory's arguments: as near to our optimiser as it allows, all else as it has it but for the options."""
     adapter = job["adapter"]
     return alike(job) | {
@@ -88,7 +89,7 @@ def settings(job: dict[str, Any], work: Path, data: Path) -> dict[str, Any]:
         "dataset": "rows",
         "tokenized_path": str(data),
         "cutoff_len": 1024,
-        "output_dir": str(work / "llamafactory"),
+        "output_dir": str(out),
         "report_to": "none",
         **job["options"],
     }
@@ -116,7 +117,9 @@ def main(work: Path, name: str) -> None:
 
     steps = Steps(job["rows"][: job["probe"]])
     data = rows_on_disk(job["rows"], work / f"{name}.rows")
-    run_exp(settings(job, work, data), callbacks=[steps])
+    # It refuses to write where a run has written before.
+    with TemporaryDirectory(dir=work) as out:
+        run_exp(settings(job, data, Path(out)), callbacks=[steps])
     (work / f"{name}.found.json").write_text(json.dumps(steps.found), encoding="utf-8")
 
 
