@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as arrays
 
 from slmops.compress.convert import convert
-from slmops.engines import Sampling, load_engine
+from slmops.engines import Sampling, engine_of, load_engine
 from slmops.engines.reading import Reader
 from slmops.engines.tagging import best_spans
 from slmops.errors import BadInput
@@ -26,6 +26,7 @@ from slmops.tasks.marking import Marking
 from slmops.train.collate import collate
 from slmops.train.examples import Example
 from slmops.train.objectives.observe import answer_logits
+from tests.runtimes import needs
 from tests.tagger import save_tagger
 from tests.tiny_task import SCHEMA, TASK
 
@@ -103,13 +104,15 @@ def test_a_saved_head_is_loaded_again_and_the_language_head_with_it(tagger, tiny
     )
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime-genai", "openvino"])
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
-def test_onnx_labels_as_pytorch_does_one_by_one_and_together(tagger, tiny, tmp_path, precision):
-    convert(
-        tagger, tmp_path / "onnx", CompressSettings(precision=precision, algorithm="rtn"), scratch=tmp_path / "scratch"
-    )
+def test_onnx_labels_as_pytorch_does_one_by_one_and_together(tagger, tiny, tmp_path, precision, runtime):
+    needs(runtime)
+    settings = CompressSettings(precision=precision, algorithm="rtn", runtime=runtime)
+    convert(tagger, tmp_path / "onnx", settings, scratch=tmp_path / "scratch")
+    assert engine_of(tmp_path / "onnx") == runtime
     torch_engine = load_engine("transformers", tagger, threads=1)
-    onnx_engine = load_engine("onnxruntime-genai", tmp_path / "onnx", threads=1)
+    onnx_engine = load_engine(runtime, tmp_path / "onnx", threads=1)
     prompts = [tiny.prompt(text) for text in tiny.pairs]
     expected, together = answers(torch_engine, prompts), answers(onnx_engine, prompts)
     alone = [answers(onnx_engine, [prompt])[0] for prompt in prompts]
@@ -121,7 +124,7 @@ def test_onnx_labels_as_pytorch_does_one_by_one_and_together(tagger, tiny, tmp_p
         assert apart < {"fp32": 1e-3, "int8": 0.5, "int4": 5.0}[precision]
         assert one[-1].finish == other[-1].finish == "stop"
     info = onnx_engine.info()
-    assert info.engine == "onnxruntime"
+    assert info.engine == runtime.removesuffix("-genai")
     assert precision == "fp32" or precision in info.precision
     assert info.parameters == torch_engine.info().parameters
 
@@ -178,8 +181,9 @@ def test_what_does_not_label_is_refused(tagger, tiny):
         engine.score_top([[1]], [[2]], top_logits=1)
 
 
-@pytest.mark.parametrize("engine", ["transformers", "onnxruntime-genai"])
+@pytest.mark.parametrize("engine", ["transformers", "onnxruntime-genai", "openvino"])
 def test_a_request_as_long_as_the_context_is_read_twice_and_answered(tagger, tiny, tmp_path, engine):
+    needs(engine)
     folder = tagger
     if engine != "transformers":
         convert(tagger, folder := tmp_path / "onnx", CompressSettings(precision="fp32"), scratch=tmp_path / "scratch")

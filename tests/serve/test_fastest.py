@@ -7,11 +7,14 @@ import json
 import pytest
 
 from slmops.bundle import open_bundle
+from slmops.compress.convert import convert
 from slmops.engines import load_running
 from slmops.errors import BadInput
+from slmops.recipe.compress import CompressSettings
 from slmops.serve import fastest
 from slmops.serve.fastest import choose, tokens_per_s
 from tests.runtimes import needs
+from tests.tagger import save_tagger
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +73,13 @@ def test_what_is_timed_is_run(tiny_onnx):
     running = load_running("onnxruntime-genai", tiny_onnx, slots=3, threads=1)
     assert tokens_per_s(running, 3) > 0
     assert running.begin(0, [1, 2, 3]) == 0
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime-genai", "openvino"])
+def test_of_a_model_that_marks_it_is_what_it_reads(tiny, tmp_path, runtime):
+    needs(runtime)
+    save_tagger(tiny.folder, tmp_path / "hf")
+    settings = CompressSettings(precision="int4", algorithm="rtn")
+    convert(tmp_path / "hf", tmp_path / "onnx", settings, scratch=tmp_path / "scratch")
+    running = load_running(runtime, tmp_path / "onnx", slots=3, threads=1)
+    assert tokens_per_s(running, 3) > 0

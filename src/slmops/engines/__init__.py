@@ -74,6 +74,7 @@ FILES = {
 BODIES = {
     "transformers": "slmops.engines.transformers:TransformersBody",
     "onnxruntime-genai": "slmops.engines.onnx_body:OnnxBody",
+    "openvino": "slmops.engines.openvino_body:OpenVinoBody",
 }
 """What the same runtimes run of a model that labels. Of ONNX it is onnxruntime alone: there is nothing to generate."""
 

@@ -31,6 +31,7 @@ class Model:
 
     Attributes:
         context: tokens of a prompt and its answer.
+        has_head: logits come out; else last hidden states of all tokens.
         vocabulary: tokens that there are.
         threads: used by one pass.
     """
@@ -53,6 +54,7 @@ class Model:
             raise BadInput(f"the model in {folder} cannot be loaded: {said}") from error
         self.context: int = min(CONTEXT_TOKENS, told["context_length"], made.longest)
         self.vocabulary: int = told["vocab_size"]
+        self.has_head = made.has_head
         self.caches = [
             (port.any_name, port.element_type, [int(str(size)) for size in list(port.partial_shape)[1:]])
             for port in self._compiled.inputs
@@ -139,7 +141,8 @@ class Cache:
             guesses: behind so many more tokens of a row, the last ones.
 
         Returns:
-            float32 [rows and guesses, or tokens, vocabulary], in the order of `steps`.
+            float32 [rows and guesses, or tokens, vocabulary], in the order of `steps`; of a model without a head the
+            last hidden states of every token [tokens, width].
         """
         rows = [self._rows[row] for row in steps]
         counts = [len(ids) for ids in steps.values()]
@@ -152,13 +155,14 @@ class Cache:
         given = {
             "input_ids": _whole((id for ids in steps.values() for id in ids), np.int64),
             "positions": _whole((at + i for at, n in zip(past, counts, strict=True) for i in range(n)), np.int64),
-            "wanted": np.arange(begins[-1], dtype=np.int64) if every else _whole(last, np.int64),
             "past_lens": np.array(past, dtype=np.int32),
             "subsequence_begins": begins,
             "block_indices": _whole((block for row in rows for block in row.blocks), np.int32),
             "block_indices_begins": _begins([len(row.blocks) for row in rows]),
             "max_context_len": np.array(max(at + n for at, n in zip(past, counts, strict=True)), dtype=np.int32),
         }
+        if self._model.has_head:
+            given["wanted"] = np.arange(begins[-1], dtype=np.int64) if every else _whole(last, np.int64)
         logits = self._model.run(given, self._tensors)
         for row, count in zip(rows, counts, strict=True):
             row.tokens += count

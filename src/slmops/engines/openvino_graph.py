@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from slmops.engines.onnx_body import STATES
+from slmops.engines.onnx_last import LOGITS
 from slmops.engines.onnx_weights import levels_of, whole_graph
 from slmops.engines.openvino_attention import Paging, attention
 from slmops.errors import BadInput
@@ -41,18 +43,21 @@ class Paged:
     Attributes:
         longest: tokens of a sequence that its rotary tables have room for.
         rounds_inputs: whether what its packed weights are multiplied with is rounded to eight bits.
+        has_head: whether it gives logits.
     """
 
     graph: openvino.Model
     longest: int
     rounds_inputs: bool
+    has_head: bool
 
 
 def paged(folder: Path, *, head_size: int) -> Paged:
     """The model in a folder of onnxruntime-genai.
 
     Inputs are `input_ids` int64 [tokens], those of `Paging`, and `wanted` int64 [n], the places of the tokens whose
-    logits come out: float32 [n, vocabulary].
+    logits come out: float32 [n, vocabulary]. Of a graph that ends before its head there is no `wanted`, and the last
+    hidden states of all tokens come out: float32 [tokens, width].
 
     Raises:
         BadInput: the graph has an operator, or something of one, that is not translated.
@@ -60,8 +65,8 @@ def paged(folder: Path, *, head_size: int) -> Paged:
     import openvino
 
     made = _Translation(whole_graph(folder), head_size)
-    graph = openvino.Model([made.logits()], made.paging.inputs(), "paged")
-    return Paged(graph, made.paging.longest, made.rounds_inputs)
+    graph = openvino.Model([made.output()], made.paging.inputs(), "paged")
+    return Paged(graph, made.paging.longest, made.rounds_inputs, made.has_head)
 
 
 class _Translation:
@@ -70,32 +75,34 @@ class _Translation:
     def __init__(self, graph: onnx.GraphProto, head_size: int) -> None:
         import openvino.opset15 as ops
 
-        self._ops, self._nodes = ops, _needed(graph)
+        (self._last,) = (output.name for output in graph.output if output.name in (LOGITS, STATES))
+        self._ops, self._nodes = ops, _needed(graph, self._last)
         self._tensors = _tensors(graph)
         self._stored_in = {
             node.output[0]: node.input[0] for node in graph.node if node.op_type in ("Cast", "Transpose", "Reshape")
         }
+        self.has_head = self._last == LOGITS
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._matrices: dict[str, Node] = {}
         self.paging, self.rounds_inputs = Paging(head_size), False
         ids = self.paging.input("input_ids", [-1], "i64")
         self._made: dict[str, Node] = {"input_ids": ops.unsqueeze(ids, np.int64(1))}
 
-    def logits(self) -> Node:
+    def output(self) -> Node:
         ops = self._ops
         for node in self._nodes:
             if self._is_stored(node):
                 continue
             if (translate := _TRANSLATED.get(node.op_type)) is None:
                 raise BadInput(f"OpenVINO is not told of the operator {node.op_type}", hint=_HINT)
-            if "logits" in node.output:
+            if LOGITS in node.output:
                 # The head is a large part of a small model, and only the last token of a sequence has a use for it.
                 wanted = self.paging.input("wanted", [-1], "i64")
                 hidden = self._made[node.input[0]]
                 self._made[node.input[0]] = ops.gather(hidden, wanted, np.int64(0))
             outputs = translate(self, node, {each.name: _value(each) for each in node.attribute})
             self._made |= {name: made for name, made in zip(node.output, outputs, strict=False) if name}
-        return ops.squeeze(self._made["logits"], np.int64(1))
+        return ops.squeeze(self._made[self._last], np.int64(1))
 
     def _is_stored(self, node: onnx.NodeProto) -> bool:
         """Whether it only turns or casts what is stored, which is done where that is read."""
@@ -254,10 +261,10 @@ _TRANSLATED = {
 """What the exporter writes, and the packing after it."""
 
 
-def _needed(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes that logits come from, but for the lengths of sequences, which the graph counts from a mask."""
+def _needed(graph: onnx.GraphProto, last: str) -> list[onnx.NodeProto]:
+    """The nodes that `last` comes from, but for the lengths of sequences, which the graph counts from a mask."""
     makers = {name: node for node in graph.node for name in node.output if name}
-    needed, asked = set[str](), ["logits"]
+    needed, asked = set[str](), [last]
     while asked:
         node = makers.get(asked.pop())
         if node is not None and node.output[0] not in needed:

@@ -19,6 +19,7 @@ import numpy as np
 from slmops.bundle.manifest import MODEL
 from slmops.bundle.predict import Bundle
 from slmops.engines import SAME_FILE, Running, check_installed, load_running
+from slmops.engines.tagging_running import TaggingRunning
 from slmops.errors import BadInput
 from slmops.pipeline.environment import cpu_model
 
@@ -57,9 +58,10 @@ def choose(bundle: Bundle, asked: str | None, *, streams: int) -> str:
 def tokens_per_s(running: Running, streams: int) -> float:
     """Tokens that are written a second by so many requests that come together, the reading of their prompts included.
 
-    Drawn tokens are read, none of them twice, and the likeliest are written. The first of two tries is left out.
+    Drawn tokens are read, none of them twice, and the likeliest are written. The first of two tries is left out. A
+    model that marks writes nothing: it is tokens that are read then.
     """
-    draw = np.random.default_rng(0)
+    draw, marks = np.random.default_rng(0), isinstance(running, TaggingRunning)
     seconds = 0.0
     for _ in range(2):
         begun = time.perf_counter()
@@ -67,11 +69,11 @@ def tokens_per_s(running: Running, streams: int) -> float:
         for slot in range(streams):
             prompt = draw.integers(0, running.vocabulary, min(_READ, running.room // 2)).tolist()
             steps[slot] = prompt[running.begin(slot, prompt) :]
-        written = min(_WRITTEN, running.room // 2)
-        for _ in range(written):
+        tokens = len(prompt) if marks else min(_WRITTEN, running.room // 2)
+        for _ in range(1 if marks else tokens):
             steps = {slot: [int(logits[-1].argmax())] for slot, logits in running.run(steps).items()}
         seconds = time.perf_counter() - begun
-    return streams * written / seconds
+    return streams * tokens / seconds
 
 
 def _fastest(bundle: Bundle, names: Sequence[str], streams: int) -> str:

@@ -138,8 +138,11 @@ def need_of(
     parts: int = 1,
 ) -> Need:
     """What training `model` on the words alone needs, of each of `parts` processes that it is shared out over."""
-    more = {"parts": parts, "alone": parts > 1, "adapter": adapter}
-    return lambda of, pieces: needed(model, plan, examples, of, pieces=pieces, **more)
+
+    def need(settings: Optimisation, pieces: int) -> Memory:
+        return needed(model, plan, examples, settings, pieces=pieces, parts=parts, alone=parts > 1, adapter=adapter)
+
+    return need
 
 
 def lighter(

@@ -60,7 +60,7 @@ def shared_tokens(examples: Sequence[Example]) -> int:
     return count if count * (len(examples) - 1) >= _LEAST_SAVED * longest * len(examples) else 0
 
 
-class _Common(DynamicLayer):
+class _Common(DynamicLayer):  # type: ignore[misc]  # transformers has no types
     """Keys and values of one row, which every row of a batch goes on from.
 
     A layer repeats them when it asks for them. Repeated before, they and their gradients would stand in memory for all
@@ -69,7 +69,6 @@ class _Common(DynamicLayer):
 
     def __init__(self, kept: DynamicLayer) -> None:
         super().__init__()
-        assert kept.keys is not None
         self.lazy_initialization(kept.keys, kept.keys)
         self.keys, self.values = kept.keys, kept.values
 
