@@ -53,14 +53,9 @@ def figures(found: Found) -> tuple[dict[str, float], dict[str, Interval]]:
             kind, streams = load.split("_")
             values[f"lead_over_best_at_{streams}_{kind}"], spread[f"lead_over_best_at_{streams}_{kind}"] = led
     values |= _beside_the_best(sides)
-    if (led := labelling(found["labels"])) is not None:
-        values["classify_ratio_vs_llamacpp"], spread["classify_ratio_vs_llamacpp"] = led
     values |= floors(found)
     for name, side in sides.items():
         values |= by_itself(name, side, found["loads"])
-    for name, side in found["labels"].items():
-        values[f"classify_requests_per_s_{name}"] = median(side["requests_per_s"])
-        values[f"classify_right_{name}"] = side["right"]
     return values, spread
 
 
@@ -75,16 +70,6 @@ def _beside_the_best(sides: Mapping[str, Found], load: str = "short_8") -> dict[
 
 def _peak(side: Found) -> float:
     return median(one["peak_mb"] for one in side["rounds"])
-
-
-def labelling(labels: Mapping[str, Found]) -> tuple[float, Interval] | None:
-    """Requests a second: our fastest over the fastest rival that writes the labels; None without rivals."""
-    mine = [labels[side.name]["requests_per_s"] for side in OURS if side.name in labels]
-    others = [labels[side.name]["requests_per_s"] for side in THEIRS if side.name in labels]
-    if not mine or not others:
-        return None
-    ratios = [ours / theirs for ours, theirs in zip(max(mine, key=median), max(others, key=median), strict=True)]
-    return median(ratios), (min(ratios), max(ratios))
 
 
 def floors(found: Found) -> dict[str, float]:
@@ -135,19 +120,11 @@ HEADS = ("", "tokens/s", "first ms", "p95", "next ms", "p95")
 
 
 def table(found: Found) -> str:
-    """A table of each load, one of the sides, and one of labelling, in Markdown."""
+    """A table of each load, and one of the sides, in Markdown."""
     sides = [side for side in (*OURS, *THEIRS) if side.name in found["sides"]]
     tables = [_of_load(found, sides, load) for load in found["loads"]]
     heads = ("", "MB", "peak MB", "load s", "as fp32")
-    tables.append("the sides\n\n" + _lines(heads, [_of_side(side, found["sides"][side.name]) for side in sides]))
-    labels = found["labels"]
-    if labels:
-        rows = [
-            [side.title, f"{median(labels[side.name]['requests_per_s']):.1f}", f"{labels[side.name]['right']:.3f}"]
-            for side in (*OURS, *THEIRS)
-            if side.name in labels
-        ]
-        tables.append("labels, eight streams\n\n" + _lines(("", "requests/s", "right"), rows))
+    tables.append("the sides\n\n" + lines(heads, [_of_side(side, found["sides"][side.name]) for side in sides]))
     return "\n\n".join(tables)
 
 
@@ -158,7 +135,7 @@ def _of_load(found: Found, sides: Sequence[Side], load: str) -> str:
         times = [of_rounds(one, load, what, which) for what in ("first_s", "next_s") for which in (0, 1)]
         rows.append([side.title, f"{median(rates(one, load)):.0f}", *(f"{ms:.0f}" for ms in times)])
     kind, streams = load.split("_")
-    return f"{kind} prompts, streams: {streams}\n\n{_lines(HEADS, rows)}"
+    return f"{kind} prompts, streams: {streams}\n\n{lines(HEADS, rows)}"
 
 
 def _of_side(side: Side, one: Found) -> list[str]:
@@ -167,5 +144,6 @@ def _of_side(side: Side, one: Found) -> list[str]:
     return [side.title, f"{one['size_bytes'] / 1e6:.1f}", f"{_peak(one):.0f}", f"{load_s:.1f}", same]
 
 
-def _lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *rows))

@@ -39,8 +39,7 @@ class Side:
         name: in figures; `title`: in tables.
         settings: of ours, those of `slmops.recipe.compress.CompressSettings`; of a rival, what its script knows.
         once: it is measured in the first round alone, for it takes longer than all others together.
-        labels: it serves the model that labels too.
-        marks: what it serves has a head for labels instead, and serves nothing else.
+        labels: it stands in the benchmark of labels too.
     """
 
     name: str
@@ -49,7 +48,6 @@ class Side:
     rival: Rival | None = None
     once: bool = False
     labels: bool = False
-    marks: bool = False
 
 
 LLAMACPP, OPENVINO = Rival("llamacpp", "llama.cpp"), Rival("openvino", "OpenVINO GenAI")
@@ -63,9 +61,15 @@ OURS = (
     Side("int8", "int8, onnxruntime", {"precision": "int8"}, labels=True),
     Side("int4_openvino", "int4, OpenVINO", {"algorithm": "gptq", "runtime": "openvino"}, labels=True),
     Side("int4_llamacpp", "int4, llama.cpp", {"algorithm": "gptq", "runtime": "llama.cpp"}, labels=True),
-    Side("int4_head", "int4 label head, onnxruntime", {"algorithm": "gptq"}, labels=True, marks=True),
-    Side("int8_head", "int8 label head, onnxruntime", {"precision": "int8"}, labels=True, marks=True),
 )
+
+HEADS = (
+    Side("int4_head", "int4 label head, onnxruntime", {"algorithm": "gptq"}),
+    Side("int8_head", "int8 label head, onnxruntime", {"precision": "int8"}),
+    Side("int4_head_openvino", "int4 label head, OpenVINO", {"algorithm": "gptq", "runtime": "openvino"}),
+    Side("int8_head_openvino", "int8 label head, OpenVINO", {"precision": "int8", "runtime": "openvino"}),
+)
+"""Our sides with a head for labels, which serve nothing else."""
 
 EXACT = "transformers"
 """The side that serves the weights as they are."""

@@ -12,8 +12,7 @@ cache, Foundry Local its SDK with a session for each request, transformers `gene
 are measured in one round, the others in every round in turn, each in a process of its own.
 
 `lead_over_best_at_*` is output tokens a second of our fastest runtime over the fastest rival: the median over rounds.
-`classify_ratio_vs_llamacpp` is requests a second, labels weighed by ours and written by llama.cpp, eight at a time,
-with the first six layers trained on Banking77. `first_*` is the time to the first token, waiting included, and `next_*`
+`first_*` is the time to the first token, waiting included, and `next_*`
 from each to the next. Memory is the process's high-water mark after all loads. `as_fp32_*` is how many tokens of the
 answers are those of the unrounded weights: it tells that a side serves this model. `floor_utilisation` is the share of
 a token's time that would go into reading all weights once, as fast as this machine reads a large array with as many
@@ -29,26 +28,23 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import compress
-from _compress_subjects import Amount, Subject, Tuned, banking77_subject, tickets_subject, tuned
+from _compress_subjects import Amount, Tuned, tickets_subject, tuned
 from _contract import publish
 from _serve_figures import as_exact, figures, table
 from _serve_sides import EXACT, INT4, OURS, THEIRS, Side
-from _serve_traffic import label_loads, loads, warm_up
+from _serve_traffic import loads, warm_up
 from _sides import RIVALS, model_folder, read_found, rival_python, run_rival, write_job
-
-from slmops.tasks import Classification
 
 STAGGER_S = 0.02
 GOALS = {
     **{f"lead_over_best_at_{streams}_{kind}": 1.25 for kind in ("short", "prefix") for streams in (1, 8, 32)},
-    "classify_ratio_vs_llamacpp": 5.0,
 }
 
 Run = Callable[[str, Mapping[str, Any]], dict[str, Any]]
@@ -61,54 +57,42 @@ class Size:
 
     Attributes:
         random: serve a small random model instead of the real one.
-        banking77: None leaves labels out.
         sides: names.
         streams: how many at a time, and how many requests each asks.
         lengths: tokens of answers.
-        labelled: requests that each of eight streams has labelled.
     """
 
     random: bool
     tickets: Amount
-    banking77: Amount | None
     sides: Sequence[str]
     streams: Mapping[int, int]
     lengths: Sequence[int]
     prefix_tokens: int
-    labelled: int
     rounds: int
 
 
 FULL = Size(
     random=False,
     tickets=compress.FULL.tickets,
-    banking77=compress.FULL.banking77,
     sides=[side.name for side in (*OURS, *THEIRS)],
     streams={1: 4, 8: 3, 32: 2},
     lengths=(16, 32, 48),
     prefix_tokens=600,
-    labelled=12,
     rounds=2,
 )
 QUICK = Size(
     random=True,
     tickets=compress.QUICK.tickets,
-    banking77=None,
     sides=[INT4, "llamacpp_q4_0", "foundry", EXACT],
     streams={1: 2, 8: 1, 32: 1},
     lengths=(4, 8),
     prefix_tokens=100,
-    labelled=0,
     rounds=1,
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    given = os.environ.get("SLMOPS_BANKING77")
-    parser.add_argument(
-        "--banking77", type=Path, metavar="DIR", default=given and Path(given), help="its files. Or $SLMOPS_BANKING77."
-    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of all sides")
     parser.add_argument("--home", type=Path, default=compress.ROOT / ".slmops", help="folder for models and rivals")
     parser.add_argument("--quick", action="store_true", help="a small random model, one side of most; not kept")
@@ -116,7 +100,7 @@ def main() -> None:
     size = QUICK if arguments.quick else FULL
     with tempfile.TemporaryDirectory(prefix="slmops-serve-") as work:
         place = Place(arguments.home, Path(work), arguments.threads)
-        found = measure(size, place, arguments.banking77)
+        found = measure(size, place)
     values, spread = figures(found)
     print(f"{table(found)}\n")
     publish("serve", values, goals=GOALS, spread=spread, keep=not arguments.quick)
@@ -131,9 +115,9 @@ class Place:
     threads: int
 
 
-def measure(size: Size, place: Place, banking77: Path | None) -> dict[str, Any]:
-    """Everything: sides by load, labels by side, and what the machine can do."""
-    runs = runners(size, place)
+def measure(size: Size, place: Place) -> dict[str, Any]:
+    """Everything: sides by load, and what the machine can do."""
+    runs = runners([side for side in (*OURS, *THEIRS) if side.name in size.sides], place)
     base = model_folder(place.home, compress.MODEL)
     if size.random:
         from _train_ours import random_model
@@ -143,38 +127,23 @@ def measure(size: Size, place: Place, banking77: Path | None) -> dict[str, Any]:
     train = partial(compress.own, place.work, threads=place.threads)
     model = tuned(tickets_subject(size.tickets), base, home, train)
     asked = loads(model, size.streams, size.lengths, size.prefix_tokens)
-    found = {
+    return {
         "loads": list(asked),
         "prefix_tokens": len(asked["prefix_1"][0][0]["prompt"]),
         "inner_parameters": inner_parameters(model.folder / "model"),
         "sides": of_writing(size, place, model, runs, asked),
-        "labels": {},
         "bytes_per_s": train("read", {"job": "read"})["bytes_per_s"],
         "products_per_s": ours(place, "multiply", {"job": "multiply"})["products_per_s"],
     }
-    if (subject := labelled(size, banking77)) is not None:
-        models = [tuned(subject, base, home, train, marks=marks) for marks in (False, True)]
-        found["labels"] = of_labels(size, place, *models, runs)
-    return found
-
-
-def labelled(size: Size, banking77: Path | None) -> Subject | None:
-    """What is classified; without its data there is nothing, and that is said."""
-    if size.banking77 is None:
-        return None
-    if banking77 is None:
-        print("labels are left out: give Banking77's folder as --banking77 DIR or $SLMOPS_BANKING77", file=sys.stderr)
-        return None
-    return banking77_subject(banking77, size.banking77)
 
 
 def of_writing(
     size: Size, place: Place, model: Tuned, runs: Mapping[Side, Run], asked: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What each side found, by name: its rounds, and how near it is to the exact weights."""
-    made = make(place, model, {side: run for side, run in runs.items() if not side.marks})
+    made = make(place, model, runs)
     common = {"job": "serve", "ends": [], "labels": False, "stagger_s": STAGGER_S, "loads": asked}
-    common |= {"streams": max(size.streams), "room": _room(asked), "warm_up": warm_up(model, size.lengths)}
+    common |= {"streams": max(size.streams), "room": room(asked), "warm_up": warm_up(model, size.lengths)}
     found = {side.name: {**made[side], "rounds": []} for side in made}
     for number in range(size.rounds):
         for side in made:
@@ -189,43 +158,7 @@ def of_writing(
     return found
 
 
-def of_labels(size: Size, place: Place, model: Tuned, marking: Tuned, runs: Mapping[Side, Run]) -> dict[str, Any]:
-    """Requests a second of each round, and the share that is right, of the sides that label.
-
-    Args:
-        model: writes labels; `marking`: has a head for them, on as many layers and trained on the same rows.
-    """
-    sides = {side: run for side, run in runs.items() if side.labels}
-    made = make(place, model, {side: run for side, run in sides.items() if not side.marks})
-    made |= make(place, marking, {side: run for side, run in sides.items() if side.marks})
-    asked = label_loads(model, compress.STREAMS, size.labelled)
-    ends, task = sorted(model.tokenizer.end_ids), model.subject.task
-    assert isinstance(task, Classification)  # noqa: S101
-    common = {"job": "serve", "ends": ends, "labels": True, "stagger_s": 0.0, "loads": {"labels": asked}}
-    common |= {"streams": compress.STREAMS, "room": _room({"labels": asked}), "warm_up": [asked[0][:2]]}
-    found: dict[str, Any] = {side.name: {"requests_per_s": [], "right": 0.0} for side in made}
-    for number in range(size.rounds):
-        for side in made:
-            job = {**common, "model": made[side]["model"]}
-            load = runs[side](f"label-{side.name}-{number}", job)["loads"]["labels"]
-            answers = [answer for stream in load["answers"] for answer in stream]
-            one = found[side.name]
-            one["requests_per_s"].append(len(answers) / load["seconds"])
-            one["right"] = share_right(model, answers, chosen=side.rival is None)
-    return found
-
-
-def share_right(model: Tuned, answers: Sequence[Sequence[int]], *, chosen: bool) -> float:
-    """Of answers to the first test rows, which are numbers of labels where they were chosen, and else their tokens."""
-    task, right = model.subject.task, 0
-    assert isinstance(task, Classification)  # noqa: S101
-    for row, answer in zip(model.subject.test, answers, strict=False):
-        label = task.labels[answer[0]] if chosen else task.parse(model.tokenizer.decode(answer))
-        right += label == row["output"]
-    return right / len(answers)
-
-
-def _room(asked: Mapping[str, Any]) -> int:
+def room(asked: Mapping[str, Any]) -> int:
     """Tokens of the longest request with its answer."""
     every = (ask for streams in asked.values() for stream in streams for ask in stream)
     return max(len(ask["prompt"]) + ask["tokens"] for ask in every)
@@ -256,12 +189,10 @@ def inner_parameters(folder: Path) -> int:
     return compress.parameters(folder) - config["vocab_size"] * config["hidden_size"]
 
 
-def runners(size: Size, place: Place) -> dict[Side, Run]:
-    """How to run jobs of each side that is there."""
+def runners(sides: Iterable[Side], place: Place) -> dict[Side, Run]:
+    """How to run jobs of each of `sides` that is there."""
     found: dict[Side, Run] = {}
-    for side in (*OURS, *THEIRS):
-        if side.name not in size.sides:
-            continue
+    for side in sides:
         if side.rival is None:
             found[side] = partial(ours, place)
         elif side.rival.own:
