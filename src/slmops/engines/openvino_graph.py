@@ -75,13 +75,14 @@ class _Translation:
     def __init__(self, graph: onnx.GraphProto, head_size: int) -> None:
         import openvino.opset15 as ops
 
-        (self._last,) = (output.name for output in graph.output if output.name in (LOGITS, STATES))
+        # Beside logits a graph may give states, which are for another runtime.
+        self.has_head = any(output.name == LOGITS for output in graph.output)
+        self._last = LOGITS if self.has_head else STATES
         self._ops, self._nodes = ops, _needed(graph, self._last)
         self._tensors = _tensors(graph)
         self._stored_in = {
             node.output[0]: node.input[0] for node in graph.node if node.op_type in ("Cast", "Transpose", "Reshape")
         }
-        self.has_head = self._last == LOGITS
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._matrices: dict[str, Node] = {}
         self.paging, self.rounds_inputs = Paging(head_size), False
