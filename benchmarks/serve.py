@@ -12,12 +12,11 @@ cache, Foundry Local its SDK with a session for each request, transformers `gene
 are measured in one round, the others in every round in turn, each in a process of its own.
 
 `lead_over_best_at_*` is output tokens a second of our fastest runtime over the fastest rival: the median over rounds.
-`first_*` is the time to the first token, waiting included, and `next_*`
-from each to the next. Memory is the process's high-water mark after all loads. `as_fp32_*` is how many tokens of the
-answers are those of the unrounded weights: it tells that a side serves this model. `floor_utilisation` is the share of
-a token's time that would go into reading all weights once, as fast as this machine reads a large array with as many
-threads; `prefill_floor_utilisation` the products of reading the long beginning a second, over those of a float32 matrix
-product.
+`first_*` is the time to the first token, waiting included, and `next_*` from each to the next. Memory is the process's
+high-water mark after all loads. `as_fp32_*` is how many tokens of the answers are those of the unrounded weights: it
+tells that a side serves this model. `floor_utilisation` is the share of a token's time that would go into reading all
+weights once, as fast as this machine reads a large array with as many threads; `prefill_floor_utilisation` the products
+of reading the long beginning a second, over those of a float32 matrix product.
 """
 
 from __future__ import annotations
