@@ -18,6 +18,7 @@ from rivals.measuring import main as do_job
 
 from slmops.engines import Sampling, load_engine
 from slmops.engines.llamacpp import FILE as GGUF
+from slmops.engines.openvino import MARK
 from slmops.models.spelling import Spelling, spelling
 from slmops.models.tokenizer import Tokenizer
 from slmops.recipe.compress import CompressSettings
@@ -37,8 +38,7 @@ class Ours:
 
     def __init__(self, job: Job) -> None:
         folder = Path(job["model"])
-        engine = "llama.cpp" if (folder / GGUF).exists() else "onnxruntime-genai"
-        self._engine: Any = load_engine(engine, folder, threads=job["threads"])
+        self._engine: Any = load_engine(_engine_of(folder), folder, threads=job["threads"])
         whole, small = Tokenizer.load(Path(job["source"]) / "model"), Tokenizer.load(folder)
         self._other = Translation(whole, small, found) if (found := spelling(whole, small)) else None
 
@@ -56,6 +56,12 @@ class Ours:
             first = first or time.perf_counter()
             answers[token.request].append(other.spelled.kept[token.id] if other else token.id)
         return Written(answers, time.perf_counter() - first)
+
+
+def _engine_of(folder: Path) -> str:
+    """What runs the model in `folder`, by the file that it alone has."""
+    files = {"llama.cpp": GGUF, "openvino": MARK}
+    return next((engine for engine, file in files.items() if (folder / file).exists()), "onnxruntime-genai")
 
 
 @dataclass(frozen=True)

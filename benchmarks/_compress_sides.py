@@ -64,6 +64,7 @@ OURS = (
     Side("awq_gptq", "int4 awq-gptq", {"algorithm": "awq-gptq"}),
     Side("recovered", "int4 rtn, recovered", {"recover": {"epochs": 1, "batch_tokens": 512}}),
     Side("gptq_llamacpp", "int4 gptq, by llama.cpp", {"algorithm": "gptq", "runtime": "llama.cpp"}),
+    Side("gptq_openvino", "int4 gptq, by OpenVINO", {"algorithm": "gptq", "runtime": "openvino"}),
 )
 
 THEIRS = (

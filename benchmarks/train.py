@@ -255,7 +255,7 @@ def utilisation(run: Run, answer_share: float) -> float:
 
 
 def figures(found: Mapping[str, Any]) -> dict[str, float]:
-    """All that was found, as one number per name; without the rival, what concerns it is left out."""
+    """All that was found, as one number per name; what the rival did not run is left out."""
     ours, theirs, tokens = found["ours"], found["theirs"], found["tokens"]
     still = slowed(rate(ours["freeze"]), ours["freeze"]["other_s"], tokens)
     taught = slowed(rate(ours["kd"]), found["teach_s"], tokens)
@@ -265,10 +265,11 @@ def figures(found: Mapping[str, Any]) -> dict[str, float]:
         named |= ratios(kind, ours[kind], theirs[kind]["run"])
         for way, trial in theirs[kind]["trials"].items():
             named[f"{kind}_tokens_per_s_trl_{way}"] = rate(trial)
-    if theirs:
+    if "kd" in theirs:
+        named["kd_ratio_vs_trl_with_teach"] = taught / named["kd_tokens_per_s_trl"]
+    if "sft" in theirs:
         named["memory_ratio_vs_trl"] = named.pop("sft_memory_ratio_vs_trl")
         named[f"sft_ratio_vs_trl_{freeze}"] = still / named["sft_tokens_per_s_trl"]
-        named["kd_ratio_vs_trl_with_teach"] = taught / named["kd_tokens_per_s_trl"]
         if "defaults" in theirs["sft"]["trials"]:
             named["sft_ratio_vs_trl_defaults"] = rate(ours["sft"]) / named["sft_tokens_per_s_trl_defaults"]
     for kind in ("sft", "kd"):

@@ -184,7 +184,9 @@ class Loop(Trainer):
                 if somewhere and weight.grad is None:
                     weight.grad = torch.zeros_like(weight)
             self.processes.add_up([weight.grad for weight in self.trainable if weight.grad is not None])
-        norm = whole(super()._clip_grad_norm(model))
+            norm = torch.nn.utils.clip_grad_norm_(self.trainable, self.args.max_grad_norm)
+        else:
+            norm = whole(super()._clip_grad_norm(model))
         self.watcher.saw_gradient(float(norm))
         return norm
 

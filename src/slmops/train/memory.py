@@ -12,6 +12,7 @@ import torch
 from slmops.free_memory import free_bytes
 from slmops.models.adapters.four_bit import packed_bytes
 from slmops.models.adapters.targets import linear_layers, sublayer_ends
+from slmops.models.fused_norms import fuses
 from slmops.recipe.training import Optimisation
 from slmops.recipe.tuning import LOW_RANK, Adapter
 from slmops.train.examples import Example, in_pieces
@@ -176,7 +177,8 @@ def activation_bytes(
 ) -> int:
     """What autograd keeps of one batch for its backward pass, counted over the operations of a Llama-like layer.
 
-    Of each layer that moves and each token: both norms' input in float32 and two values behind it; queries, keys and
+    Of each layer that moves and each token: both norms' input in float32 and two values behind it, or on a GPU the
+    input as it is and one value; queries, keys and
     values of every head, what attention puts out, and that once more for the projection; and gate, activation, upward
     projection and their product. Recomputed layers keep their input alone, and one of them all the rest at a time.
     Of each answer token: logits and their logarithms in float32 and both gradients. Still weights do not ask for their
@@ -208,10 +210,10 @@ def _layer_bytes(
     queries = heads * (getattr(config, "head_dim", None) or hidden // heads)
     inner = getattr(config, "intermediate_size", None)
     inner = inner if isinstance(inner, int) else 4 * hidden
-    values = 4 * hidden + 5 * queries + 4 * inner
+    values, wide = 4 * hidden + 5 * queries + 4 * inner, 0 if fuses(model) else 2 * hidden
     if adapter:
         values += _adapter_values(model, adapter, hidden=hidden, queries=queries, inner=inner, settings=settings)
-    layer = tokens * (2 * _FLOAT32 * hidden + itemsize * values) + rows * behind * 2 * queries * itemsize
+    layer = tokens * (_FLOAT32 * wide + itemsize * values) + rows * behind * 2 * queries * itemsize
     if getattr(config, "_attn_implementation", None) == "eager":
         layer += rows * heads * length * (length + behind) * (_FLOAT32 + itemsize)
     return int(layer)
@@ -222,16 +224,16 @@ def _adapter_values(
 ) -> int:
     """What a layer keeps of a token more than one whose own weights move; less than nothing where it keeps less.
 
-    A norm whose weight is still needs nothing behind its input. A low-rank update reads the inputs that the matrix
-    would have read, and keeps what is between its two; DoRA its output besides, to be rescaled; with dropout each
-    update keeps inputs of its own. Others leave the inputs of matrices alone: a bottleneck keeps its own, and IA³ what
-    it rescales.
+    A norm whose weight is still needs nothing behind its input, but where it is one kernel. A low-rank update reads the
+    inputs that the matrix would have read, and keeps what is between its two; DoRA its output besides, to be rescaled;
+    with dropout each update keeps inputs of its own. Others leave the inputs of matrices alone: a bottleneck keeps its
+    own, and IA³ what it rescales.
     """
     names = linear_layers(model, settings.freeze_layers)
     layers = max(1, int(model.config.get_text_config().num_hidden_layers) - settings.freeze_layers)
     matrices = [_matrix(model, name) for name in names[: len(names) // layers]]
     outputs = sum(int(matrix.out_features) for matrix in matrices)
-    still = -2 * hidden
+    still = 0 if fuses(model) else -2 * hidden
     if adapter.method in LOW_RANK:
         again = sum(int(matrix.in_features) for matrix in matrices) if adapter.dropout else 0
         return still + len(matrices) * adapter.rank + again + (outputs if adapter.method == "dora" else 0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
-from slmops.train.sharding import as_part_of
+from slmops.train.sharding import as_part_of, own_part
 
 
 class Round(Protocol):
@@ -56,8 +56,10 @@ class MasterAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        for weight, master in zip(self._weights, self.masters, strict=True):
-            master.grad = None if weight.grad is None else weight.grad.float()
+        moved = [(weight.grad, master) for weight, master in zip(self._weights, self.masters, strict=True)]
+        pairs = [(grad, master) for grad, master in moved if grad is not None]
+        for (_, master), grad in zip(pairs, _in_float32([grad for grad, _ in pairs]), strict=True):
+            master.grad = grad
         loss: float | None = super().step(closure)
         for master in self.masters:
             master.grad = None
@@ -71,16 +73,18 @@ class MasterAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def write_back(self) -> None:
         """Copy the masters into the model, rounded to its type, or to their grid where they have one."""
+        plain = []
         for weight, master in zip(self._weights, self.masters, strict=True):
             grid = self._rounding.get(weight)
             if grid is None:
                 # Both may be one memory still; processes that train together move the model's to a place of its own.
                 if not weight.data_ptr() or weight.data_ptr() != master.data_ptr():
-                    weight.copy_(master)
+                    plain.append((own_part(weight), own_part(master)))
             elif weight.dtype == master.dtype:
                 grid(master, out=weight)
             else:
                 weight.copy_(grid(master))
+        _copy(plain)
 
     @torch.no_grad()
     def rounded(self) -> list[torch.Tensor]:
@@ -103,3 +107,18 @@ class MasterAdamW(torch.optim.AdamW):
         for master, saved in zip(self.masters, state_dict["masters"], strict=True):
             master.copy_(as_part_of(saved, master))
         self.write_back()
+
+
+def _in_float32(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Each in float32; what is that already, is taken as it is."""
+    wide = [each if each.dtype == torch.float32 else torch.empty_like(each, dtype=torch.float32) for each in tensors]
+    pairs = zip(wide, tensors, strict=True)
+    _copy([(own_part(to), own_part(of)) for to, of in pairs if to is not of])
+    return wide
+
+
+def _copy(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """The second of each pair into the first, all in few kernels: a GPU waits for each to be sent."""
+    if pairs:
+        to, of = zip(*pairs, strict=True)
+        torch._foreach_copy_(list(to), list(of))

@@ -107,6 +107,11 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a tensor that may be shared out; it shares its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def gathered(state: Any, *, keep: bool) -> Any:
     """A nested state with whole tensors in main memory, one after the other; where not `keep`, without them.
 
