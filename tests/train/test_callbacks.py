@@ -17,8 +17,8 @@ from slmops.recipe.own import CallbackSettings
 from slmops.recipe.training import StopEarly, TrainSettings
 from slmops.report.lines import curves, resources
 from slmops.train.calling import load_callbacks
+from slmops.train.checkpoint import last_checkpoint
 from slmops.train.trainer import train
-from slmops.train.watcher import last_checkpoint
 from tests.train.test_trainer import Noting, changed, examples, told
 
 MODULE = """
@@ -118,7 +118,7 @@ def trained(tiny, work: Path, callbacks: list[CallbackSettings], progress=None, 
 def heard(work: Path) -> list[list[object]]:
     saved = last_checkpoint(work)
     assert saved is not None
-    return json.loads((saved / "whole").read_text())["callbacks"]["Diary"]
+    return json.loads((saved / "state.json").read_text())["callbacks"]["Diary"]
 
 
 def test_it_hears_of_everything_in_order_and_its_numbers_are_in_the_history(tiny, tmp_path) -> None:

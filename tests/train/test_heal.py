@@ -247,7 +247,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(inputs, tmp_path):
     given_ = json.dumps({name: str(path) for name, path in inputs.items()})
     command = [sys.executable, "-c", KILLED, given_, str(tmp_path / "killed"), wanted.model_dump_json()]
     assert subprocess.run(command, env=os.environ).returncode == -signal.SIGKILL
-    assert (tmp_path / "killed" / "work" / "checkpoint-10" / "whole").is_file()
+    assert (tmp_path / "killed" / "work" / "checkpoint-10" / "state.json").is_file()
     resumed = heal(inputs, tmp_path / "killed", wanted)
     one, other = (load_model(tmp_path / name / "out" / "model").state_dict() for name in ("unbroken", "killed"))
     assert all(weight.equal(other[name]) for name, weight in one.items())

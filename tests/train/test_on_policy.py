@@ -27,6 +27,7 @@ from slmops.models.source import load_model, save_model
 from slmops.recipe.objective import AttentionTerm, ForwardKl, HiddenTerm, Jsd, Objective, ReverseKl, TextTerm
 from slmops.recipe.training import Optimisation, Rounding
 from slmops.train import trainer
+from slmops.train.checkpoint import last_checkpoint
 from slmops.train.collate import collate
 from slmops.train.examples import Example, certain
 from slmops.train.objectives.imitate import Imitation
@@ -36,7 +37,6 @@ from slmops.train.on_policy import OwnAnswers, Writer, draw, sample
 from slmops.train.processes import Processes
 from slmops.train.trained import Trained
 from slmops.train.trainer import train
-from slmops.train.watcher import last_checkpoint
 from tests.train.histories import learned
 
 SETTINGS = Optimisation(epochs=4, learning_rate=3e-3, batch_tokens=64, precision="fp32", checkpoint_seconds=1e6)

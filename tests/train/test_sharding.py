@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from slmops.errors import BadInput
 from slmops.recipe.objective import CustomTerm, ForwardKl, HiddenTerm, TextTerm
 from slmops.recipe.training import Fsdp, Optimisation, Rounding, StopEarly
+from slmops.train.checkpoint import last_checkpoint
 from slmops.train.sharding import as_part_of, check_sharding, gathered, whole
 from slmops.train.trainer import train
-from slmops.train.watcher import last_checkpoint
 from tests.train.launch import together
 from tests.train.test_trainer import SETTINGS, examples, weights
 
@@ -39,11 +39,12 @@ def measured(model, *others):
 
 
 class Stopping(trainer.Watcher):
-    def on_step_end(self, args, state, control, **others):
-        super().on_step_end(args, state, control, **others)
-        if state.global_step == stop:
+    def took(self, step):
+        after = super().took(step)
+        if step == stop:
             sys.stdout.flush()
             os._exit(0)
+        return after
 
 
 trainer.shard, trainer.Watcher = measured, Stopping

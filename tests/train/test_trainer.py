@@ -21,6 +21,7 @@ from slmops.progress import Silent
 from slmops.recipe.objective import ForwardKl, TextTerm
 from slmops.recipe.training import Optimisation, StopEarly
 from slmops.train import loop, precision, trainer
+from slmops.train.checkpoint import STATE, TENSORS, last_checkpoint
 from slmops.train.collate import collate
 from slmops.train.examples import Example, certain
 from slmops.train.loop import slope
@@ -30,7 +31,6 @@ from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW
 from slmops.train.trained import Trained
 from slmops.train.trainer import train
-from slmops.train.watcher import WHOLE, last_checkpoint
 from tests.train.launch import together
 
 SETTINGS = Optimisation(epochs=6, learning_rate=5e-3, batch_tokens=64, precision="fp32", checkpoint_seconds=1e-6)
@@ -129,9 +129,10 @@ def test_killed_and_resumed_is_the_same_to_the_bit(tiny, tmp_path, settings, che
     assert saved is not None
     assert saved.name == checkpoint
     # A checkpoint cut off by the kill must not be taken for a whole one.
-    torn = work / "checkpoint-13"
+    torn = work / "checkpoint-13.part"
     torn.mkdir()
-    (torn / "model.safetensors").write_bytes(b"torn")
+    (torn / TENSORS).write_bytes(b"torn")
+    (torn / STATE).write_text("{}")
     resumed = train(tiny.folder, examples(), settings, work=work, seed=1, validation=validation)
     for name, value in weights(unbroken.model).items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
@@ -348,7 +349,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_spoils_the_weights(tiny, t
 def test_only_the_newest_checkpoint_is_kept(tiny, tmp_path):
     train(tiny.folder, examples(), SETTINGS, work=tmp_path, seed=1)
     assert len(list(tmp_path.glob("checkpoint-*"))) == 1
-    assert len(list(tmp_path.glob(f"checkpoint-*/{WHOLE}"))) == 1
+    assert len(list(tmp_path.glob(f"checkpoint-*/{STATE}"))) == 1
 
 
 def test_the_learning_rate_rises_then_falls():
@@ -368,6 +369,6 @@ def test_small_steps_reach_a_bfloat16_model_through_its_masters():
     # Each step is below what bfloat16 can tell from 1; a hundred of them are not.
     assert float(weight.detach()[0]) == pytest.approx(0.99, abs=0.004)
     copy = MasterAdamW([torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))], lr=1e-4, weight_decay=0.0)
-    copy.load_state_dict(optimiser.state_dict())
+    copy.restore(optimiser.tensors())
     assert torch.equal(copy.masters[0], optimiser.masters[0])
     assert copy.state[copy.masters[0]]["exp_avg"].dtype == torch.float32

@@ -1,21 +1,20 @@
-"""Moving weights: transformers' Trainer with token-budget batches, float32 masters and timed checkpoints."""
+"""Moving weights, step by step: batches of a token budget, float32 masters, a loss over answer tokens alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
-from transformers.utils import SAFE_WEIGHTS_NAME
+from torch.nn.utils.rnn import pad_sequence
 
 from slmops.errors import BadInput
+from slmops.models.device import fastest_device
+from slmops.train.checkpoint import kept_tensors, step_of
 from slmops.train.collate import collate
 from slmops.train.examples import in_pieces
 from slmops.train.made import Made, moving
@@ -26,15 +25,45 @@ from slmops.train.sharding import gathered, whole
 from slmops.train.shared import shared_tokens, shares
 from slmops.train.watcher import Watcher
 
-Pieces = dict[str, list[dict[str, torch.Tensor]]]
-"""A batch as `pieces`, collated each for itself. Its loss is the sum of theirs, scaled by their shares of the step."""
+Tensors = dict[str, torch.Tensor]
+
+_MAX_GRADIENT_NORM = 1.0
+_OBJECTIVE = "objective."
+"""What the names of what the objective measures begin with, in a checkpoint."""
 
 
-class Loop(Trainer):
-    """transformers' Trainer with our batches, our optimiser and our loss."""
+@dataclass(frozen=True)
+class Piece:
+    """A part of a batch that goes through the model at once. The batch's loss is the sum of its pieces', each scaled by
+    its share of the step.
 
-    loss_is_scaled_for_ga = True
-    """A batch's loss is scaled by its share of the step's answer tokens, not by one over the number of batches."""
+    Attributes:
+        inputs: collated; `own` among them where the student wrote the answers, and `shared` as `answer_logits` has it.
+        number: of the batch in the training.
+        idle: it counts for nothing: other processes have a batch more, and this one keeps step with them.
+    """
+
+    inputs: Tensors
+    number: int
+    idle: bool = False
+
+    @property
+    def answer_tokens(self) -> int:
+        return 0 if self.idle else len(self.inputs["target"])
+
+    @property
+    def tokens(self) -> int:
+        return 0 if self.idle else int(self.inputs["attention_mask"].sum())
+
+    @property
+    def own_tokens(self) -> int:
+        return self.answer_tokens if "own" in self.inputs else 0
+
+
+class Loop:
+    """The steps of one training, as far as this process takes them."""
+
+    optimiser: MasterAdamW
 
     def __init__(
         self,
@@ -44,139 +73,124 @@ class Loop(Trainer):
         states: list[torch.Tensor] | None,
         watcher: Watcher,
     ) -> None:
-        """A trainer of this process's batches.
+        """The steps over this process's batches.
 
         Args:
             validation: batches of all processes together, as numbers of examples.
             states: what the still layers make of each example, where they need not run again.
         """
         model, batches, settings = made.model, made.reading.batches, made.found.settings
-        self.examples, self.writer, self.validation = made.reading.examples, made.reading.writer, validation
+        self.model, self.examples, self.writer = model, made.reading.examples, made.reading.writer
         self.settings, self.imitation, self.pieces = settings, made.imitation, made.found.pieces
+        self.validation, self.states, self.grids = validation, states, made.grids
         self.seed, self.processes, self.watcher = made.wanted.seed, watcher.processes, watcher
         self.numbers = self.processes.part(len(batches), settings.batches_per_step)
         self.plan = [[] if number is None else list(batches[number]) for number in self.numbers]
         self.each = self.processes.share(settings.batches_per_step)
-        self.grids, self.states, self.sharded = made.grids, states, made.wanted.fsdp is not None
-        # Where an adapter moves, a checkpoint leaves the weights of the model out.
-        self.masters_are_all = self.sharded or made.wanted.adapter is not None
+        self.steps, self.sharded = len(watcher.tokens), made.wanted.fsdp is not None
         self.shares = shares(model, settings, whole=states is None, alone=made.alone)
-        self.answer_tokens = 0.0
+        self.device = torch.device(fastest_device())
+        if not self.sharded:
+            _settle(model, self.device)
         self.trainable = moving(model)
         watcher.validate, watcher.weights = self.validation_loss, self.rounded_weights
         if settings.checkpoint_activations:
             _recompute_activations(model)
-        arguments = TrainingArguments(
-            output_dir=str(watcher.work),
-            max_steps=len(watcher.tokens),
-            gradient_accumulation_steps=self.each,
-            seed=self.seed,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            logging_strategy="no",
-            remove_unused_columns=False,
-            max_grad_norm=1.0,
-            use_cpu=not torch.cuda.is_available(),
-        )
-        super().__init__(model=model, args=arguments, train_dataset=_Numbers(len(self.examples)), callbacks=[watcher])
-        self.remove_callback(transformers.trainer_callback.PrinterCallback)
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(
-            self.train_dataset,
-            batch_sampler=self.plan,
-            collate_fn=self._collate_pieces,
-        )
-
-    def _collate_pieces(self, rows: Sequence[int]) -> Pieces:
-        return {"pieces": [self._collate(piece) for piece in in_pieces(rows, self.pieces)]}
-
-    def _collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        if not rows:
-            # The other processes have a batch more: this one keeps step with a batch that counts for nothing.
-            return {**self._collate([0]), "idle": torch.tensor(True)}
-        batch = collate([self.examples[i] for i in rows], pad=0)
-        if self.states is not None:
-            batch["states"] = torch.nn.utils.rnn.pad_sequence([self.states[i] for i in rows], batch_first=True)
-        if self.shares and (shared := shared_tokens([self.examples[i] for i in rows])):
-            batch["shared"] = torch.tensor(shared)
-        return batch
-
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """The batches of a step, some with answers that the student writes now, with the weights that it has now.
-
-        All of them before the first loss: a loss is scaled by its batch's share of the answer tokens of the step, in
-        all processes, and how many those are is known when they are written.
-        """
-        given, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        begun, first = time.monotonic(), self.state.global_step * self.each
-        batches = [self._written(first + place) or batch for place, batch in enumerate(given)]
-        for place, batch in enumerate(batches, first):
-            for piece in batch["pieces"]:
-                piece["number"] = torch.tensor(self.numbers[place] or 0)
-        counted = [piece for batch in batches for piece in batch["pieces"] if "idle" not in piece]
-        answers, tokens, own = self.processes.total(
-            [
-                sum(len(batch["target"]) for batch in counted),
-                sum(int(batch["attention_mask"].sum()) for batch in counted),
-                sum(len(batch["target"]) for batch in counted if "own" in batch),
-            ]
-        )
-        self.answer_tokens = answers
-        self.watcher.collected(int(tokens), int(own), time.monotonic() - begun)
-        return batches, count
-
-    def _written(self, place: int) -> Pieces | None:
-        """The batch at `place` of this process's with answers of the student's own; None where it keeps the given."""
-        number = self.numbers[place]
-        if self.writer is None or number is None or number not in self.writer.batches:
-            return None
-        examples = [self.examples[i] for i in self.plan[place]]
-        written = in_pieces(self.writer.write(self.model, examples, number), self.pieces)
-        return {"pieces": [{**collate(piece, pad=0), "own": torch.tensor(True)} for piece in written]}
-
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward for each piece of a batch; their gradients add up to the batch's."""
-        losses = [super(Loop, self).training_step(model, piece, num_items_in_batch) for piece in inputs["pieces"]]
-        return torch.stack(losses).sum()
-
-    def floating_point_ops(self, _inputs: Any) -> int:
-        return 0  # transformers would look for the tokens of a batch, and nobody reads the sum
-
-    def create_optimizer(self, _model: Any = None) -> torch.optim.Optimizer:
-        self.optimizer = MasterAdamW(
+    def run(self, last: Path | None) -> None:
+        """Take all steps, or those until it is enough, from the checkpoint `last` on."""
+        done = step_of(last)
+        self.watcher.begin(last)
+        self.optimiser = MasterAdamW(
             self.trainable,
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
             rounding=self.grids,
         )
-        return self.optimizer
+        if last:
+            self._restore(kept_tensors(last))
+        self.model.train()
+        for step in range(done, self.steps):
+            self._take(step)
+            after = self.watcher.took(step + 1)
+            if after.enough:
+                break
+            if after.keep:
+                self.watcher.keep(step + 1, self._tensors())
+        self.watcher.end()
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer or self.optimizer, lambda step: slope(step, num_training_steps, self.settings.warmup)
-        )
-        return self.lr_scheduler
+    def _take(self, step: int) -> None:
+        """One step of the optimiser."""
+        # All batches before the first loss: a loss is scaled by its piece's share of the answer tokens of the step, in
+        # all processes, and how many those are is known when the student has written its own.
+        pieces, answers = self._collected(step)
+        for piece in pieces:
+            self._learn(piece, share=piece.answer_tokens / answers)
+        self.watcher.saw_gradient(self._clip())
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.learning_rate * slope(step, self.steps, self.settings.warmup)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:  # noqa: ARG002
+    def _collected(self, step: int) -> tuple[list[Piece], float]:
+        """What this process learns from in a step, and the answer tokens of all processes.
+
+        Some answers the student writes now, with the weights that it has now.
+        """
+        begun = time.monotonic()
+        places = range(step * self.each, min((step + 1) * self.each, len(self.plan)))
+        pieces = [piece for place in places for piece in self._written(place) or self._given(place)]
+        counts = [(piece.answer_tokens, piece.tokens, piece.own_tokens) for piece in pieces]
+        answers, tokens, own = self.processes.total([sum(each) for each in zip(*counts, strict=True)])
+        self.watcher.collected(int(tokens), int(own), time.monotonic() - begun)
+        return pieces, answers
+
+    def _given(self, place: int) -> list[Piece]:
+        """The batch at `place` of this process's as it is."""
+        number = self.numbers[place]
+        if number is None:
+            # The other processes have a batch more: this one keeps step with a batch that counts for nothing.
+            return [Piece(self._collate([0]), 0, idle=True)]
+        return [Piece(self._collate(rows), number) for rows in in_pieces(self.plan[place], self.pieces)]
+
+    def _written(self, place: int) -> list[Piece]:
+        """The same with answers of the student's own; none where it keeps the given."""
+        number = self.numbers[place]
+        if self.writer is None or number is None or number not in self.writer.batches:
+            return []
+        examples = [self.examples[i] for i in self.plan[place]]
+        written = in_pieces(self.writer.write(self.model, examples, number), self.pieces)
+        return [Piece({**collate(rows, pad=0), "own": torch.tensor(True)}, number) for rows in written]
+
+    def _collate(self, rows: Sequence[int]) -> Tensors:
+        examples = [self.examples[i] for i in rows]
+        batch = collate(examples, pad=0)
+        if self.states is not None:
+            batch["states"] = pad_sequence([self.states[i] for i in rows], batch_first=True)
+        if self.shares and (shared := shared_tokens(examples)):
+            batch["shared"] = torch.tensor(shared)
+        return batch
+
+    def _learn(self, piece: Piece, *, share: float) -> None:
+        """Forward and backward; the gradients of a step's pieces add up.
+
+        Args:
+            share: of the answer tokens of the step: shares make a mean over pieces one over tokens.
+        """
         # What is left out by chance depends on the batch alone, and not on who takes it or what was drawn before.
-        torch.manual_seed(self.seed + int(inputs.pop("number")))
-        # `self.model`, not what may be wrapped around it: `_clip_grad_norm` adds the gradients up.
-        terms = self.imitation.terms(self.model, inputs)
+        torch.manual_seed(self.seed + piece.number)
+        terms = self.imitation.terms(self.model, self._there(piece.inputs))
         loss: Any = sum(factor * value for factor, value in terms.values())
-        share = self._share(inputs)
         figures = {name: float(value.detach()) for name, (_, value) in terms.items()}
-        comparable = "own" not in inputs or (self.writer is not None and self.writer.always)
+        comparable = "own" not in piece.inputs or (self.writer is not None and self.writer.always)
         self.watcher.observe(figures, float(loss.detach()), share, comparable=comparable)
-        loss = share * loss
-        return (loss, None) if return_outputs else loss
+        (share * loss).backward()
 
-    def _share(self, inputs: dict[str, torch.Tensor]) -> float:
-        """The batch's share of the answer tokens of its step: shares make a mean over batches one over tokens."""
-        return 0.0 if "idle" in inputs else len(inputs["target"]) / self.answer_tokens
+    def _there(self, inputs: Tensors) -> Tensors:
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.items()}
 
-    def _clip_grad_norm(self, model: Any) -> Any:
+    def _clip(self) -> float:
+        """Add up what all processes found, and keep the gradient's norm, which is returned, below a bound."""
         if not self.sharded:
             # What a term learns has no gradient where this process's batches are without the term, and others' are not.
             moved = self.processes.total([weight.grad is not None for weight in self.trainable])
@@ -184,15 +198,7 @@ class Loop(Trainer):
                 if somewhere and weight.grad is None:
                     weight.grad = torch.zeros_like(weight)
             self.processes.add_up([weight.grad for weight in self.trainable if weight.grad is not None])
-            norm = torch.nn.utils.clip_grad_norm_(self.trainable, self.args.max_grad_norm)
-        else:
-            norm = whole(super()._clip_grad_norm(model))
-        self.watcher.saw_gradient(float(norm))
-        return norm
-
-    def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
-        # Each batch's gradients are summed up at once: until then a process holds those of the whole model.
-        return nullcontext()
+        return float(whole(torch.nn.utils.clip_grad_norm_(self.trainable, _MAX_GRADIENT_NORM)))
 
     @torch.no_grad()
     def validation_loss(self) -> float:
@@ -201,11 +207,11 @@ class Loop(Trainer):
         nats, tokens = 0.0, 0
         for number in self.processes.part(len(self.validation), self.processes.count):
             # One that has no rows left runs along: the others may need its part of the weights.
-            rows = [] if number is None else self.validation[number]
-            inputs = self._prepare_inputs(self._collate(rows))
+            rows = [0] if number is None else self.validation[number]
+            inputs = self._there(self._collate(rows))
             weights = label_weights(self.model, inputs)
             text = cross_entropy(answer_logits(self.model, inputs), inputs["target"], weights)
-            count = len(inputs["target"]) if rows else 0
+            count = 0 if number is None else len(inputs["target"])
             nats, tokens = nats + float(text) * count, tokens + count
         self.model.train()
         nats, every = self.processes.total([nats, tokens])
@@ -213,30 +219,26 @@ class Loop(Trainer):
 
     def rounded_weights(self) -> list[torch.Tensor]:
         """What the optimiser's masters are in the model's eyes, float32, in the order of `trainable`."""
-        optimiser = self.optimizer.optimizer if hasattr(self.optimizer, "optimizer") else self.optimizer
-        return [whole(weight) for weight in optimiser.rounded()]
+        return [whole(weight) for weight in self.optimiser.rounded()]
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        # Of a model that is shared out, and of an adapter, the masters in the optimiser's state are the weights.
-        if not self.masters_are_all:
-            super().save_model(output_dir, _internal_call)
-        elif output_dir and self.processes.first:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
+    def _tensors(self) -> Tensors:
+        """All that a training goes on from: weights that are still are those of the model that it began with."""
+        measured = {f"{_OBJECTIVE}{name}": value for name, value in self.imitation.mixture.named_buffers()}
+        found: Tensors = gathered({**self.optimiser.tensors(), **measured}, keep=self.processes.first)
+        return found
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, *arguments: Any, **named: Any) -> None:
-        # What processes left that shared the model out has no weights but the masters.
-        if not self.masters_are_all and Path(resume_from_checkpoint, SAFE_WEIGHTS_NAME).exists():
-            super()._load_from_checkpoint(resume_from_checkpoint, *arguments, **named)
+    def _restore(self, tensors: Tensors) -> None:
+        for name, value in self.imitation.mixture.named_buffers():
+            value.copy_(tensors.pop(f"{_OBJECTIVE}{name}"))
+        self.optimiser.restore(tensors)
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.sharded:
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
-        state = gathered(self.optimizer.state_dict(), keep=self.processes.first)
-        if self.processes.first:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
-            torch.save(state, Path(output_dir, OPTIMIZER_NAME))
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
+
+def _settle(model: transformers.PreTrainedModel, device: torch.device) -> None:
+    """Bring what is elsewhere to `device`, module by module: one in four bits cannot be moved as a whole."""
+    for module in model.modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if any(tensor.device.type != device.type for tensor in own):
+            module._apply(lambda tensor: tensor.to(device), recurse=False)
 
 
 def _recompute_activations(model: transformers.PreTrainedModel) -> None:
@@ -258,16 +260,3 @@ def slope(step: int, steps: int, warmup: float) -> float:
     """Share of the peak learning rate at `step`: a linear rise, then a linear fall to a twentieth."""
     rise = max(1, round(warmup * steps))
     return (step + 1) / rise if step < rise else max(0.05, (steps - step) / max(1, steps - rise))
-
-
-class _Numbers(torch.utils.data.Dataset[int]):
-    """Row numbers: the rows themselves are looked up when a batch is collated."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, i: int) -> int:
-        return i

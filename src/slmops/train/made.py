@@ -19,6 +19,7 @@ from slmops.recipe.compress import CompressSettings
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
 from slmops.recipe.tuning import Adapter
 from slmops.train.adapted import load_base
+from slmops.train.checkpoint import kept_state
 from slmops.train.examples import Example
 from slmops.train.forecast import lighter, seconds_of
 from slmops.train.grids import grids_of
@@ -31,7 +32,6 @@ from slmops.train.processes import Processes
 from slmops.train.remedy import remedy
 from slmops.train.settle import Need, check_fits, settled
 from slmops.train.trunk import freeze
-from slmops.train.watcher import kept_state
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,10 @@ class Made:
             methods = lighter(config, wanted.settings, wanted.adapter, self.precision.dtype, batches, examples)
         return remedy(wanted.settings, self.found, self.need, methods, examples, can=self.can, rows=self.reading.rows)
 
-    def held(self, *, resumed: bool) -> int:
-        """Bytes of what the first step finds in memory; the optimiser's state is there where training goes on."""
+    def held(self) -> int:
+        """Bytes of what is in memory before the optimiser is made."""
         memory = self.found.memory
-        return memory.weights + memory.states + memory.teacher + (memory.optimiser if resumed else 0)
+        return memory.weights + memory.states + memory.teacher
 
     def figures(self, processes: Processes) -> dict[str, float | str]:
         """What moves, what the training is expected to take, and what was left open and is decided."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from slmops.train.sharding import as_part_of, own_part
+
+_MASTER = "master"
 
 
 class Round(Protocol):
@@ -92,20 +94,24 @@ class MasterAdamW(torch.optim.AdamW):
         pairs = zip(self._weights, self.masters, strict=True)
         return [self._rounding[weight](master) if weight in self._rounding else master for weight, master in pairs]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "masters": self.masters}
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What it goes on from: `master.N` and, once a step was taken, its moments `exp_avg.N` and the like."""
+        found = {f"{_MASTER}.{number}": master.detach() for number, master in enumerate(self.masters)}
+        for number, master in enumerate(self.masters):
+            found |= {f"{name}.{number}": value for name, value in self.state.get(master, {}).items()}
+        return found
 
     @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; one with whole tensors serves an optimiser of shards too."""
-        rest = {key: value for key, value in state_dict.items() if key != "masters"}
-        rest["state"] = {
-            number: {name: as_part_of(value, self.masters[number]) for name, value in of_one.items()}
-            for number, of_one in state_dict["state"].items()
-        }
-        super().load_state_dict(rest)
-        for master, saved in zip(self.masters, state_dict["masters"], strict=True):
-            master.copy_(as_part_of(saved, master))
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on from them; whole tensors serve an optimiser of shards too."""
+        for name, value in tensors.items():
+            kind, _, number = name.rpartition(".")
+            master = self.masters[int(number)]
+            own = as_part_of(value, master).to(master.device)
+            if kind == _MASTER:
+                master.copy_(own)
+            else:
+                self.state[master][kind] = own
         self.write_back()
 
 

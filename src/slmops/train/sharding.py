@@ -98,8 +98,6 @@ def shard(model: PreTrainedModel, fsdp: Fsdp, processes: Processes) -> None:
     # Weights are gathered when a forward method begins, and we run the decoder and the head without the model's own.
     model.answer_logits = MethodType(run_to_answers, model)
     register_fsdp_forward_method(model, "answer_logits")
-    # By this the Trainer knows a model that places its weights and adds up its gradients itself.
-    model._is_distributed_loading_by_transformers = True
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

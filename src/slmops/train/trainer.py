@@ -22,6 +22,7 @@ from slmops.recipe.training import Fsdp, Optimisation, Rounding
 from slmops.recipe.tuning import Adapter
 from slmops.train.adapted import check_adapter
 from slmops.train.calling import Callbacks, load_callbacks
+from slmops.train.checkpoint import last_checkpoint, step_of
 from slmops.train.contrast import compared_share
 from slmops.train.events import FOLDER, check_tensorboard, event_files
 from slmops.train.examples import Example, in_steps, schedule
@@ -36,7 +37,7 @@ from slmops.train.processes import Processes
 from slmops.train.sharding import check_sharding, shard
 from slmops.train.trained import Trained, finished, finished_adapter
 from slmops.train.trunk import trunk_states
-from slmops.train.watcher import Watcher, last_checkpoint, step_of
+from slmops.train.watcher import Watcher
 
 
 def train(
@@ -135,7 +136,7 @@ def train(
             imitation.names,
             settings,
             made.precision,
-            held=made.held(resumed=last is not None),
+            held=made.held(),
             work=work,
             processes=processes,
             progress=told,
@@ -161,7 +162,7 @@ def _run(trainer: Loop, model: transformers.PreTrainedModel, last: Path | None, 
         if settings.tensorboard and trainer.processes.first:
             watcher.record = stack.enter_context(event_files(watcher.work / FOLDER, resumed_at=done))
         watcher.task = stack.enter_context(progress.task(title, sum(watcher.tokens[done:]), "tokens"))
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        trainer.run(last)
 
 
 def context_of(folder: Path) -> int:

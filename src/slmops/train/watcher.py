@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from safetensors.torch import load_file
 
 from slmops.errors import BadInput, SlmopsError
 from slmops.progress import Evaluated, Progress, Task
@@ -24,6 +20,7 @@ from slmops.recipe.training import Optimisation
 from slmops.train.alarms import Alarms
 from slmops.train.callbacks import Moment
 from slmops.train.calling import Callbacks
+from slmops.train.checkpoint import kept_state, last_checkpoint, save_tensors, step_of, write_checkpoint
 from slmops.train.clock import Clock
 from slmops.train.events import Record
 from slmops.train.peak import Peak
@@ -31,29 +28,16 @@ from slmops.train.precision import Precision
 from slmops.train.processes import Processes
 from slmops.train.stopping import Lowest, evaluation_steps
 
-WHOLE = "whole"
-"""Written into a checkpoint last: a folder without it was cut off by a kill."""
+
+class After(NamedTuple):
+    """What is to be done behind a step: end, because it is `enough`, or `keep` a checkpoint."""
+
+    enough: bool
+    keep: bool
 
 
-def last_checkpoint(work: Path) -> Path | None:
-    """The newest whole checkpoint below `work`."""
-    whole = [path.parent for path in work.glob(f"checkpoint-*/{WHOLE}")]
-    return max(whole, key=step_of, default=None)
-
-
-def step_of(checkpoint: Path | None) -> int:
-    """The optimiser step a checkpoint was written at, which transformers puts into its name; 0 without one."""
-    return int(checkpoint.name.partition("-")[2]) if checkpoint else 0
-
-
-def kept_state(checkpoint: Path) -> dict[str, Any]:
-    """What a watcher wrote into a whole checkpoint."""
-    state: dict[str, Any] = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
-    return state
-
-
-class Watcher(TrainerCallback):
-    """Reports progress, evaluates, warns, writes a checkpoint when its time has come, and stops at nonsense.
+class Watcher:
+    """Reports progress, evaluates, warns, says when it is time for a checkpoint, and stops at nonsense.
 
     Attributes:
         validate: the validation loss of the weights as they are, in nats; called where `stop_early` says so.
@@ -172,16 +156,17 @@ class Watcher(TrainerCallback):
         kept = last_checkpoint(self.work)
         return f"the checkpoint of step {step_of(kept)} is kept" if kept else "there is no checkpoint yet"
 
-    def on_train_begin(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        saved = last_checkpoint(self.work)
-        self._done = state.global_step
-        if state.global_step and saved:
-            kept = kept_state(saved)
+    def begin(self, last: Path | None) -> None:
+        """Training begins, or goes on from the checkpoint `last`."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        self._done = step_of(last)
+        if last:
+            kept = kept_state(last)
             self.history = kept["history"]
-            self.clock = Clock(kept["seconds"], kept.get("cpu_seconds", 0.0))
-            last = self.history[-1]
-            self.taken, self.own_tokens = int(last["tokens"]), int(last.get("on_policy_tokens", 0))
-            self.own_seconds = last.get("on_policy_seconds", 0.0)
+            self.clock = Clock(kept["seconds"], kept["cpu_seconds"])
+            entry = self.history[-1]
+            self.taken, self.own_tokens = int(entry["tokens"]), int(entry.get("on_policy_tokens", 0))
+            self.own_seconds = entry.get("on_policy_seconds", 0.0)
             self.alarms, self.lowest = Alarms(**kept["alarms"]), Lowest(**kept["lowest"])
             for entry in self.history:
                 self._tell(entry)
@@ -192,9 +177,9 @@ class Watcher(TrainerCallback):
         self._saved = time.monotonic()
         self.clock.begin()
 
-    def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        step = self._done = state.global_step
-        now = time.monotonic()
+    def took(self, step: int) -> After:
+        """So many steps are done: tell of the last, evaluate where it is time."""
+        self._done, now = step, time.monotonic()
         self.clock.end()
         loss, terms = self._whole_step()
         if self.task:
@@ -206,15 +191,15 @@ class Watcher(TrainerCallback):
         self._losses = terms
         last = self._call("on_step") or step == len(self.tokens)
         evaluates = bool(self.evaluate_at) and (step in self.evaluate_at or last)
+        enough = keep = False
         if evaluates or last or step % self.LOG_EVERY == 0:
             self._log(step)
-            enough = evaluates and self._evaluate(step)
-            if enough or self.stopped_by:
-                control.should_training_stop = True
+            enough = (evaluates and self._evaluate(step)) or bool(self.stopped_by)
             # A checkpoint falls on a log point, so that a resumed run logs the same means as an unbroken one.
             due = self.processes.first_says(now - self._saved >= self.settings.checkpoint_seconds)
-            control.should_save = due and not control.should_training_stop and not last
+            keep = due and not enough and not last
         self.clock.begin()
+        return After(enough, keep)
 
     def _whole_step(self) -> tuple[float | None, dict[str, float]]:
         """The comparable loss of the step, and each term, over those batches of all processes that have it."""
@@ -295,7 +280,8 @@ class Watcher(TrainerCallback):
         except BadInput as error:
             raise BadInput(f"{error}, at step {self._done}; {self._kept()}", hint=error.hint) from error
 
-    def on_train_end(self, _args: Any, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+    def end(self) -> None:
+        """All steps are done, or enough of them."""
         self._call("on_end")
 
     def _tell(self, entry: Mapping[str, float]) -> None:
@@ -308,19 +294,16 @@ class Watcher(TrainerCallback):
         for warning in warnings:
             self.progress.note(f"warning: {warning}")
 
-    def on_save(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+    def keep(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Write the checkpoint of `step`; the first process does.
+
+        Args:
+            tensors: what the training goes on from.
+        """
         self.processes.wait()
         self._call("on_checkpoint")
         if self.processes.first:
-            folder = self.work / f"checkpoint-{state.global_step}"
-            for path in folder.iterdir():
-                _sync(path)
-            part = folder / f"{WHOLE}.part"
-            part.write_text(json.dumps(self._state()), encoding="utf-8")
-            part.replace(folder / WHOLE)
-            for older in self.work.glob("checkpoint-*"):
-                if older != folder:
-                    shutil.rmtree(older)
+            write_checkpoint(self.work, step, tensors, self._state())
             for best in self.work.glob("best-*"):
                 if best != self._best_file():
                     best.unlink()
@@ -348,8 +331,7 @@ class Watcher(TrainerCallback):
         weights = self.weights()  # of all processes, for each may hold a part of them
         if self.processes.first:
             part = self.work / f"best-{step}.part"
-            save_file({str(i): weight.contiguous() for i, weight in enumerate(weights)}, part)
-            _sync(part)
+            save_tensors({str(i): weight for i, weight in enumerate(weights)}, part)
             part.replace(self._best_file())
 
     def result(self) -> list[torch.Tensor]:
@@ -376,8 +358,3 @@ class Watcher(TrainerCallback):
                 "on_policy_time_share": self.own_seconds / max(self.clock.seconds, 1e-9),
             }
         return {**self.precision.figures(), **best, **own, **warned}
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

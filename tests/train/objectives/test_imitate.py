@@ -23,6 +23,7 @@ from slmops.progress import Silent
 from slmops.recipe import objective as recipe
 from slmops.recipe.objective import Objective
 from slmops.recipe.training import Optimisation, TrainSettings
+from slmops.train.checkpoint import last_checkpoint
 from slmops.train.collate import collate
 from slmops.train.examples import Example, SoftTargets
 from slmops.train.objectives.base import View
@@ -31,7 +32,6 @@ from slmops.train.objectives.observe import TeacherModel, every_nth
 from slmops.train.objectives.recall import Recall
 from slmops.train.trained import Trained
 from slmops.train.trainer import train
-from slmops.train.watcher import last_checkpoint
 from tests.train.histories import learned
 
 SETTINGS = Optimisation(epochs=8, learning_rate=1e-2, batch_tokens=64, precision="fp32", checkpoint_seconds=1e6)

@@ -58,8 +58,6 @@ def load_in_four_bits(folder: Path, *, dtype: torch.dtype, device: str) -> PreTr
             bnb_4bit_compute_dtype=dtype,
         ),
     )
-    # transformers trains no quantised model without an adapter, and knows one by this mark of its own door.
-    model._hf_peft_config_loaded = True
     return model.eval()
 
 
