@@ -21,6 +21,7 @@ from slmops.train.made import Made, moving
 from slmops.train.objectives.observe import answer_logits, label_weights
 from slmops.train.objectives.text import cross_entropy
 from slmops.train.optimiser import MasterAdamW
+from slmops.train.peak import make_resident
 from slmops.train.sharding import gathered, whole
 from slmops.train.shared import shared_tokens, shares
 from slmops.train.watcher import Watcher
@@ -100,6 +101,8 @@ class Loop:
     def run(self, last: Path | None) -> None:
         """Take all steps, or those until it is enough, from the checkpoint `last` on."""
         done = step_of(last)
+        if not self.sharded:
+            make_resident([*self.model.parameters(), *self.imitation.teacher_weights])
         self.watcher.begin(last)
         self.optimiser = MasterAdamW(
             self.trainable,

@@ -11,13 +11,14 @@ import transformers
 from transformers import AutoConfig
 
 from slmops.models.adapters.attach import attach as put_adapter
+from slmops.models.adapters.fused import fuse_updates
 from slmops.models.device import fastest_device
 from slmops.models.fused_norms import fuse_norms
 from slmops.models.tag_head import TagHead, attach
 from slmops.progress import Progress
 from slmops.recipe.compress import CompressSettings
 from slmops.recipe.training import Fsdp, Optimisation, Rounding
-from slmops.recipe.tuning import Adapter
+from slmops.recipe.tuning import LOW_RANK, Adapter
 from slmops.train.adapted import load_base
 from slmops.train.checkpoint import kept_state
 from slmops.train.examples import Example
@@ -231,6 +232,8 @@ def _loaded(
     _freeze(model, still, grids)
     if wanted.adapter:
         put_adapter(model, wanted.adapter, first=still)
+        if wanted.adapter.method in LOW_RANK:
+            fuse_updates(model)
     return model, grids, wanted.imitate(model)
 
 

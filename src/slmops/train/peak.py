@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
+from mmap import PAGESIZE
 from pathlib import Path
 
 import psutil
@@ -39,6 +41,16 @@ class Peak:
         if self._gpu:
             return self._held + int(torch.cuda.max_memory_allocated()) - self._before
         return self._held + max(0, _peak_rss() - self._before)
+
+
+def make_resident(tensors: Iterable[torch.Tensor]) -> None:
+    """Read a value of every page: a weight that is mapped from its file takes memory when it is first read.
+
+    Else what counts as there when training begins would come to it in the first step once more.
+    """
+    for tensor in tensors:
+        if tensor.device.type == "cpu" and tensor.is_contiguous():
+            tensor.detach().view(-1)[:: PAGESIZE // tensor.itemsize].sum()
 
 
 def _peak_rss() -> int:

@@ -123,9 +123,14 @@ class Imitation:
         return [term.name for term in self.mixture.terms]
 
     @property
+    def teacher_weights(self) -> list[torch.Tensor]:
+        """Of the teacher that runs beside the student; none where none does."""
+        return list(self._teacher.model.parameters()) if self._teacher else []
+
+    @property
     def teacher_bytes(self) -> int:
-        """Size of the weights of the teacher that runs beside the student; 0 where none does."""
-        return sum(weight.nbytes for weight in self._teacher.model.parameters()) if self._teacher else 0
+        """Size of these weights."""
+        return sum(weight.nbytes for weight in self.teacher_weights)
 
     @property
     def reads_still_layers(self) -> bool:
