@@ -21,7 +21,7 @@ def fuse_updates(model: PreTrainedModel) -> int:
     """
     from peft.tuners.lora.layer import Linear
 
-    found = [module for module in model.modules() if type(module) is Linear and _is_plain(module)]
+    found: list[Any] = [module for module in model.modules() if type(module) is Linear and _is_plain(module)]
     for module in found:
         module.forward = MethodType(_forward, module)
     return len(found)
@@ -40,7 +40,8 @@ def _forward(module: Any, states: torch.Tensor) -> torch.Tensor:
     (name,) = module.lora_A
     base = module.base_layer
     down, up, scale = module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
-    out: torch.Tensor = _Updated.apply(states, base.weight, base.bias, down, up, scale)
+    update: Any = _Updated.apply
+    out: torch.Tensor = update(states, base.weight, base.bias, down, up, scale)
     return out
 
 
@@ -52,7 +53,7 @@ class _Updated(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         states: torch.Tensor,
         weight: torch.Tensor,
@@ -70,7 +71,7 @@ class _Updated(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         flat, weight, down, up, inner = ctx.saved_tensors
         given = gradient.reshape(-1, gradient.shape[-1])
         behind = (given @ up).mul_(ctx.scale)
