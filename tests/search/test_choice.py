@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from slmops.errors import BadInput
 from slmops.recipe.compress import CompressSettings, Recover
-from slmops.recipe.search import Tried
+from slmops.recipe.search import Objective, Tried
 from slmops.search.candidates import candidates
 from slmops.search.choice import Candidate, best, closest, finalists, front, on_front
 
@@ -83,16 +83,22 @@ def test_proof_is_a_pass_of_every_bound() -> None:
     assert not measured("a", 0.9, 1, 1).proven
 
 
+COSTS: list[Objective] = ["latency", "size"]
+
+
 def test_the_closest_is_the_one_whose_drop_passes_its_bound_by_least() -> None:
     found = [
         measured("a", 0.9, 1, 1, verdict("fail", 3, 5), verdict("pass", 0, 1)),
         measured("b", 0.8, 1, 1, verdict("not enough evidence", -1, 2.5)),
     ]
-    assert closest(found, "exact_match").name == "b"
+    assert closest(found, "exact_match", COSTS).name == "b"
     few = [measured("a", 0.9, 1, 1, verdict("not enough evidence")), measured("b", 0.8, 1, 1, verdict("fail", 1, 2))]
     assert few[0].excess == math.inf
-    assert closest(few, "exact_match").name == "b"
-    assert closest([few[0], measured("c", 0.95, 1, 1, verdict("not enough evidence"))], "exact_match").name == "c"
+    assert closest(few, "exact_match", COSTS).name == "b"
+    better = measured("c", 0.95, 1, 1, verdict("not enough evidence"))
+    assert closest([few[0], better], "exact_match", COSTS).name == "c"
+    faster = measured("d", 0.9, 0.5, 1, verdict("not enough evidence"))
+    assert closest([few[0], faster], "exact_match", COSTS).name == "d"
 
 
 def test_the_front_is_of_quality_and_costs() -> None:

@@ -88,9 +88,15 @@ def best(proven: Sequence[Candidate], minimise: Sequence[Objective]) -> Candidat
     return left[0]
 
 
-def closest(measured: Sequence[Candidate], figure: str) -> Candidate:
-    """Of those that stay within no bound for sure, the nearest to it; by the quality `figure` where rows are few."""
-    return min(measured, key=lambda one: (one.excess, -one.figures["quality"][figure]))
+def closest(measured: Sequence[Candidate], figure: str, minimise: Sequence[Objective]) -> Candidate:
+    """Of those that stay within no bound for sure, the nearest to it; by the quality `figure` where rows are few, and
+    by what it costs where that is the same.
+    """
+
+    def far(one: Candidate) -> tuple[float, ...]:
+        return one.excess, -one.figures["quality"][figure], *(one.figures[MEASURE[cost]] for cost in minimise)
+
+    return min(measured, key=far)
 
 
 def on_front(measured: Sequence[Candidate], figure: str, minimise: Sequence[Objective]) -> list[Candidate]:

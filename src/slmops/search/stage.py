@@ -57,7 +57,7 @@ class Search(Asks):
 
     name: ClassVar[str] = "search"
     # What is asked for shapes the result as much as what is done here.
-    version: ClassVar[int] = 2 + Convert.version + Score.version + HeldOut.version + Recover.version
+    version: ClassVar[int] = 3 + Convert.version + Score.version + HeldOut.version + Recover.version
     libraries: ClassVar[tuple[str, ...]] = tuple(
         sorted({*Convert.libraries, *Score.libraries, *Recover.libraries, "scipy", "numpy"})
     )
@@ -71,7 +71,7 @@ class Search(Asks):
             raise SlmopsError(_nothing(tried), hint=_more(tried))
         measured = trial.measured(finalists(able, search.minimise, search.finalists))
         proven = [one for one in measured if one.proven]
-        ships = best(proven, search.minimise) if proven else closest(measured, trial.headline)
+        ships = best(proven, search.minimise) if proven else closest(measured, trial.headline, search.minimise)
         shutil.copytree(trial.folders[f"convert:{ships.name}"] / "model", context.out / "model")
         evidence = trial.evidence_for(ships.name)
         _write(context.out / "evidence.json", evidence)
