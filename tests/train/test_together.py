@@ -83,7 +83,7 @@ def kill_one(checkpoints: Callable[[], bool]) -> None:
 
 def test_a_training_that_lost_a_process_goes_on_in_another_number_of_them(recipe: Path) -> None:
     works = recipe.parent / "home" / "work"
-    killer = threading.Thread(target=kill_one, args=[lambda: any(works.glob("*/checkpoint-*/state.json"))])
+    killer = threading.Thread(target=kill_one, args=[lambda: any(works.glob("*/checkpoint-*[0-9]/state.json"))])
     killer.start()
     with pytest.raises(SlmopsError, match=r"process 2 of 2 that worked together was killed \(SIGKILL\)"):
         student(recipe, "home", *LONG, "train.processes=2", "train.fsdp={}")

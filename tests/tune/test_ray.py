@@ -46,7 +46,7 @@ def test_a_machine_that_is_killed_loses_no_trial(cluster: Any, recipe: Path) -> 
             time.sleep(0.01)
             # What is looked at may be done, and gone, meanwhile.
             with suppress(FileNotFoundError, psutil.NoSuchProcess):
-                if any((home / "work").glob("*/checkpoint-*/state.json")):
+                if any((home / "work").glob("*/checkpoint-*[0-9]/state.json")):
                     lost = next(filter(works, nodes), None)
         made.remove_node(lost, allow_graceful=False)
 

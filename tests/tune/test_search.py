@@ -109,7 +109,7 @@ def started(recipe: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def test_a_search_that_is_killed_goes_on_where_it_was_in_two_processes(recipe: Path) -> None:
     killed = started(recipe, *LONG)
-    while not list((recipe.parent / "home" / "work").glob("*/checkpoint-*/state.json")):
+    while not list((recipe.parent / "home" / "work").glob("*/checkpoint-*[0-9]/state.json")):
         assert killed.poll() is None, killed.communicate()
         time.sleep(0.02)
     os.kill(killed.pid, signal.SIGKILL)

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
-_PART = ".part"
 
 
 def last_checkpoint(work: Path) -> Path | None:
     """The newest one below `work`."""
-    kept = [path.parent for path in work.glob(f"checkpoint-*/{STATE}") if path.parent.suffix != _PART]
+    # One that is being written ends with another name.
+    kept = [path.parent for path in work.glob(f"checkpoint-*[0-9]/{STATE}")]
     return max(kept, key=step_of, default=None)
 
 
@@ -41,7 +41,7 @@ def kept_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
 def write_checkpoint(work: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
     """Write the checkpoint of a step and drop those before it. It has its name when all of it is on the disk."""
     folder = work / f"checkpoint-{step}"
-    part = folder.with_suffix(_PART)
+    part = folder.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     save_tensors(tensors, part / TENSORS)

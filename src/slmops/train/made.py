@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from slmops.models.adapters.attach import attach as put_adapter
 from slmops.models.adapters.fused import fuse_updates
 from slmops.models.device import fastest_device
-from slmops.models.fused_norms import fuse_norms
+from slmops.models.fused_norms import fuse_norms, fuses
 from slmops.models.tag_head import TagHead, attach
 from slmops.progress import Progress
 from slmops.recipe.compress import CompressSettings
@@ -226,7 +226,7 @@ def _loaded(
     model = load_base(wanted.folder, wanted.adapter, dtype=precision.dtype, device=device)
     if wanted.head is not None:
         attach(model, wanted.head)
-    if fastest_device() == "cuda":
+    if fuses(model):
         fuse_norms(model)
     grids = grids_of(model, wanted.rounding)
     _freeze(model, still, grids)

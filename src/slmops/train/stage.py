@@ -127,7 +127,7 @@ class Fit:
     """`model` and `data` → `model/`, fine-tuned on the labelled rows; and `adapter/`, where one was trained."""
 
     name: ClassVar[str] = "fit"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: FitSettings, context: Context) -> Mapping[str, float | str]:
@@ -203,7 +203,7 @@ class CarveStudent:
     """
 
     name: ClassVar[str] = "carve"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: Carve, context: Context) -> Mapping[str, float | str]:
@@ -268,7 +268,7 @@ class Distil:
     """
 
     name: ClassVar[str] = "distil"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: DistilSettings, context: Context) -> Mapping[str, float | str]:

@@ -12,7 +12,7 @@ import torch
 
 from slmops.errors import BadInput
 from slmops.models.device import fastest_device
-from slmops.models.fused_norms import fuse_norms
+from slmops.models.fused_norms import fuse_norms, fuses
 from slmops.models.layers import layers_of
 from slmops.models.source import load_model
 from slmops.models.tag_head import tag_head
@@ -202,7 +202,7 @@ class Teacher:
 
     def __init__(self, teacher: TeacherModel, *, dtype: torch.dtype, logits: bool) -> None:
         self.model = load_model(teacher.folder, dtype=dtype).requires_grad_(False)
-        if fastest_device() == "cuda":
+        if fuses(self.model):
             fuse_norms(self.model)
         self.kept = None if teacher.kept_tokens is None else torch.tensor(list(teacher.kept_tokens))
         self.cut_from, self.logits = teacher.cut_from, logits
