@@ -203,7 +203,7 @@ class CarveStudent:
     """
 
     name: ClassVar[str] = "carve"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 5
     libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def run(self, inputs: Mapping[str, Path], settings: Carve, context: Context) -> Mapping[str, float | str]:
